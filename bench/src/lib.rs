@@ -1,0 +1,1 @@
+//! Criterion benches over the engine, and the baseline loop to compare with.

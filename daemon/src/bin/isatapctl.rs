@@ -1,0 +1,3 @@
+//! The control client.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `isatap-perf`: throughput, packet rate and latency in namespaces.
+
+fn main() {}
