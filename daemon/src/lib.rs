@@ -1,1 +1,5 @@
 //! Control plane of `isatapd`.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod exit;
