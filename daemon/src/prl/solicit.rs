@@ -1,0 +1,505 @@
+//! When each router of the PRL is solicited, and how healthy it is (RFC 5214 8.3.4, RFC 7559 2, RFC 4861 6.3.7).
+//!
+//! ```text
+//!              3 unanswered                       answered, lifetime > 0
+//!   unknown ----------------> unreachable ----------------------------------.
+//!      |                        ^      ^                                     v
+//!      |   answered             |      | lifetime 0, or lifetime ran out   usable
+//!      `------------------------|------|----------------------------------> |
+//!                               |      `------------------------------------+
+//!                  3 unanswered |                                           | refresh unanswered,
+//!                            probing <--------------------------------------'  or a hint of trouble
+//! ```
+//!
+//! Unanswered solicitations go out after about 4, 8, 16, ... seconds, at most an hour apart, for ever (RFC 7559). An
+//! answered router is solicited again before anything it advertised runs out, but never sooner than
+//! `MinRouterSolicitInterval` (P5, P6, P9).
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use super::Jitter;
+
+/// Initial retransmission time of RFC 7559 2 (RTR_SOLICITATION_INTERVAL of RFC 4861 10).
+const IRT: Duration = Duration::from_secs(4);
+/// Maximum retransmission time of RFC 7559 2; also the longest pause between refreshes.
+const MRT: Duration = Duration::from_secs(3600);
+/// Unanswered solicitations after which a router counts as unreachable (RFC 4861 10).
+pub const MAX_RTR_SOLICITATIONS: u32 = 3;
+/// Share by which RFC 8415 15 (RFC 3315 14) randomises each interval.
+const RAND: f64 = 0.1;
+/// A refresh falls between these shares of the shortest lifetime, so that three attempts fit before its end (P5).
+const REFRESH_SHARE: (f64, f64) = (0.70, 0.80);
+
+/// Knobs of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SolicitConfig {
+    /// `MinRouterSolicitInterval`; `None` for infinite: an answered router is never solicited again (P10).
+    pub min_interval: Option<Duration>,
+}
+
+impl SolicitConfig {
+    /// From the configured seconds, where the largest value means infinite (RFC 5214 8.3.1).
+    pub fn from_secs(seconds: u32) -> Self {
+        let finite = seconds != u32::MAX;
+        Self {
+            min_interval: finite.then(|| Duration::from_secs(u64::from(seconds))),
+        }
+    }
+}
+
+/// What is known of a router's ability to carry packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Advertised itself as a default router, and that has not run out.
+    Usable,
+    /// Was usable, and does not answer right now.
+    Probing,
+    /// Does not answer, or says it is no default router.
+    Unreachable,
+    /// Not heard of yet.
+    Unknown,
+}
+
+impl Health {
+    /// Every state, in the order of metrics and tables.
+    pub const ALL: [Health; 4] = [
+        Health::Usable,
+        Health::Probing,
+        Health::Unreachable,
+        Health::Unknown,
+    ];
+
+    /// The label on metrics and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Health::Usable => "usable",
+            Health::Probing => "probing",
+            Health::Unreachable => "unreachable",
+            Health::Unknown => "unknown",
+        }
+    }
+}
+
+/// What matters here of a router advertisement that passed every check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// Router lifetime; zero means "no default router".
+    pub router_lifetime: Duration,
+    /// The shortest of all lifetimes in it that are neither zero nor infinite: something ends then.
+    pub shortest_lifetime: Option<Duration>,
+}
+
+/// An advertisement from an address that is not in the PRL (P4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not in the potential router list")]
+pub struct UnknownRouter(pub Ipv4Addr);
+
+/// One router as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterView {
+    /// `V4ADDR(i)`.
+    pub addr: Ipv4Addr,
+    /// Its health.
+    pub health: Health,
+    /// When its default route ends.
+    pub usable_until: Option<Instant>,
+    /// When it is solicited next; `None` for never.
+    pub next_solicitation_at: Option<Instant>,
+    /// When it last advertised.
+    pub advertised_at: Option<Instant>,
+    /// Solicitations sent to it.
+    pub solicitations: u64,
+    /// Advertisements taken from it.
+    pub advertisements: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    addr: Ipv4Addr,
+    health: Health,
+    usable_until: Option<Instant>,
+    advertised_at: Option<Instant>,
+    next_at: Option<Instant>,
+    /// Retransmission time in force: `RT` of RFC 8415 15; `None` while nothing is outstanding.
+    retransmit: Option<Duration>,
+    unanswered: u32,
+    solicitations: u64,
+    advertisements: u64,
+}
+
+/// The schedule of all routers.
+#[derive(Clone, Debug)]
+pub struct Solicitor {
+    config: SolicitConfig,
+    routers: Vec<Entry>,
+    jitter: Jitter,
+}
+
+impl Entry {
+    /// A router nobody has asked yet: the first solicitation goes at once. The random delay of RFC 4861 6.3.7 keeps
+    /// many hosts on one multicast link apart; here every packet is unicast to one router, and hosts boot apart.
+    fn new(addr: Ipv4Addr, now: Instant) -> Self {
+        Self {
+            addr,
+            health: Health::Unknown,
+            usable_until: None,
+            advertised_at: None,
+            next_at: Some(now),
+            retransmit: None,
+            unanswered: 0,
+            solicitations: 0,
+            advertisements: 0,
+        }
+    }
+
+    fn solicit(&mut self, now: Instant, jitter: &mut Jitter) {
+        if self.unanswered >= MAX_RTR_SOLICITATIONS {
+            self.health = Health::Unreachable;
+        } else if self.unanswered > 0 && self.health == Health::Usable {
+            self.health = Health::Probing;
+        }
+        let wait = match self.retransmit {
+            None => jitter.around(IRT, RAND),
+            Some(last) if last * 2 > MRT => jitter.around(MRT, RAND),
+            Some(last) => last + jitter.around(last, RAND),
+        };
+        self.retransmit = Some(wait);
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.solicitations += 1;
+        self.next_at = Some(now + wait);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.usable_until.is_some_and(|end| end <= now) {
+            self.usable_until = None;
+            self.health = Health::Unreachable;
+        }
+    }
+
+    fn ask_again(&mut self, now: Instant) {
+        self.retransmit = None;
+        self.unanswered = 0;
+        self.next_at = Some(now);
+    }
+}
+
+impl Solicitor {
+    /// A machine without routers.
+    pub fn new(config: SolicitConfig, jitter: Jitter) -> Self {
+        Self {
+            config,
+            routers: Vec::new(),
+            jitter,
+        }
+    }
+
+    /// Makes the list `routers`, in this order: new ones are solicited at once, the others keep their state.
+    pub fn set_routers(&mut self, now: Instant, routers: &[Ipv4Addr]) {
+        let mut old = std::mem::take(&mut self.routers);
+        for addr in routers {
+            let entry = match old.iter().position(|entry| entry.addr == *addr) {
+                Some(at) => old.swap_remove(at),
+                None => Entry::new(*addr, now),
+            };
+            self.routers.push(entry);
+        }
+    }
+
+    /// New knobs: they hold from the next advertisement on.
+    pub fn set_config(&mut self, config: SolicitConfig) {
+        self.config = config;
+    }
+
+    /// Who is to be solicited now. The caller sends exactly one solicitation to each.
+    pub fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
+        let mut due = Vec::new();
+        for entry in &mut self.routers {
+            entry.expire(now);
+            if entry.next_at.is_some_and(|at| at <= now) {
+                entry.solicit(now, &mut self.jitter);
+                due.push(entry.addr);
+            }
+        }
+        due
+    }
+
+    /// When to call [`Solicitor::due`] next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.routers
+            .iter()
+            .flat_map(|entry| [entry.next_at, entry.usable_until])
+            .flatten()
+            .min()
+    }
+
+    /// Takes an advertisement that passed every check, from the outer source `from`.
+    ///
+    /// # Errors
+    /// [`UnknownRouter`] when `from` is not in the PRL.
+    pub fn advertised(
+        &mut self,
+        now: Instant,
+        from: Ipv4Addr,
+        advertisement: Advertisement,
+    ) -> Result<(), UnknownRouter> {
+        let entry = self
+            .routers
+            .iter_mut()
+            .find(|entry| entry.addr == from)
+            .ok_or(UnknownRouter(from))?;
+        entry.advertisements += 1;
+        entry.advertised_at = Some(now);
+        entry.retransmit = None;
+        entry.unanswered = 0;
+        let default_router = !advertisement.router_lifetime.is_zero();
+        entry.health = if default_router {
+            Health::Usable
+        } else {
+            Health::Unreachable
+        };
+        entry.usable_until = default_router.then(|| now + advertisement.router_lifetime);
+        entry.next_at = self.config.min_interval.map(|least| {
+            let lifetimes = [
+                advertisement.shortest_lifetime,
+                default_router.then_some(advertisement.router_lifetime),
+            ];
+            let end = lifetimes.into_iter().flatten().min().unwrap_or(MRT);
+            let (low, high) = REFRESH_SHARE;
+            let refresh = self.jitter.between(end.mul_f64(low), end.mul_f64(high));
+            now + refresh.min(MRT).max(least)
+        });
+        Ok(())
+    }
+
+    /// Solicits every router now: an operator asks, or the interface came up and lost its addresses.
+    pub fn solicit_all(&mut self, now: Instant) {
+        for entry in &mut self.routers {
+            entry.ask_again(now);
+        }
+    }
+
+    /// An ICMPv4 error or a failed send says that the router may be gone: a hint, never a proof (N5). Asks it, once
+    /// until it answers.
+    pub fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
+        let found = self.routers.iter_mut().find(|entry| entry.addr == router);
+        if let Some(entry) = found.filter(|entry| entry.health == Health::Usable) {
+            entry.health = Health::Probing;
+            entry.ask_again(now);
+        }
+    }
+
+    /// The health of a router, if it is in the list.
+    pub fn health(&self, router: Ipv4Addr) -> Option<Health> {
+        self.routers
+            .iter()
+            .find(|entry| entry.addr == router)
+            .map(|entry| entry.health)
+    }
+
+    /// Whether at least one router can carry packets.
+    pub fn any_usable(&self) -> bool {
+        self.routers.iter().any(|entry| entry.health == Health::Usable)
+    }
+
+    /// Routers in each state, in the order of [`Health::ALL`].
+    pub fn counts(&self) -> [usize; Health::ALL.len()] {
+        Health::ALL.map(|health| self.routers.iter().filter(|entry| entry.health == health).count())
+    }
+
+    /// Every router, in the order of the list.
+    pub fn routers(&self) -> impl Iterator<Item = RouterView> + '_ {
+        self.routers.iter().map(|entry| RouterView {
+            addr: entry.addr,
+            health: entry.health,
+            usable_until: entry.usable_until,
+            next_solicitation_at: entry.next_at,
+            advertised_at: entry.advertised_at,
+            solicitations: entry.solicitations,
+            advertisements: entry.advertisements,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn ra(router_lifetime: u64, shortest: Option<u64>) -> Advertisement {
+        Advertisement {
+            router_lifetime: secs(router_lifetime),
+            shortest_lifetime: shortest.map(secs),
+        }
+    }
+
+    fn machine(now: Instant, min_interval: u32, routers: &[Ipv4Addr]) -> Solicitor {
+        let mut machine = Solicitor::new(SolicitConfig::from_secs(min_interval), Jitter::new(7));
+        machine.set_routers(now, routers);
+        machine
+    }
+
+    fn gaps(machine: &mut Solicitor, start: Instant, count: usize) -> Vec<f64> {
+        let mut now = start;
+        let mut gaps = Vec::new();
+        machine.due(now);
+        while gaps.len() < count {
+            let next = machine
+                .routers()
+                .next()
+                .and_then(|r| r.next_solicitation_at)
+                .unwrap();
+            gaps.push((next - now).as_secs_f64());
+            now = next;
+            assert_eq!(machine.due(now), [A]);
+        }
+        gaps
+    }
+
+    /// P8: a silent router is asked after about 4, 8, 16, ... seconds, at most an hour apart, without end.
+    #[test]
+    fn p8_a_silent_router_is_asked_ever_more_slowly() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        let gaps = gaps(&mut machine, now, 40);
+        assert!((3.6..=4.4).contains(&gaps[0]), "{gaps:?}");
+        for pair in gaps.windows(2).take_while(|pair| pair[1] < 3200.0) {
+            assert!((1.9..=2.1).contains(&(pair[1] / pair[0])), "{gaps:?}");
+        }
+        assert!(
+            gaps[14..].iter().all(|gap| (3240.0..=3960.0).contains(gap)),
+            "{gaps:?}"
+        );
+    }
+
+    /// P5, P9: the next solicitation comes before the shortest lifetime ends, also after a good answer.
+    #[test]
+    fn p5_refresh_comes_before_the_shortest_lifetime_ends() {
+        for (router, shortest, at_least, at_most) in [
+            (1800, Some(600), 420, 480),
+            (300, None, 210, 240),
+            (1800, None, 1260, 1440),
+            (9000, Some(86400), 3600, 3600),
+        ] {
+            let now = Instant::now();
+            let mut machine = machine(now, 120, &[A]);
+            machine.due(now);
+            machine.advertised(now, A, ra(router, shortest)).unwrap();
+            let view = machine.routers().next().unwrap();
+            let wait = view.next_solicitation_at.unwrap() - now;
+            assert!(
+                (secs(at_least)..=secs(at_most)).contains(&wait),
+                "{router} {shortest:?}: {wait:?}"
+            );
+            assert_eq!(view.health, Health::Usable);
+        }
+    }
+
+    /// P6: MinRouterSolicitInterval bounds refreshes from below; infinite switches them off (P10).
+    #[test]
+    fn p6_no_refresh_sooner_than_the_least_interval() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        machine.due(now);
+        machine.advertised(now, A, ra(10, Some(10))).unwrap();
+        let view = machine.routers().next().unwrap();
+        assert_eq!(view.next_solicitation_at, Some(now + secs(120)));
+        machine.set_config(SolicitConfig::from_secs(u32::MAX));
+        machine.advertised(now, A, ra(10, Some(10))).unwrap();
+        assert_eq!(machine.routers().next().unwrap().next_solicitation_at, None);
+        assert_eq!(
+            machine.next_deadline(),
+            Some(now + secs(10)),
+            "the end of the lifetime"
+        );
+    }
+
+    #[test]
+    fn health_follows_answers_silence_and_lifetimes() {
+        let start = Instant::now();
+        let mut machine = machine(start, 1, &[A, B]);
+        assert_eq!(machine.due(start), [A, B]);
+        assert_eq!(machine.counts(), [0, 0, 0, 2]);
+        machine.advertised(start, A, ra(100, None)).unwrap();
+        let mut now = start;
+        let mut seen = vec![(Health::Usable, Health::Unknown)];
+        while let Some(next) = machine.next_deadline().filter(|at| *at < start + secs(200)) {
+            now = now.max(next);
+            machine.due(now);
+            let state = (machine.health(A).unwrap(), machine.health(B).unwrap());
+            if seen.last() != Some(&state) {
+                seen.push(state);
+            }
+        }
+        use Health::{Probing, Unknown, Unreachable, Usable};
+        assert_eq!(
+            seen,
+            [
+                (Usable, Unknown),
+                (Usable, Unreachable),
+                (Probing, Unreachable),
+                (Unreachable, Unreachable)
+            ]
+        );
+        machine.advertised(now, B, ra(100, None)).unwrap();
+        assert!(machine.any_usable());
+    }
+
+    /// V3: router lifetime 0 ends the use of a router at once, and refreshes go on.
+    #[test]
+    fn v3_lifetime_zero_is_no_default_router() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        machine.advertised(now, A, ra(1800, None)).unwrap();
+        machine.advertised(now, A, ra(0, Some(600))).unwrap();
+        let view = machine.routers().next().unwrap();
+        assert_eq!((view.health, view.usable_until), (Health::Unreachable, None));
+        assert!(view.next_solicitation_at.unwrap() <= now + secs(480));
+    }
+
+    /// P4: only members of the PRL are heard.
+    #[test]
+    fn p4_strangers_are_refused() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        assert_eq!(machine.advertised(now, B, ra(1800, None)), Err(UnknownRouter(B)));
+        assert_eq!(machine.counts(), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_changed_list_touches_only_what_changed() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        machine.due(now);
+        machine.advertised(now, A, ra(1800, None)).unwrap();
+        let later = now + secs(5);
+        machine.set_routers(later, &[B, A]);
+        assert_eq!(machine.due(later), [B]);
+        assert_eq!(machine.health(A), Some(Health::Usable));
+        machine.set_routers(later, &[B]);
+        assert_eq!(machine.health(A), None);
+    }
+
+    /// N5: errors are a hint; the router is asked once, and stays in use until it fails to answer.
+    #[test]
+    fn n5_a_hint_asks_once() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A]);
+        machine.due(now);
+        machine.advertised(now, A, ra(1800, None)).unwrap();
+        machine.suspect(now, A);
+        machine.suspect(now, A);
+        assert_eq!(machine.due(now), [A]);
+        machine.suspect(now, A);
+        assert_eq!(machine.due(now), Vec::<Ipv4Addr>::new());
+        assert_eq!(machine.health(A), Some(Health::Probing));
+        machine.advertised(now, A, ra(1800, None)).unwrap();
+        assert_eq!(machine.health(A), Some(Health::Usable));
+    }
+}
