@@ -14,8 +14,10 @@
 
 pub mod checksum;
 pub mod ext;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nd;
 pub mod transport;
 pub mod vnet;
 
