@@ -1,1 +1,17 @@
-//! isatap
+//! What the RFCs allow and where a packet goes: pure rules over addresses and header fields, nothing about how packets move.
+//!
+//! | module | answers | source |
+//! |---|---|---|
+//! | [`iid`] | which IPv4 address does this IPv6 address embed, and back? | RFC 5214 6.1, 6.2 |
+//! | [`classify`] | what kind of address is this, as outer source, next hop, inner source, inner destination? | RFC 4213 3.6, RFC 1122 3.2.1.3 |
+//! | [`ecn`] | which ECN field goes out, which comes in? | RFC 6040 |
+//! | [`tos`] | which outer DSCP and TTL? | RFC 2983, RFC 4213 3.3 |
+//! | [`mtu`] | does it fit, with or without DF? | RFC 4213 3.2 |
+//!
+//! Rules that depend on this machine (own locators, routers, prefixes, site networks) belong to [`fib`](crate::fib).
+
+pub mod classify;
+pub mod ecn;
+pub mod iid;
+pub mod mtu;
+pub mod tos;
