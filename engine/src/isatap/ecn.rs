@@ -84,6 +84,12 @@ pub const fn anomaly(outer: u8, inner: u8) -> Anomaly {
     }
 }
 
+/// Whether a pair is one of those RFC 6040 calls currently unused and potentially dangerous.
+#[inline]
+pub const fn is_dangerous(outer: u8, inner: u8) -> bool {
+    matches!(anomaly(outer, inner), Anomaly::Dangerous)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +124,7 @@ mod tests {
                 "inner {inner:02b} outer {outer:02b}"
             );
             assert_eq!(anomaly(outer, inner), kind, "inner {inner:02b} outer {outer:02b}");
+            assert_eq!(is_dangerous(outer, inner), kind == Dangerous);
         }
     }
 

@@ -82,10 +82,16 @@ impl MtuPolicy {
         self.mode
     }
 
-    /// Decides for an inner packet of `inner_len` bytes: for a superpacket, its largest segment. `outer_path_mtu` is the IPv4
-    /// path MTU to the peer where one is known; static mode does not look at it.
+    /// Decides for an inner packet of `inner_len` bytes (for a superpacket, its largest segment) when nothing is known about the
+    /// path to the peer.
     #[inline]
-    pub const fn decide(&self, inner_len: usize, outer_path_mtu: Option<u16>) -> MtuVerdict {
+    pub const fn decide(&self, inner_len: usize) -> MtuVerdict {
+        self.decide_on_path(inner_len, None)
+    }
+
+    /// Decides with the IPv4 path MTU to the peer, where one is known; static mode does not look at it.
+    #[inline]
+    pub const fn decide_on_path(&self, inner_len: usize, outer_path_mtu: Option<u16>) -> MtuVerdict {
         let (limit, dont_fragment) = match (self.mode, outer_path_mtu) {
             (PathMtuMode::Static, _) => (self.mtu, false),
             (PathMtuMode::Dynamic, None) => (self.mtu, true),
@@ -136,7 +142,7 @@ mod tests {
         ] {
             assert_eq!(MtuPolicy::fixed(asked).tunnel_mtu(), given, "asked for {asked}");
         }
-        assert_eq!(MtuPolicy::default().decide(65_535, None), TooBig { report: 1280 });
+        assert_eq!(MtuPolicy::default().decide(65_535), TooBig { report: 1280 });
     }
 
     /// M3, FAULTS 24, 25: DF stays clear at every size and no path MTU, forged or not, changes anything.
@@ -154,7 +160,7 @@ mod tests {
                 (65_515, 65_516, TooBig { report: 65_515 }),
             ] {
                 assert_eq!(
-                    MtuPolicy::fixed(mtu).decide(len, path_mtu),
+                    MtuPolicy::fixed(mtu).decide_on_path(len, path_mtu),
                     verdict,
                     "{len} at {mtu}"
                 );
@@ -183,7 +189,11 @@ mod tests {
             (Some(0), 1280, NO_DF),
             (Some(0), 1281, TooBig { report: 1280 }),
         ] {
-            assert_eq!(policy.decide(len, path_mtu), verdict, "{len} over {path_mtu:?}");
+            assert_eq!(
+                policy.decide_on_path(len, path_mtu),
+                verdict,
+                "{len} over {path_mtu:?}"
+            );
         }
     }
 }
