@@ -1,6 +1,93 @@
-//! Configuration: parsed, then resolved, then planned.
+//! Configuration: a text is parsed (`file`), then resolved against the machine (`resolve`), then planned (`reload`).
+//!
+//! ```text
+//!  source -> lines -> file (+ values, future) -> resolve (+ machine) -> Settings -> reload::plan -> control
+//! ```
 
+use std::path::PathBuf;
+
+pub mod diagnostic;
+mod display;
 pub mod engine_types;
+pub mod file;
+mod future;
+pub mod lines;
+pub mod machine;
+pub mod names;
+pub mod reload;
+pub mod resolve;
 pub mod resolved;
+pub mod source;
+#[cfg(test)]
+mod tests;
+pub mod values;
 
+pub use diagnostic::ConfigError;
+pub use resolve::Overrides;
 pub use resolved::Settings;
+
+use machine::{Machine, Remembering, ThisMachine};
+use source::ConfigSource;
+
+/// Reads the configuration again and again: from the same place, under the same command line.
+///
+/// Works inside the chroot and without privilege, as far as the file can be read there.
+#[derive(Debug)]
+pub struct Loader<M = ThisMachine> {
+    source: ConfigSource,
+    overrides: Overrides,
+    machine: Remembering<M>,
+}
+
+/// A configuration that can run.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What to do.
+    pub settings: Settings,
+    /// What an operator should know, though it stops nothing.
+    pub warnings: Vec<String>,
+}
+
+impl Loader {
+    /// Takes the file named on the command line, or the default one.
+    ///
+    /// # Errors
+    /// The named file is not there.
+    pub fn open(config: Option<PathBuf>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let source = ConfigSource::open(config.as_deref())?;
+        Ok(Self {
+            source,
+            overrides,
+            machine: Remembering::new(ThisMachine),
+        })
+    }
+}
+
+impl<M: Machine> Loader<M> {
+    /// Reads, checks and resolves. What was looked up once keeps its answer.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file; then everything that is wrong with what it names.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let content = self.source.read()?;
+        let (file, path) = match &content {
+            None => (file::FileConfig::default(), None),
+            Some(content) => {
+                let parsed = file::parse(self.source.shown(), &content.bytes).map_err(ConfigError::new)?;
+                (parsed, Some(self.source.path().to_owned()))
+            }
+        };
+        let settings = resolve::resolve(file, &self.overrides, path, &self.machine)?;
+        let mut warnings = Vec::new();
+        if let Some(content) = content
+            && !content.readable_by(&settings.user)
+        {
+            warnings.push(format!(
+                "{}: user {} cannot read the file, so it cannot be reloaded; chmod a+r or chgrp it",
+                self.source.shown(),
+                settings.user.name
+            ));
+        }
+        Ok(Loaded { settings, warnings })
+    }
+}

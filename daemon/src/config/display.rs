@@ -1,0 +1,142 @@
+//! Settings as the lines of a configuration file that would give them: for `--check-config`, logs and the reload plan.
+
+use std::fmt;
+
+use super::engine_types::{DscpPolicy, EcnMode, LaneChoice, TtlPolicy};
+use super::names::Key;
+use super::resolved::{Bind, INTERVAL_INFINITE, LogLevel, Role, Settings};
+
+impl Settings {
+    /// The words after `key`, as the file would have them; empty when the name would be left out.
+    pub fn value_of(&self, key: Key) -> Vec<String> {
+        match key {
+            Key::InterfaceName => vec![self.interface.clone()],
+            Key::BindAddress => vec![match self.bind {
+                Bind::Auto(_) => "auto".to_owned(),
+                Bind::Fixed(addr) => addr.to_string(),
+            }],
+            Key::ServerAddress => self.server_names.clone(),
+            Key::SyslogFacility => vec![self.syslog_facility.to_string()],
+            Key::LogLevel => vec![self.log_level.to_string()],
+            Key::Workers => vec![self.workers.to_string()],
+            Key::Lane => vec![lane(self.lane).to_owned()],
+            Key::Mtu => vec![self.mtu.to_string()],
+            Key::Ttl => vec![match self.ttl {
+                TtlPolicy::Inherit => "inherit".to_owned(),
+                TtlPolicy::Fixed(ttl) => ttl.to_string(),
+            }],
+            Key::Dscp => vec![match self.dscp {
+                DscpPolicy::Inherit => "inherit".to_owned(),
+                DscpPolicy::Fixed(dscp) => dscp.to_string(),
+            }],
+            Key::Ecn => vec![match self.ecn {
+                EcnMode::Normal => "normal".to_owned(),
+                EcnMode::Compat => "compat".to_owned(),
+            }],
+            Key::PrlRefreshInterval => vec![interval(self.prl_refresh_interval)],
+            Key::MinRouterSolicitInterval => vec![interval(self.min_router_solicit_interval)],
+            Key::SiteNetwork => self.site_words(),
+            Key::PeerRouter => self.peer_routers.iter().map(ToString::to_string).collect(),
+            Key::NestedTunnels => vec![yes_no(self.nested)],
+            Key::StrictIngress => vec![yes_no(self.strict_ingress)],
+            Key::DefaultRoute => match self.default_route {
+                None => vec!["no".to_owned()],
+                Some(metric) => vec!["yes".to_owned(), "metric".to_owned(), metric.to_string()],
+            },
+            Key::MetricsListen => {
+                vec![
+                    self.metrics_listen
+                        .map_or_else(|| "off".to_owned(), |address| address.to_string()),
+                ]
+            }
+            Key::ControlSocket => self.control_socket_words(),
+            Key::User => vec![self.user.name.clone()],
+            Key::ChrootDir => vec![self.chroot_dir.display().to_string()],
+            Key::PidFile => vec![self.pidfile.display().to_string()],
+            Key::PathMtu
+            | Key::LoopChecks
+            | Key::Advertise
+            | Key::AdvertisePrefix
+            | Key::AdvertiseRoute
+            | Key::AdvertiseDns
+            | Key::AdvertiseSearch
+            | Key::AdvertiseMtu
+            | Key::RouterLifetime
+            | Key::RouterPreference => Vec::new(),
+        }
+    }
+
+    fn site_words(&self) -> Vec<String> {
+        let words = [("any", self.site.any), ("private", self.site.private)];
+        let words = words
+            .into_iter()
+            .filter(|(_, on)| *on)
+            .map(|(word, _)| word.to_owned());
+        words
+            .chain(self.site.list.iter().map(ToString::to_string))
+            .collect()
+    }
+
+    fn control_socket_words(&self) -> Vec<String> {
+        let socket = &self.control_socket;
+        let mut words = vec![socket.path.display().to_string()];
+        if let Some(group) = &socket.group {
+            words.push(group.clone());
+            words.push(format!("{:04o}", socket.mode));
+        }
+        words
+    }
+}
+
+/// What would run: a valid configuration file, comments say what was found out.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.role {
+            Role::Host => "host",
+            Role::Router => "router",
+        };
+        writeln!(f, "# ISATAP {role} at {}", self.bind.addr())?;
+        if self.role == Role::Host {
+            let servers: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
+            writeln!(f, "# potential router list: {}", servers.join(" "))?;
+        }
+        for key in Key::ALL.iter().copied() {
+            let words = self.value_of(key);
+            if !words.is_empty() {
+                writeln!(f, "{key} {}", words.join(" "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        })
+    }
+}
+
+fn lane(lane: LaneChoice) -> &'static str {
+    match lane {
+        LaneChoice::Auto => "auto",
+        LaneChoice::Uring => "uring",
+        LaneChoice::Syscall => "syscall",
+    }
+}
+
+fn interval(seconds: u32) -> String {
+    if seconds == INTERVAL_INFINITE {
+        "infinite".to_owned()
+    } else {
+        seconds.to_string()
+    }
+}
+
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}

@@ -1,0 +1,116 @@
+//! What a reload changes: a pure function of the settings in force and those of the file.
+
+use super::names::{Key, Reload};
+use super::resolved::Settings;
+
+/// One changed name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub key: Key,
+    /// The value in force, as a line of the file would say it.
+    pub old: String,
+    /// The value wanted.
+    pub new: String,
+}
+
+/// What to do about a new configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What takes effect now, in the order of the manual.
+    pub live: Vec<Change>,
+    /// What waits for the next start.
+    pub restart: Vec<Change>,
+    /// What is in force once `live` is done: the new values, but for what waits.
+    pub settings: Settings,
+}
+
+impl Plan {
+    /// Whether nothing at all changed.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.restart.is_empty()
+    }
+}
+
+/// Compares the settings in force with the wanted ones.
+pub fn plan(old: &Settings, new: &Settings) -> Plan {
+    let mut plan = Plan {
+        live: Vec::new(),
+        restart: Vec::new(),
+        settings: new.clone(),
+    };
+    for key in Key::ALL.iter().copied() {
+        if !changed(key, old, new) {
+            continue;
+        }
+        let change = Change {
+            key,
+            old: old.value_of(key).join(" "),
+            new: new.value_of(key).join(" "),
+        };
+        match key.reload() {
+            Reload::Live => plan.live.push(change),
+            Reload::Restart => {
+                keep(key, &mut plan.settings, old);
+                plan.restart.push(change);
+            }
+        }
+    }
+    plan
+}
+
+fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
+    match key {
+        Key::InterfaceName => old.interface != new.interface,
+        Key::BindAddress => old.bind != new.bind,
+        // A name may stay the same and lead to another address, and the other way round.
+        Key::ServerAddress => {
+            old.servers != new.servers || old.server_names != new.server_names || old.role != new.role
+        }
+        Key::SyslogFacility => old.syslog_facility != new.syslog_facility,
+        Key::LogLevel => old.log_level != new.log_level,
+        Key::Workers => old.workers != new.workers,
+        Key::Lane => old.lane != new.lane,
+        Key::Mtu => old.mtu != new.mtu,
+        Key::Ttl => old.ttl != new.ttl,
+        Key::Dscp => old.dscp != new.dscp,
+        Key::Ecn => old.ecn != new.ecn,
+        Key::PrlRefreshInterval => old.prl_refresh_interval != new.prl_refresh_interval,
+        Key::MinRouterSolicitInterval => old.min_router_solicit_interval != new.min_router_solicit_interval,
+        Key::SiteNetwork => old.site != new.site,
+        Key::PeerRouter => old.peer_routers != new.peer_routers,
+        Key::NestedTunnels => old.nested != new.nested,
+        Key::StrictIngress => old.strict_ingress != new.strict_ingress,
+        Key::DefaultRoute => old.default_route != new.default_route,
+        Key::MetricsListen => old.metrics_listen != new.metrics_listen,
+        Key::ControlSocket => old.control_socket != new.control_socket,
+        Key::User => old.user != new.user,
+        Key::ChrootDir => old.chroot_dir != new.chroot_dir,
+        Key::PidFile => old.pidfile != new.pidfile,
+        // Names of later versions: only their defaults pass, so there is nothing to change.
+        Key::PathMtu
+        | Key::LoopChecks
+        | Key::Advertise
+        | Key::AdvertisePrefix
+        | Key::AdvertiseRoute
+        | Key::AdvertiseDns
+        | Key::AdvertiseSearch
+        | Key::AdvertiseMtu
+        | Key::RouterLifetime
+        | Key::RouterPreference => false,
+    }
+}
+
+/// Puts the value in force back for a key that needs a restart.
+fn keep(key: Key, settings: &mut Settings, old: &Settings) {
+    match key {
+        Key::InterfaceName => settings.interface.clone_from(&old.interface),
+        Key::Workers => settings.workers = old.workers,
+        Key::Lane => settings.lane = old.lane,
+        Key::ControlSocket => settings.control_socket.clone_from(&old.control_socket),
+        Key::User => settings.user.clone_from(&old.user),
+        Key::ChrootDir => settings.chroot_dir.clone_from(&old.chroot_dir),
+        Key::PidFile => settings.pidfile.clone_from(&old.pidfile),
+        _ => {}
+    }
+}
