@@ -1,1 +1,26 @@
-//! Harness for tests that need a running daemon.
+//! Harness for tests that need a running daemon: namespaces, topologies, crafted packets, sniffers, traffic.
+//!
+//! A test draws its topology at the top of its file, builds it from [`netns`] and [`topology`], starts daemons with
+//! [`daemon`], sends with [`raw`] (crafted) or [`traffic`] (through the kernel's sockets), and looks at three things:
+//! what a [`raw::Sniffer`] saw, what the sockets received, and what the daemon counted. Everything a test creates is
+//! owned by a guard and goes away when the guard drops, on panic too.
+//!
+//! | module | answers the question |
+//! |---|---|
+//! | [`netns`] | where does it run? |
+//! | [`topology`] | who is connected to whom? |
+//! | [`packet`], [`nd`] | which bytes are sent, and what do seen bytes say? |
+//! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
+//! | [`traffic`] | did ordinary traffic arrive, once and in order? |
+//! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
+//! | [`wait`] | when is it so far? |
+
+pub mod daemon;
+pub mod metrics;
+pub mod nd;
+pub mod netns;
+pub mod packet;
+pub mod raw;
+pub mod topology;
+pub mod traffic;
+pub mod wait;
