@@ -1,8 +1,9 @@
 //! The Internet checksum (RFC 1071) and the IPv6 pseudo-header (RFC 8200 8.1).
 //!
-//! The ones'-complement sum does not depend on byte order (RFC 1071 2(B)), so words are added as they lie in memory, four
-//! bytes at a time into 64-bit lanes that cannot overflow, and swapped once at the end. The loop is plain code in
-//! a shape that the compiler turns into vector instructions; the 16-bit loop of the RFC is the oracle in the tests.
+//! The ones'-complement sum does not depend on byte order (RFC 1071 2(B)), so words are added as they lie in
+//! memory, four bytes at a time into 64-bit lanes that cannot overflow, and swapped once at the end. The loop
+//! is plain code in a shape that the compiler turns into vector instructions; the 16-bit loop of the RFC is
+//! the oracle in the tests.
 
 /// Bytes per turn of the inner loop: eight 64-bit lanes, two 32-bit words each.
 const BLOCK_LEN: usize = 64;
@@ -10,7 +11,8 @@ const LANES: usize = 8;
 
 /// A ones'-complement sum under construction. All `add_*` calls commute.
 ///
-/// The accumulator holds words in memory order; only [`fold`](Sum::fold) and [`finish`](Sum::finish) yield numbers.
+/// The accumulator holds words in memory order; only [`fold`](Sum::fold) and [`finish`](Sum::finish) yield
+/// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
@@ -21,8 +23,8 @@ impl Sum {
         Sum(0)
     }
 
-    /// Adds bytes that start at an even offset of the checksummed data. Only the last chunk may have an odd length;
-    /// it is padded with a zero byte as the RFC asks.
+    /// Adds bytes that start at an even offset of the checksummed data. Only the last chunk may have an odd
+    /// length; it is padded with a zero byte as the RFC asks.
     #[inline]
     #[must_use]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
@@ -50,8 +52,8 @@ impl Sum {
         self.add_lanes(other.0)
     }
 
-    /// Folds to 16 bits, *not* complemented: what the kernel leaves in the checksum field of a packet whose checksum is
-    /// still to be completed, when only the pseudo-header was added.
+    /// Folds to 16 bits, *not* complemented: what the kernel leaves in the checksum field of a packet whose
+    /// checksum is still to be completed, when only the pseudo-header was added.
     #[inline]
     pub const fn fold(self) -> u16 {
         let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -63,7 +65,8 @@ impl Sum {
         u16::from_be(u16::from_be_bytes([high, low]))
     }
 
-    /// Folds and complements: the value to write into the checksum field (or 0 over data whose checksum is right).
+    /// Folds and complements: the value to write into the checksum field (or 0 over data whose checksum is
+    /// right).
     #[inline]
     pub const fn finish(self) -> u16 {
         !self.fold()

@@ -11,9 +11,9 @@
 //!  +--------+--------+--------------------------+
 //! ```
 //!
-//! The set is the one Linux skips; everything else (ESP, mobility, unknown numbers) is the upper layer, so that
-//! daemon and kernel never disagree on where a packet's transport header lies (FAULTS 18). The walk is total and
-//! bounded; what to do with a chain that is broken or too long is the caller's policy.
+//! The set is the one Linux skips; everything else (ESP, mobility, unknown numbers) is the upper layer, so
+//! that daemon and kernel never disagree on where a packet's transport header lies (FAULTS 18). The walk is
+//! total and bounded; what to do with a chain that is broken or too long is the caller's policy.
 
 use super::ipv6::HEADER_LEN;
 use super::{be16, be32};
@@ -45,8 +45,8 @@ pub const NO_NEXT: u8 = 59;
 /// Destination options.
 pub const DEST_OPTS: u8 = 60;
 
-/// The longest chain that is followed. Real ones have one or two headers; each kind once, and destination options twice,
-/// make six (RFC 8200 4.1).
+/// The longest chain that is followed. Real ones have one or two headers; each kind once, and destination
+/// options twice, make six (RFC 8200 4.1).
 pub const MAX_HEADERS: u8 = 8;
 
 /// Why the chain has no end.
@@ -102,8 +102,8 @@ pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AH | DEST_OPTS)
 }
 
-/// Finds the upper layer of `packet`, a slice that gave an [`Ipv6View`](super::ipv6::Ipv6View). Bytes behind the payload length are not
-/// looked at.
+/// Finds the upper layer of `packet`, a slice that gave an [`Ipv6View`](super::ipv6::Ipv6View). Bytes behind
+/// the payload length are not looked at.
 ///
 /// # Errors
 /// The chain leaves the packet or is too long.

@@ -77,7 +77,8 @@ pub struct Icmpv6View<'a> {
 }
 
 impl<'a> Icmpv6View<'a> {
-    /// Looks at the message that starts `offset` bytes into `packet`, a slice that gave an [`Ipv6View`], and verifies it.
+    /// Looks at the message that starts `offset` bytes into `packet`, a slice that gave an [`Ipv6View`], and
+    /// verifies it.
     ///
     /// # Errors
     /// The message is cut short, or damaged.
@@ -183,7 +184,8 @@ impl ErrorMessage {
         }
     }
 
-    /// Messages that may answer a packet to a multicast group: path MTU discovery works there (RFC 4443 2.4 e.3).
+    /// Messages that may answer a packet to a multicast group: path MTU discovery works there (RFC 4443 2.4
+    /// e.3).
     const fn may_answer_multicast(self) -> bool {
         matches!(
             self,
@@ -195,8 +197,8 @@ impl ErrorMessage {
 /// Writes a whole IPv6 packet with the error message to the start of `out` and returns its length, at most
 /// [`MAX_ERROR_LEN`]. The quote is cut to fit that and `out`; padding behind `offending` is never quoted.
 ///
-/// Returns 0 and writes nothing when `out` cannot even hold the 48 bytes of headers. Whether an answer is allowed at all is
-/// for [`may_answer`] to say.
+/// Returns 0 and writes nothing when `out` cannot even hold the 48 bytes of headers. Whether an answer is
+/// allowed at all is for [`may_answer`] to say.
 pub fn emit_error(
     out: &mut [u8],
     src: &Ipv6Addr,
@@ -239,11 +241,12 @@ pub(super) fn fill_checksum(message: &mut [u8], src: &Ipv6Addr, dst: &Ipv6Addr) 
     message[2..4].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Whether RFC 4443 2.4 (e) lets us tell the sender of `offending` about it: never about an error message or a redirect,
-/// never to a source that names no single node, and for multicast only what path MTU discovery needs.
+/// Whether RFC 4443 2.4 (e) lets us tell the sender of `offending` about it: never about an error message or
+/// a redirect, never to a source that names no single node, and for multicast only what path MTU discovery
+/// needs.
 ///
-/// When the chain of headers cannot be followed to see what the packet is, the answer is no; so it is for later fragments of
-/// ICMPv6 messages, whose type lies in another packet.
+/// When the chain of headers cannot be followed to see what the packet is, the answer is no; so it is for
+/// later fragments of ICMPv6 messages, whose type lies in another packet.
 pub fn may_answer(offending: &[u8], kind: ErrorMessage) -> bool {
     let Ok(view) = Ipv6View::new(offending) else {
         return false;
@@ -436,7 +439,10 @@ mod tests {
         }
 
         #[test]
-        fn one_flipped_bit_is_noticed(payload in proptest::collection::vec(any::<u8>(), 0..64), bit in any::<prop::sample::Index>()) {
+        fn one_flipped_bit_is_noticed(
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+            bit in any::<prop::sample::Index>(),
+        ) {
             let mut out = [0; 1280];
             let kind = ErrorMessage::Unreachable { code: 0 };
             let len = emit_error(&mut out, &A, &B, kind, &packet(A, B, 17, &[&[1][..], &payload].concat()));

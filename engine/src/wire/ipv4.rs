@@ -64,7 +64,8 @@ pub struct Ipv4View<'a> {
 }
 
 impl<'a> Ipv4View<'a> {
-    /// Looks at the packet at the start of `bytes`. Bytes behind `total_len` (link padding) are left out of the view.
+    /// Looks at the packet at the start of `bytes`. Bytes behind `total_len` (link padding) are left out of
+    /// the view.
     ///
     /// # Errors
     /// Says which length or field is impossible; see [`Ipv4Error`].
@@ -198,8 +199,8 @@ impl<'a> Ipv4View<'a> {
         self.header_len == MIN_HEADER_LEN || walk_options(self.options()).well_formed
     }
 
-    /// Whether a source-route option is present (FAULTS 11). A list that breaks off is read as far as it goes; see
-    /// [`options_ok`](Self::options_ok).
+    /// Whether a source-route option is present (FAULTS 11). A list that breaks off is read as far as it
+    /// goes; see [`options_ok`](Self::options_ok).
     #[inline]
     pub fn has_source_route(&self) -> bool {
         self.header_len != MIN_HEADER_LEN && walk_options(self.options()).source_route

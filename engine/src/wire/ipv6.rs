@@ -14,7 +14,8 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Payload length 0 means a jumbogram (RFC 2675) or nothing at all; neither goes through a tunnel (E9, FAULTS 10).
+//! Payload length 0 means a jumbogram (RFC 2675) or nothing at all; neither goes through a tunnel (E9, FAULTS
+//! 10).
 
 use super::be16;
 use std::net::Ipv6Addr;
@@ -45,8 +46,8 @@ pub struct Ipv6View<'a> {
 }
 
 impl<'a> Ipv6View<'a> {
-    /// Looks at the packet at the start of `bytes`. The length comes from the header: a padded datagram is cut, a truncated
-    /// one refused (D6).
+    /// Looks at the packet at the start of `bytes`. The length comes from the header: a padded datagram is
+    /// cut, a truncated one refused (D6).
     ///
     /// # Errors
     /// Says which length or field is impossible; see [`Ipv6Error`].

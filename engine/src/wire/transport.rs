@@ -216,7 +216,8 @@ impl<'a> UdpView<'a> {
 /// Writes the sequence number.
 ///
 /// # Panics
-/// Like every setter here: when `header` is shorter than the field's end. Callers hold a slice that gave a view.
+/// Like every setter here: when `header` is shorter than the field's end. Callers hold a slice that gave a
+/// view.
 #[inline]
 pub fn set_tcp_seq(header: &mut [u8], seq: u32) {
     header[4..8].copy_from_slice(&seq.to_be_bytes());
@@ -240,7 +241,8 @@ pub fn set_udp_len(header: &mut [u8], len: u16) {
     header[4..6].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Writes the UDP checksum field; a computed 0 is sent as 0xffff, since 0 means "none" (RFC 768, RFC 8200 8.1).
+/// Writes the UDP checksum field; a computed 0 is sent as 0xffff, since 0 means "none" (RFC 768, RFC 8200
+/// 8.1).
 #[inline]
 pub fn set_udp_checksum(header: &mut [u8], checksum: u16) {
     let checksum = if checksum == 0 { 0xffff } else { checksum };

@@ -1,5 +1,5 @@
-//! `struct virtio_net_hdr`: what the kernel says about offload in front of each packet of a TUN opened with `IFF_VNET_HDR`
-//! (`linux/virtio_net.h`, VIRTIO 1.2 5.1.6).
+//! `struct virtio_net_hdr`: what the kernel says about offload in front of each packet of a TUN opened with
+//! `IFF_VNET_HDR` (`linux/virtio_net.h`, VIRTIO 1.2 5.1.6).
 //!
 //! ```text
 //!  +-------+----------+---------+----------+------------+-------------+
@@ -7,12 +7,14 @@
 //!  +-- 1 --+--- 1 ----+--- 2 ---+--- 2 ----+---- 2 -----+----- 2 -----+   10 bytes, the host's byte order
 //! ```
 //!
-//! `hdr_len` is a hint that the kernel itself does not keep consistent: compute header lengths from the packet.
+//! `hdr_len` is a hint that the kernel itself does not keep consistent: compute header lengths from the
+//! packet.
 
 /// Bytes of the header; the TUN default (no `num_buffers`).
 pub const LEN: usize = 10;
 
-/// The checksum at `csum_start + csum_offset` covers only the pseudo-header; whoever sends the packet completes it.
+/// The checksum at `csum_start + csum_offset` covers only the pseudo-header; whoever sends the packet
+/// completes it.
 const FLAG_NEEDS_CSUM: u8 = 1;
 /// The checksum was verified already.
 const FLAG_DATA_VALID: u8 = 2;

@@ -1,7 +1,8 @@
 //! Neighbour discovery messages as whole IPv6 packets: hop limit 255, checksum filled, every byte written.
 //!
-//! Our own messages carry no link-layer address options: the link has none (RFC 4213 3.8). A caller that hands some in, as
-//! tests do, gets what it asks for. Every message is one packet, never fragments (RFC 6980 5).
+//! Our own messages carry no link-layer address options: the link has none (RFC 4213 3.8). A caller that
+//! hands some in, as tests do, gets what it asks for. Every message is one packet, never fragments (RFC 6980
+//! 5).
 
 use super::{HOP_LIMIT, NdKind, NdOption, NeighborFlags, RouterAdvertisement};
 use crate::wire::ext::ICMPV6;

@@ -3,15 +3,15 @@
 //! ```text
 //!  type 133..137, code 0, checksum, then:
 //!   133 router solicitation      reserved 4
-//!   134 router advertisement     hop limit 1 | flags 1 | router lifetime 2 | reachable time 4 | retrans timer 4
+//!   134 router advertisement     hop limit 1 | flags 1 | lifetime 2 | reachable time 4 | retrans timer 4
 //!   135 neighbour solicitation   reserved 4  | target 16
 //!   136 neighbour advertisement  flags 4     | target 16
 //!   137 redirect                 reserved 4  | target 16 | destination 16
 //!  and options: type 1 | length / 8, never 0 | ...
 //! ```
 //!
-//! [`parse`] says no only for what a message itself gets wrong. Whether its sender may speak (is a router of the PRL,
-//! embeds the outer source) is the gate's decision, and what lifetimes mean is control's.
+//! [`parse`] says no only for what a message itself gets wrong. Whether its sender may speak (is a router of
+//! the PRL, embeds the outer source) is the gate's decision, and what lifetimes mean is control's.
 
 mod emit;
 mod options;
@@ -101,11 +101,12 @@ pub struct NdMessage<'a> {
     body: &'a [u8],
 }
 
-/// Recognises and validates the message in `packet`, a slice that gave an [`Ipv6View`] and for which `upper` is the result of
-/// [`ext::walk`](super::ext::walk). `None`: not neighbour discovery.
+/// Recognises and validates the message in `packet`, a slice that gave an [`Ipv6View`] and for which `upper`
+/// is the result of [`ext::walk`](super::ext::walk). `None`: not neighbour discovery.
 ///
-/// A later fragment cannot be recognised, and its datagram is refused by its first fragment. A first fragment that ends before
-/// the ICMPv6 type is taken for neighbour discovery in hiding (RFC 7112) and refused as well.
+/// A later fragment cannot be recognised, and its datagram is refused by its first fragment. A first fragment
+/// that ends before the ICMPv6 type is taken for neighbour discovery in hiding (RFC 7112) and refused as
+/// well.
 #[inline]
 pub fn parse<'a>(packet: &'a [u8], upper: &Upper) -> Option<Result<NdMessage<'a>, NdError>> {
     if upper.protocol != ICMPV6 || upper.is_later_fragment() {
@@ -210,9 +211,9 @@ impl<'a> NdMessage<'a> {
         (self.kind == NdKind::NeighborAdvertisement).then(|| NeighborFlags::from_bits(self.body[4]))
     }
 
-    /// The shortest lifetime in seconds that a router advertisement gives to anything: the router, a prefix, a route, a name
-    /// server. Solicit before it ends (RFC 5214 8.3.4). Zero (a withdrawal) and infinity do not count; `None` when
-    /// nothing ends.
+    /// The shortest lifetime in seconds that a router advertisement gives to anything: the router, a prefix,
+    /// a route, a name server. Solicit before it ends (RFC 5214 8.3.4). Zero (a withdrawal) and infinity do
+    /// not count; `None` when nothing ends.
     pub fn min_lifetime(&self) -> Option<u32> {
         let router = self.router_advertisement()?;
         let of_options = self.options().flat_map(|option| match option {

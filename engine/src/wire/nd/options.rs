@@ -5,16 +5,17 @@
 //! |     type      |  length / 8   |  value ...
 //! +---------------+---------------+------------------
 //!  1 source, 2 target link-layer address      address
-//!  3 prefix information (length 4)            prefix len 1 | L A 1 | valid 4 | preferred 4 | reserved 4 | prefix 16
+//!  3 prefix information (length 4)            len 1 | L A 1 | valid 4 | preferred 4 | reserved 4 | prefix 16
 //!  4 redirected header                        reserved 6 | packet
 //!  5 MTU (length 1)                           reserved 2 | mtu 4
-//! 24 route information (length 1..3)          prefix len 1 | Prf 1 | lifetime 4 | prefix 0, 8 or 16
+//! 24 route information (length 1..3)          len 1 | Prf 1 | lifetime 4 | prefix 0, 8 or 16
 //! 25 RDNSS (length 3, 5, ..)                  reserved 2 | lifetime 4 | addresses
 //! 31 DNSSL (length >= 2)                      reserved 2 | lifetime 4 | names
 //! ```
 //!
-//! A length of zero would never end; it makes the whole message invalid. A known option whose length does not fit
-//! its kind comes out as [`NdOption::Unknown`], so it is ignored without harm to its neighbours (RFC 4861 6.1.2).
+//! A length of zero would never end; it makes the whole message invalid. A known option whose length does not
+//! fit its kind comes out as [`NdOption::Unknown`], so it is ignored without harm to its neighbours (RFC 4861
+//! 6.1.2).
 
 use super::{Preference, address_at};
 use crate::wire::be32;
