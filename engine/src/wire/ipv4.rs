@@ -264,18 +264,23 @@ impl OuterHeader {
     #[inline]
     pub fn emit(&self, out: &mut [u8; MIN_HEADER_LEN]) {
         debug_assert!(usize::from(self.payload_len) + MIN_HEADER_LEN <= usize::from(u16::MAX));
+        let total_len = self.payload_len.saturating_add(20);
         let flags = if self.dont_fragment { FLAG_DF } else { 0 };
-        out[0] = 0x45;
-        out[1] = self.tos;
-        out[2..4].copy_from_slice(&self.payload_len.saturating_add(20).to_be_bytes());
-        out[4..6].copy_from_slice(&self.id.to_be_bytes());
-        out[6..8].copy_from_slice(&flags.to_be_bytes());
-        out[8] = self.ttl;
-        out[9] = PROTO_IPV6;
-        out[10..12].fill(0);
-        out[12..16].copy_from_slice(&self.src.octets());
-        out[16..20].copy_from_slice(&self.dst.octets());
-        let checksum = Sum::new().add_bytes(out).finish();
-        out[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let first = u32::from_be_bytes([0x45, self.tos, 0, 0]) | u32::from(total_len);
+        let second = u32::from(self.id) << 16 | u32::from(flags);
+        let third = u32::from_be_bytes([self.ttl, PROTO_IPV6, 0, 0]);
+        let (src, dst) = (self.src.to_bits(), self.dst.to_bits());
+        // Summed from registers: reading back what was just written costs more than all the rest.
+        let sum = Sum::new()
+            .add_u32(first)
+            .add_u32(second)
+            .add_u32(third)
+            .add_u32(src)
+            .add_u32(dst);
+        let third = third | u32::from(sum.finish());
+        let words = [first, second, third, src, dst];
+        for (field, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *field = word.to_be_bytes();
+        }
     }
 }
