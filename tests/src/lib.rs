@@ -10,6 +10,7 @@
 //! | [`netns`] | where does it run? |
 //! | [`topology`] | who is connected to whom? |
 //! | [`packet`], [`nd`] | which bytes are sent, and what do seen bytes say? |
+//! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`traffic`] | did ordinary traffic arrive, once and in order? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
@@ -21,6 +22,7 @@ pub mod nd;
 pub mod netns;
 pub mod packet;
 pub mod raw;
+pub mod scene;
 pub mod topology;
 pub mod traffic;
 pub mod wait;

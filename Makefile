@@ -1,0 +1,41 @@
+# One or two lines a target; logic lives in Rust. `make help` lists them.
+CARGO ?= cargo
+PACKAGES := --workspace
+BINARIES := --workspace --bins
+# cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test does as well.
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check fmt bench setup
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build isatapd and run a router with defaults in the foreground (root)
+	$(CARGO) build --release -q -p isatapd
+	./target/release/isatapd --foreground --pidfile /run/isatapd-run.pid $(ARGS)
+
+demo: setup ## router, two hosts and an IPv6-only server in namespaces of this machine (root)
+	$(CARGO) build --release -q $(BINARIES)
+	./target/release/isatap-demo
+
+test: setup ## install what is needed, run every test (root)
+	$(CARGO) build -q $(BINARIES)
+ifdef NEXTEST
+	$(CARGO) nextest run $(PACKAGES) --no-fail-fast
+else
+	$(CARGO) test $(PACKAGES) --lib --bins --no-fail-fast
+	$(CARGO) test $(PACKAGES) --tests --no-fail-fast -- --test-threads 1
+endif
+	$(CARGO) test -q $(PACKAGES) --doc
+
+check: ## what CI runs: formatting, clippy, tests
+	./.ci/run
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+bench: ## criterion benches of the engine
+	$(CARGO) bench -p isatap-bench
+
+setup: ## install Debian packages the tests need, if missing
+	@./tests/setup.sh
