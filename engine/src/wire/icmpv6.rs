@@ -356,6 +356,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_message_lies_behind_the_ipv6_header_and_has_four_bytes() {
+        let mut packet = packet(A, B, ICMPV6, &[128, 0, 0, 0, 1, 2, 3, 4]);
+        fill_checksum(&mut packet[40..], &A, &B);
+        for offset in 0..60 {
+            let expected = match offset {
+                40 => None,
+                41..=44 => Some(Icmpv6Error::Checksum),
+                _ => Some(Icmpv6Error::Truncated),
+            };
+            assert_eq!(
+                Icmpv6View::new(&packet, offset).err(),
+                expected,
+                "offset {offset}"
+            );
+        }
+    }
+
     /// N7, RFC 4443 2.4 (e).
     #[test]
     fn who_may_be_told() {

@@ -225,7 +225,7 @@ fn parse_prefix(value: &[u8]) -> Option<PrefixInfo> {
 fn parse_route(value: &[u8]) -> Option<RouteInfo> {
     let (head, carried) = value.split_at_checked(6)?;
     let prefix_len = head[0];
-    if carried.len() > 16 || prefix_len > 128 || usize::from(prefix_len) > carried.len() * 8 {
+    if carried.len() > 16 || usize::from(prefix_len) > carried.len() * 8 {
         return None;
     }
     let mut octets = [0; 16];
