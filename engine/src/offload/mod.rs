@@ -1,1 +1,16 @@
-//! offload
+//! One big packet and many small ones: what the kernel's segmentation and checksum offloads ask of us (DESIGN D3, D4).
+//!
+//! | module | direction | does |
+//! |---|---|---|
+//! | [`split`] | encap | superpackets from the TUN into segments, payload in place |
+//! | [`csum`] | encap | completes the checksum of a single packet from the TUN |
+//! | [`merged`] | decap | tells the TUN about packets that GRO merged, or whose checksum was left to hardware |
+//!
+//! Everything is computed from the packet itself; the vnet header is checked against it, never believed.
+
+pub mod csum;
+pub mod merged;
+pub mod split;
+
+#[cfg(test)]
+mod testing;
