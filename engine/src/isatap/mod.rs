@@ -4,14 +4,22 @@
 //! |---|---|---|
 //! | [`iid`] | which IPv4 address does this IPv6 address embed, and back? | RFC 5214 6.1, 6.2 |
 //! | [`classify`] | what kind of address is this, as outer source, next hop, inner source, inner destination? | RFC 4213 3.6, RFC 1122 3.2.1.3 |
+//! | [`ingress`] | may this sender send this, to this destination? | RFC 5214 7.3, RFC 4213 3.6 |
+//! | [`egress`] | may this next hop be sent to? | RFC 5214 7.1, RFC 1122 3.2.1.3 |
 //! | [`ecn`] | which ECN field goes out, which comes in? | RFC 6040 |
 //! | [`tos`] | which outer DSCP and TTL? | RFC 2983, RFC 4213 3.3 |
 //! | [`mtu`] | does it fit, with or without DF? | RFC 4213 3.2 |
 //!
-//! Rules that depend on this machine (own locators, routers, prefixes, site networks) belong to [`fib`](crate::fib).
+//! What the rules must know of this machine (own locators, routers, prefixes, site networks) they ask through
+//! [`SiteKnowledge`]; [`fib`](crate::fib) answers.
 
 pub mod classify;
 pub mod ecn;
+pub mod egress;
 pub mod iid;
+pub mod ingress;
 pub mod mtu;
+mod site;
 pub mod tos;
+
+pub use site::SiteKnowledge;

@@ -1,0 +1,44 @@
+//! What control sends itself: solicitations and other packets it makes, a handful a minute, past the workers.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use super::errors::SetupError;
+use super::raw::RawSender;
+use crate::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
+
+/// Control's own send socket.
+#[derive(Debug)]
+pub struct ControlSender {
+    socket: RawSender,
+}
+
+impl ControlSender {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`].
+    pub fn open() -> Result<Self, SetupError> {
+        Ok(Self { socket: RawSender::open()? })
+    }
+
+    /// Sends `inner` (a whole IPv6 packet) from locator `src` to `dst` with the given outer TOS and TTL.
+    ///
+    /// # Errors
+    /// What the kernel says, or `InvalidInput` when the packet is larger than IPv4 can carry.
+    pub fn send(&self, src: Ipv4Addr, dst: Ipv4Addr, tos: u8, ttl: u8, inner: &[u8]) -> io::Result<()> {
+        let payload_len = u16::try_from(inner.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut header = [0u8; MIN_HEADER_LEN];
+        OuterHeader { src, dst, tos, ttl, dont_fragment: false, id: 0, payload_len }.emit(&mut header);
+        self.socket.send(&[&header[..], inner].concat(), dst)
+    }
+
+    /// The socket's error queue, as for the workers' sockets.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`] when no descriptor is left.
+    pub fn error_handle(&self) -> Result<OwnedFd, SetupError> {
+        self.socket.error_handle()
+    }
+}

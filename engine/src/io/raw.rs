@@ -1,0 +1,211 @@
+//! Raw sockets of IPv4 protocol 41: receive and send apart (DESIGN D2).
+//!
+//! The send socket has `IP_RECVERR`, without which a full queue loses packets silently, and a filter that receives
+//! nothing. The receive socket has no `IP_RECVERR`: with it, one dead peer's ICMP error fails `recv` on every socket.
+
+use std::io;
+use std::mem::size_of;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::libc;
+
+use super::errors::SetupError;
+use super::steer::{self, Instruction, Shard};
+use crate::fib::Locator;
+use crate::wire::ipv4::PROTO_IPV6;
+
+/// Kernel buffer per socket, in bytes: a burst of superpackets waits here while a worker is off its core.
+const SOCKET_BUFFER: libc::c_int = 8 << 20;
+
+/// The receive side of one worker.
+#[derive(Debug)]
+pub struct RawReceiver {
+    fd: OwnedFd,
+}
+
+/// The send side of one worker, or of control.
+#[derive(Debug)]
+pub struct RawSender {
+    fd: OwnedFd,
+}
+
+/// A handle by which control changes a receiver's filter and reads its losses while the worker receives.
+#[derive(Debug)]
+pub struct ReceiverHandle {
+    fd: OwnedFd,
+    shard: Shard,
+}
+
+impl RawReceiver {
+    /// A socket that keeps nothing until its filter is attached.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`].
+    pub fn open() -> Result<Self, SetupError> {
+        let fd = open_socket()?;
+        attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
+        set_buffer(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF).map_err(|source| socket("buffer", source))?;
+        Ok(Self { fd })
+    }
+
+    /// A second handle to the same socket for control.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`] when no descriptor is left.
+    pub fn handle(&self, shard: Shard) -> Result<ReceiverHandle, SetupError> {
+        let fd = self.fd.try_clone().map_err(|source| socket("duplicate", source))?;
+        Ok(ReceiverHandle { fd, shard })
+    }
+}
+
+impl AsFd for RawReceiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsFd for RawSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl ReceiverHandle {
+    /// Keeps this shard's share of what arrives for `locators`; replaces the previous filter in one step.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn attach_filter(&self, locators: &[Locator]) -> io::Result<()> {
+        attach(self.fd.as_fd(), &steer::receive_filter(&self.shard, locators))
+    }
+
+    /// Keeps nothing: before the workers stop, so that nothing waits in a socket nobody reads.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn detach(&self) -> io::Result<()> {
+        attach(self.fd.as_fd(), &steer::keep_nothing())
+    }
+
+    /// Packets the kernel dropped because the socket's buffer was full.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn kernel_drops(&self) -> io::Result<u64> {
+        /// linux/sock_diag.h: index of the drop count within SO_MEMINFO.
+        const SK_MEMINFO_DROPS: usize = 8;
+        const SO_MEMINFO: libc::c_int = 55;
+        let mut info = [0u32; SK_MEMINFO_DROPS + 1];
+        let mut len = libc::socklen_t::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+        // SAFETY: the kernel writes at most `len` bytes into `info`, which lives through the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from(info[SK_MEMINFO_DROPS])) }
+    }
+}
+
+impl RawSender {
+    /// A socket to which whole IPv4 packets are written.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`].
+    pub fn open() -> Result<Self, SetupError> {
+        let fd = open_socket()?;
+        attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
+        set_buffer(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF).map_err(|source| socket("buffer", source))?;
+        for (name, action) in [(libc::IP_HDRINCL, "write headers to"), (libc::IP_RECVERR, "read errors of")] {
+            set_int(fd.as_fd(), libc::IPPROTO_IP, name, 1).map_err(|source| socket(action, source))?;
+        }
+        Ok(Self { fd })
+    }
+
+    /// Sends one whole IPv4 packet; for control, which sends a handful a minute.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, packet: &[u8], to: Ipv4Addr) -> io::Result<()> {
+        let name = socket_address(to);
+        let name_len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
+        // SAFETY: packet and address live through the call, and their lengths are passed along.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                libc::MSG_DONTWAIT,
+                (&raw const name).cast(),
+                name_len,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// A second handle to the same socket, for control to read its error queue.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`] when no descriptor is left.
+    pub fn error_handle(&self) -> Result<OwnedFd, SetupError> {
+        self.fd.try_clone().map_err(|source| socket("duplicate", source))
+    }
+}
+
+/// An IPv4 address as the kernel's socket calls take it.
+pub(crate) fn socket_address(addr: Ipv4Addr) -> libc::sockaddr_in {
+    // SAFETY: `sockaddr_in` is plain data for which all zeroes is a valid value.
+    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    name.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    name.sin_addr.s_addr = addr.to_bits().to_be();
+    name
+}
+
+fn open_socket() -> Result<OwnedFd, SetupError> {
+    // SAFETY: a plain call that returns a descriptor or an error.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(PROTO_IPV6)) };
+    if fd < 0 {
+        return Err(socket("open", io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel copies `len` instructions, which live through the call, and does not write to them.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The forced option needs CAP_NET_ADMIN; without it the system's limit applies, and is enough to run.
+fn set_buffer(fd: BorrowedFd<'_>, forced: libc::c_int, plain: libc::c_int) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER)
+        .or_else(|_| set_int(fd, libc::SOL_SOCKET, plain, SOCKET_BUFFER))
+}
+
+fn set_int(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads one `int` that lives through the call.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn socket(action: &'static str, source: io::Error) -> SetupError {
+    SetupError::Socket { action, source }
+}

@@ -1,0 +1,226 @@
+//! Who may send what into the site: the source and destination checks of decapsulation.
+//!
+//! RFC 5214 7.3 (the outer source is embedded in the inner source, or is a router of the PRL), RFC 4213 3.6 (addresses
+//! no packet comes from), RFC 6324 3.2.4.2 (a forwarding entry vouches for its next hop). Nothing is answered: every
+//! refusal is silent and counted.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::classify::{self, InnerDest, InnerSource};
+use super::{SiteKnowledge, iid};
+use crate::reason::DropReason;
+
+/// Checks the outer addresses (REQUIREMENTS D2, D4, D5; FAULTS 8, 15).
+///
+/// # Errors
+/// The reason to drop.
+#[inline]
+pub fn check_outer(site: &impl SiteKnowledge, src: Ipv4Addr, dst: Ipv4Addr) -> Result<(), DropReason> {
+    if !site.is_locator(dst) {
+        let to_many = classify::invalid_next_hop(dst) || site.is_broadcast(dst);
+        return Err(if to_many {
+            DropReason::OuterForbidden
+        } else {
+            DropReason::NotLocal
+        });
+    }
+    if classify::invalid_outer_source(src) || site.is_locator(src) || site.is_broadcast(src) {
+        return Err(DropReason::OuterForbidden);
+    }
+    if !site.is_site_host(src) && !site.is_router(src) {
+        return Err(DropReason::NotSite);
+    }
+    Ok(())
+}
+
+/// Checks the inner source against the outer one (REQUIREMENTS D1, D7, D9, D11, D12; FAULTS 1-3, 6).
+///
+/// `strict` is `StrictIngress`: an ISATAP source must lie under an on-link prefix. The embedded address is compared
+/// in any case.
+///
+/// # Errors
+/// The reason to drop.
+#[inline]
+pub fn check_source(
+    site: &impl SiteKnowledge,
+    strict: bool,
+    outer_src: Ipv4Addr,
+    inner_src: &Ipv6Addr,
+) -> Result<(), DropReason> {
+    match classify::inner_source(inner_src) {
+        InnerSource::Forbidden => return Err(DropReason::SrcForbidden),
+        InnerSource::Unspecified if !site.is_router(outer_src) => return Err(DropReason::SrcForbidden),
+        InnerSource::Unspecified | InnerSource::LinkLocal | InnerSource::Global => {}
+    }
+    if site.is_own(inner_src) {
+        return Err(DropReason::SrcForbidden);
+    }
+    if site.is_router(outer_src) {
+        return Ok(());
+    }
+    match iid::embedded(inner_src) {
+        Some(embedded) if embedded == outer_src => {
+            if !strict || site.is_on_link(inner_src) || site.is_routed_via(inner_src, outer_src) {
+                Ok(())
+            } else {
+                Err(DropReason::SrcPrefix)
+            }
+        }
+        _ if site.is_routed_via(inner_src, outer_src) => Ok(()),
+        _ => Err(DropReason::SrcMismatch),
+    }
+}
+
+/// Checks the inner destination (FAULTS 7): unicast, or a multicast group this link emulates.
+///
+/// # Errors
+/// The reason to drop.
+#[inline]
+pub fn check_destination(inner_dst: &Ipv6Addr) -> Result<(), DropReason> {
+    match classify::inner_dest(inner_dst) {
+        InnerDest::Unicast | InnerDest::LinkLocal => Ok(()),
+        InnerDest::AllNodes | InnerDest::AllRouters | InnerDest::SolicitedNode => Ok(()),
+        InnerDest::OtherMulticast => Err(DropReason::DstMulticast),
+        InnerDest::Forbidden => Err(DropReason::DstForbidden),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+
+    /// A site 10/8 with the on-link prefix 2001:db8:1::/64, a router, and 2001:db8:7::/48 routed to 10.0.0.7.
+    struct Site;
+
+    impl SiteKnowledge for Site {
+        fn is_locator(&self, addr: Ipv4Addr) -> bool {
+            addr == OWN
+        }
+        fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
+            addr == Ipv4Addr::new(10, 0, 0, 255)
+        }
+        fn is_router(&self, addr: Ipv4Addr) -> bool {
+            addr == ROUTER
+        }
+        fn is_prl_member(&self, addr: Ipv4Addr) -> bool {
+            addr == ROUTER
+        }
+        fn is_site_host(&self, addr: Ipv4Addr) -> bool {
+            addr.octets()[0] == 10
+        }
+        fn is_own(&self, addr: &Ipv6Addr) -> bool {
+            *addr == iid::link_local(OWN)
+        }
+        fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
+            addr.segments()[..4] == [0xfe80, 0, 0, 0] || addr.segments()[..4] == [0x2001, 0xdb8, 1, 0]
+        }
+        fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
+            addr.segments()[..3] == [0x2001, 0xdb8, 7] && gateway == GATEWAY
+        }
+    }
+
+    fn source(outer: Ipv4Addr, inner: &str, strict: bool) -> Result<(), DropReason> {
+        check_source(&Site, strict, outer, &inner.parse().unwrap())
+    }
+
+    /// D1, D9 and A2: {link-local, on-link, off-link} x {match, mismatch} x {u 0, 1} x {PRL, not}.
+    #[test]
+    fn the_source_matrix() {
+        for u in ["0", "200"] {
+            for (prefix, strict_result) in [
+                ("fe80:", Ok(())),
+                ("2001:db8:1:0", Ok(())),
+                ("2001:db8:2:0", Err(DropReason::SrcPrefix)),
+            ] {
+                let matching = format!("{prefix}:{u}:5efe:10.0.0.2");
+                let other = matching.replace("10.0.0.2", "10.0.0.3");
+                assert_eq!(source(HOST, &matching, true), strict_result, "{matching}");
+                assert_eq!(source(HOST, &matching, false), Ok(()), "{matching}");
+                for strict in [true, false] {
+                    assert_eq!(
+                        source(HOST, &other, strict),
+                        Err(DropReason::SrcMismatch),
+                        "{other}"
+                    );
+                    assert_eq!(source(ROUTER, &matching, strict), Ok(()));
+                    assert_eq!(source(ROUTER, &other, strict), Ok(()));
+                }
+            }
+        }
+    }
+
+    /// D7, D12 and FAULTS 6: not even a router may use these, but for the unspecified address.
+    #[test]
+    fn forbidden_sources() {
+        for text in [
+            "ff02::1",
+            "::1",
+            "::10.0.0.9",
+            "::ffff:10.0.0.9",
+            "fe80::5efe:10.0.0.1",
+        ] {
+            assert_eq!(
+                source(ROUTER, text, true),
+                Err(DropReason::SrcForbidden),
+                "{text}"
+            );
+        }
+        assert_eq!(source(ROUTER, "::", true), Ok(()));
+        assert_eq!(source(HOST, "::", true), Err(DropReason::SrcForbidden));
+    }
+
+    /// D11: a forwarding entry vouches for its next hop and for nobody else. FAULTS 3: Internet sources from hosts.
+    #[test]
+    fn a_route_vouches_for_its_gateway() {
+        assert_eq!(source(GATEWAY, "2001:db8:7::1", true), Ok(()));
+        assert_eq!(source(HOST, "2001:db8:7::1", true), Err(DropReason::SrcMismatch));
+        assert_eq!(
+            source(GATEWAY, "2001:db8:8::1", true),
+            Err(DropReason::SrcMismatch)
+        );
+    }
+
+    /// D2, D4, D5 and FAULTS 8, 15.
+    #[test]
+    fn outer_addresses() {
+        let outer = |src: &str, dst: &str| check_outer(&Site, src.parse().unwrap(), dst.parse().unwrap());
+        assert_eq!(outer("10.0.0.2", "10.0.0.1"), Ok(()));
+        assert_eq!(outer("10.0.0.2", "10.0.0.3"), Err(DropReason::NotLocal));
+        for dst in ["255.255.255.255", "224.0.0.1", "10.0.0.255"] {
+            assert_eq!(outer("10.0.0.2", dst), Err(DropReason::OuterForbidden), "{dst}");
+        }
+        for src in [
+            "0.0.0.1",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "10.0.0.1",
+            "10.0.0.255",
+        ] {
+            assert_eq!(outer(src, "10.0.0.1"), Err(DropReason::OuterForbidden), "{src}");
+        }
+        assert_eq!(outer("192.0.2.1", "10.0.0.1"), Err(DropReason::NotSite));
+    }
+
+    #[test]
+    fn destinations() {
+        for (text, verdict) in [
+            ("2001:db8::1", Ok(())),
+            ("fe80::1", Ok(())),
+            ("ff02::1", Ok(())),
+            ("ff02::2", Ok(())),
+            ("ff02::1:ff00:1", Ok(())),
+            ("ff02::16", Err(DropReason::DstMulticast)),
+            ("ff05::1", Err(DropReason::DstMulticast)),
+            ("::", Err(DropReason::DstForbidden)),
+            ("::1", Err(DropReason::DstForbidden)),
+        ] {
+            assert_eq!(check_destination(&text.parse().unwrap()), verdict, "{text}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the rules need to know about the site; the Rulebook answers.
+//!
+//! The rules stand left of the tables in the module order: they name the questions, `fib` answers them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Questions the ISATAP rules ask about the site as it is known right now.
+pub trait SiteKnowledge {
+    /// Whether `addr` is one of our locators.
+    fn is_locator(&self, addr: Ipv4Addr) -> bool;
+    /// Whether `addr` is the directed broadcast address of a connected network.
+    fn is_broadcast(&self, addr: Ipv4Addr) -> bool;
+    /// Whether `addr` is a router of the PRL or a configured peer router.
+    fn is_router(&self, addr: Ipv4Addr) -> bool;
+    /// Whether `addr` is in the PRL itself (RFC 5214 8.3.3).
+    fn is_prl_member(&self, addr: Ipv4Addr) -> bool;
+    /// Whether `addr` lies in a network whose hosts may use the tunnel.
+    fn is_site_host(&self, addr: Ipv4Addr) -> bool;
+    /// Whether `addr` is an IPv6 address of our ISATAP interface.
+    fn is_own(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether `addr` is under an on-link prefix of the ISATAP interface.
+    fn is_on_link(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether packets for `addr` are routed to the IPv4 address `gateway` (RFC 6324 3.2.4.2).
+    fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool;
+}
