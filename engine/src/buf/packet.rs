@@ -14,7 +14,11 @@ impl Packet {
     /// What the kernel wrote: `len` bytes after the head room. Longer than the slot is cut to the slot.
     pub fn received(slot: Slot, len: usize) -> Self {
         let end = (HEAD_ROOM + len).min(slot.bytes().len());
-        Self { slot, start: HEAD_ROOM, end }
+        Self {
+            slot,
+            start: HEAD_ROOM,
+            end,
+        }
     }
 
     /// The bytes of the window.

@@ -84,7 +84,10 @@ impl Pool {
     /// A free slot for the worker.
     pub fn take(self: &Rc<Self>) -> Option<Slot> {
         let id = self.pop(Owner::Worker)?;
-        Some(Slot { pool: Rc::clone(self), id })
+        Some(Slot {
+            pool: Rc::clone(self),
+            id,
+        })
     }
 
     /// Lends a free slot to the kernel.
@@ -92,7 +95,11 @@ impl Pool {
         let id = self.pop(Owner::Kernel)?;
         self.kernel.set(self.kernel.get() + 1);
         let addr = self.region.at(usize::from(id.0) * self.slot_len + HEAD_ROOM);
-        Some(KernelLoan { id, addr, len: self.slot_len - HEAD_ROOM })
+        Some(KernelLoan {
+            id,
+            addr,
+            len: self.slot_len - HEAD_ROOM,
+        })
     }
 
     /// Takes back a slot that the kernel has filled; `None` when the kernel does not hold it.
@@ -103,13 +110,20 @@ impl Pool {
         }
         owner.set(Owner::Worker);
         self.kernel.set(self.kernel.get() - 1);
-        Some(Slot { pool: Rc::clone(self), id })
+        Some(Slot {
+            pool: Rc::clone(self),
+            id,
+        })
     }
 
     /// Who owns how many slots.
     pub fn census(&self) -> Census {
         let count = |owner| self.owners.iter().filter(|o| o.get() == owner).count();
-        Census { free: count(Owner::Pool), kernel: count(Owner::Kernel), held: count(Owner::Worker) }
+        Census {
+            free: count(Owner::Pool),
+            kernel: count(Owner::Kernel),
+            held: count(Owner::Worker),
+        }
     }
 
     /// How many slots the kernel has to fill: a constant-time part of the census.
@@ -167,17 +181,37 @@ mod tests {
         let pool = Pool::new(3, 4096).unwrap();
         let mut held = pool.take().unwrap();
         let loan = pool.lend().unwrap();
-        assert_eq!(pool.census(), Census { free: 1, kernel: 1, held: 1 });
+        assert_eq!(
+            pool.census(),
+            Census {
+                free: 1,
+                kernel: 1,
+                held: 1
+            }
+        );
         held.bytes_mut()[0] = 7;
         assert_eq!(held.bytes().len(), 4096);
         assert_eq!(loan.len, 4096 - HEAD_ROOM);
 
         let back = pool.reclaim(loan.id).unwrap();
-        assert!(pool.reclaim(loan.id).is_none(), "a duplicate completion must not yield the slot twice");
-        assert!(pool.reclaim(SlotId(99)).is_none(), "an invented id must not yield a slot");
+        assert!(
+            pool.reclaim(loan.id).is_none(),
+            "a duplicate completion must not yield the slot twice"
+        );
+        assert!(
+            pool.reclaim(SlotId(99)).is_none(),
+            "an invented id must not yield a slot"
+        );
         drop(held);
         drop(back);
-        assert_eq!(pool.census(), Census { free: 3, kernel: 0, held: 0 });
+        assert_eq!(
+            pool.census(),
+            Census {
+                free: 3,
+                kernel: 0,
+                held: 0
+            }
+        );
     }
 
     #[test]

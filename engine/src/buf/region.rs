@@ -23,9 +23,17 @@ impl Region {
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory we have.
         let base = unsafe {
-            mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)
+            mmap_anonymous(
+                None,
+                size,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE,
+            )
         }?;
-        Ok(Self { base: base.cast(), len })
+        Ok(Self {
+            base: base.cast(),
+            len,
+        })
     }
 
     /// The first byte.
@@ -38,7 +46,11 @@ impl Region {
     /// # Panics
     /// When `offset` lies past the end.
     pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset <= self.len, "offset {offset} in a region of {} bytes", self.len);
+        assert!(
+            offset <= self.len,
+            "offset {offset} in a region of {} bytes",
+            self.len
+        );
         // SAFETY: the offset was just checked to stay within (or one past) the mapping.
         unsafe { self.base.add(offset) }
     }

@@ -61,7 +61,10 @@ impl DirectionSnapshot {
             superpackets: stats.superpackets.get(),
             segments: stats.segments.get(),
             batches: stats.batches.iter().map(super::Counter::get).collect(),
-            drops: DropReason::ALL.iter().map(|reason| stats.drops(*reason).get()).collect(),
+            drops: DropReason::ALL
+                .iter()
+                .map(|reason| stats.drops(*reason).get())
+                .collect(),
         }
     }
 
@@ -77,7 +80,9 @@ impl DirectionSnapshot {
 
     /// Packets read and not yet accounted for: in the worker's hands. 0 at rest; anything else then is a bug.
     pub fn in_flight(&self) -> i128 {
-        i128::from(self.received) - i128::from(self.delivered) - i128::from(self.punted)
+        i128::from(self.received)
+            - i128::from(self.delivered)
+            - i128::from(self.punted)
             - i128::from(self.dropped_total())
     }
 
@@ -107,7 +112,11 @@ impl WorkerSnapshot {
             for errno in (0i32..).take(ERRNO_SLOTS) {
                 let count = stats.error(*operation, errno).get();
                 if count > 0 {
-                    errors.push(IoErrorCount { operation: *operation, errno, count });
+                    errors.push(IoErrorCount {
+                        operation: *operation,
+                        errno,
+                        count,
+                    });
                 }
             }
         }
@@ -115,7 +124,10 @@ impl WorkerSnapshot {
             encap: DirectionSnapshot::read(stats.direction(Direction::Encap)),
             decap: DirectionSnapshot::read(stats.direction(Direction::Decap)),
             syscalls: stats.syscalls.get(),
-            events: LoopEvent::ALL.iter().map(|event| stats.event(*event).get()).collect(),
+            events: LoopEvent::ALL
+                .iter()
+                .map(|event| stats.event(*event).get())
+                .collect(),
             errors,
         }
     }
@@ -160,8 +172,17 @@ mod tests {
         let mut seen = stats.snapshot();
         assert_eq!(seen.encap.in_flight(), 1);
         assert_eq!(seen.encap.dropped(DropReason::NoRoute), 1);
-        assert_eq!(seen.encap.batch_buckets().filter(|(_, n)| *n > 0).collect::<Vec<_>>(), [(Some(4), 1), (None, 1)]);
-        assert_eq!(seen.errors.iter().map(|e| (e.errno, e.count)).collect::<Vec<_>>(), [(0, 1), (105, 1)]);
+        assert_eq!(
+            seen.encap
+                .batch_buckets()
+                .filter(|(_, n)| *n > 0)
+                .collect::<Vec<_>>(),
+            [(Some(4), 1), (None, 1)]
+        );
+        assert_eq!(
+            seen.errors.iter().map(|e| (e.errno, e.count)).collect::<Vec<_>>(),
+            [(0, 1), (105, 1)]
+        );
         assert_eq!(seen.event(LoopEvent::Rearmed), 1);
         let again = seen.encap.clone();
         seen.encap.merge(&again);

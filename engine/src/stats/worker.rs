@@ -93,7 +93,9 @@ impl Default for EventCounters {
 
 impl Default for ErrorCounters {
     fn default() -> Self {
-        Self(Box::new(std::array::from_fn(|_| std::array::from_fn(|_| Counter::default()))))
+        Self(Box::new(std::array::from_fn(|_| {
+            std::array::from_fn(|_| Counter::default())
+        })))
     }
 }
 
@@ -108,7 +110,10 @@ impl DirectionStats {
     #[inline]
     pub fn batch(&self, packets: usize) {
         let packets = packets as u64;
-        let bucket = BATCH_BUCKETS.iter().position(|bound| packets <= *bound).unwrap_or(BATCH_BUCKETS.len());
+        let bucket = BATCH_BUCKETS
+            .iter()
+            .position(|bound| packets <= *bound)
+            .unwrap_or(BATCH_BUCKETS.len());
         self.batches[bucket].bump();
     }
 }
@@ -131,7 +136,10 @@ impl WorkerStats {
 
     /// The counter of one errno of one operation; values Linux does not define share slot 0.
     pub fn error(&self, operation: IoOperation, errno: i32) -> &Counter {
-        let slot = usize::try_from(errno).ok().filter(|slot| *slot < ERRNO_SLOTS).unwrap_or(0);
+        let slot = usize::try_from(errno)
+            .ok()
+            .filter(|slot| *slot < ERRNO_SLOTS)
+            .unwrap_or(0);
         &self.errors.0[operation as usize][slot]
     }
 
@@ -150,7 +158,9 @@ pub struct EngineStats {
 impl EngineStats {
     /// Counters for `workers` workers, all zero.
     pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| WorkerStats::default()).collect() }
+        Self {
+            workers: (0..workers).map(|_| WorkerStats::default()).collect(),
+        }
     }
 
     /// The counters of one worker, if there is one of that number.
