@@ -20,7 +20,9 @@ impl ControlSender {
     /// # Errors
     /// [`SetupError::Socket`].
     pub fn open() -> Result<Self, SetupError> {
-        Ok(Self { socket: RawSender::open()? })
+        Ok(Self {
+            socket: RawSender::open()?,
+        })
     }
 
     /// Sends `inner` (a whole IPv6 packet) from locator `src` to `dst` with the given outer TOS and TTL.
@@ -30,7 +32,16 @@ impl ControlSender {
     pub fn send(&self, src: Ipv4Addr, dst: Ipv4Addr, tos: u8, ttl: u8, inner: &[u8]) -> io::Result<()> {
         let payload_len = u16::try_from(inner.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut header = [0u8; MIN_HEADER_LEN];
-        OuterHeader { src, dst, tos, ttl, dont_fragment: false, id: 0, payload_len }.emit(&mut header);
+        OuterHeader {
+            src,
+            dst,
+            tos,
+            ttl,
+            dont_fragment: false,
+            id: 0,
+            payload_len,
+        }
+        .emit(&mut header);
         self.socket.send(&[&header[..], inner].concat(), dst)
     }
 

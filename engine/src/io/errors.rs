@@ -63,7 +63,9 @@ impl SetupError {
     /// Whether the caller lacks a privilege, rather than the machine a feature.
     pub fn is_permission(&self) -> bool {
         let source = match self {
-            Self::TunDevice { source } | Self::Interface { source, .. } | Self::Socket { source, .. } => source,
+            Self::TunDevice { source } | Self::Interface { source, .. } | Self::Socket { source, .. } => {
+                source
+            }
             _ => return false,
         };
         source.kind() == io::ErrorKind::PermissionDenied

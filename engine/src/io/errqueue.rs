@@ -48,19 +48,34 @@ pub fn next(fd: BorrowedFd<'_>) -> io::Result<Option<SendFailure>> {
     let mut quote = [0u8; QUOTE_LEN];
     let mut ancillary = [0u64; 32];
     // SAFETY: `sockaddr_in` and `msghdr` are plain data for which all zeroes is a valid value.
-    let (mut name, mut message): (libc::sockaddr_in, libc::msghdr) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    let mut part = libc::iovec { iov_base: quote.as_mut_ptr().cast(), iov_len: quote.len() };
+    let (mut name, mut message): (libc::sockaddr_in, libc::msghdr) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let mut part = libc::iovec {
+        iov_base: quote.as_mut_ptr().cast(),
+        iov_len: quote.len(),
+    };
     message.msg_name = (&raw mut name).cast();
-    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
+    message.msg_namelen =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = ancillary.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&ancillary);
     // SAFETY: every pointer in `message` is to memory of the length given beside it that lives through the call.
-    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    let len = unsafe {
+        libc::recvmsg(
+            fd.as_raw_fd(),
+            &raw mut message,
+            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+        )
+    };
     let Ok(len) = usize::try_from(len) else {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::WouldBlock {
+            Ok(None)
+        } else {
+            Err(error)
+        };
     };
     let extended = extended_error(&message);
     let origin = match extended.ee_origin {
@@ -87,7 +102,11 @@ fn extended_error(message: &libc::msghdr) -> libc::sock_extended_err {
         let header = unsafe { record.read_unaligned() };
         if header.cmsg_level == libc::IPPROTO_IP && header.cmsg_type == libc::IP_RECVERR {
             // SAFETY: the data of an IP_RECVERR record begins with a `sock_extended_err` (ip(7)).
-            return unsafe { libc::CMSG_DATA(record).cast::<libc::sock_extended_err>().read_unaligned() };
+            return unsafe {
+                libc::CMSG_DATA(record)
+                    .cast::<libc::sock_extended_err>()
+                    .read_unaligned()
+            };
         }
         // SAFETY: `record` belongs to `message`.
         record = unsafe { libc::CMSG_NXTHDR(message, record) };

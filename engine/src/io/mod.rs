@@ -1,1 +1,20 @@
-//! io
+//! How bytes get in and out: TUN queues, raw sockets, shard filters, and the two lanes that move bursts.
+//!
+//! Together with `buf` the only home of `unsafe` and of system calls. A [`lane::Lane`] reads packets into slots, and
+//! sends or writes what the worker decided; it knows nothing of verdicts. [`uring`] is the engine's lane, [`syscall`] the
+//! one for machines that refuse io_uring; both keep the same order, counters and outcomes.
+
+pub mod bufring;
+pub mod control;
+pub mod errors;
+pub mod errqueue;
+pub mod lane;
+pub mod outgoing;
+pub mod probe;
+pub mod raw;
+pub mod steer;
+pub mod syscall;
+pub mod tun;
+pub mod uring;
+pub mod wake;
+mod writes;

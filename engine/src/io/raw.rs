@@ -45,7 +45,8 @@ impl RawReceiver {
     pub fn open() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
-        set_buffer(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF).map_err(|source| socket("buffer", source))?;
+        set_buffer(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
+            .map_err(|source| socket("buffer", source))?;
         Ok(Self { fd })
     }
 
@@ -54,7 +55,10 @@ impl RawReceiver {
     /// # Errors
     /// [`SetupError::Socket`] when no descriptor is left.
     pub fn handle(&self, shard: Shard) -> Result<ReceiverHandle, SetupError> {
-        let fd = self.fd.try_clone().map_err(|source| socket("duplicate", source))?;
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|source| socket("duplicate", source))?;
         Ok(ReceiverHandle { fd, shard })
     }
 }
@@ -108,7 +112,11 @@ impl ReceiverHandle {
                 &raw mut len,
             )
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from(info[SK_MEMINFO_DROPS])) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(u64::from(info[SK_MEMINFO_DROPS]))
+        }
     }
 }
 
@@ -120,8 +128,12 @@ impl RawSender {
     pub fn open() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
-        set_buffer(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF).map_err(|source| socket("buffer", source))?;
-        for (name, action) in [(libc::IP_HDRINCL, "write headers to"), (libc::IP_RECVERR, "read errors of")] {
+        set_buffer(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
+            .map_err(|source| socket("buffer", source))?;
+        for (name, action) in [
+            (libc::IP_HDRINCL, "write headers to"),
+            (libc::IP_RECVERR, "read errors of"),
+        ] {
             set_int(fd.as_fd(), libc::IPPROTO_IP, name, 1).map_err(|source| socket(action, source))?;
         }
         Ok(Self { fd })
@@ -145,7 +157,11 @@ impl RawSender {
                 name_len,
             )
         };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// A second handle to the same socket, for control to read its error queue.
@@ -168,7 +184,13 @@ pub(crate) fn socket_address(addr: Ipv4Addr) -> libc::sockaddr_in {
 
 fn open_socket() -> Result<OwnedFd, SetupError> {
     // SAFETY: a plain call that returns a descriptor or an error.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(PROTO_IPV6)) };
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_INET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            i32::from(PROTO_IPV6),
+        )
+    };
     if fd < 0 {
         return Err(socket("open", io::Error::last_os_error()));
     }
@@ -178,7 +200,10 @@ fn open_socket() -> Result<OwnedFd, SetupError> {
 
 fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
     let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
     // SAFETY: the kernel copies `len` instructions, which live through the call, and does not write to them.
     let result = unsafe {
@@ -190,7 +215,11 @@ fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
             size,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// The forced option needs CAP_NET_ADMIN; without it the system's limit applies, and is enough to run.
@@ -203,7 +232,11 @@ fn set_int(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: lib
     let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads one `int` that lives through the call.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn socket(action: &'static str, source: io::Error) -> SetupError {

@@ -152,7 +152,12 @@ fn fold_word(program: &mut Vec<Instruction>, at: u32) {
 
 /// The shard of an outer packet, computed as the filter does: the oracle for tests, and for tools that ask "which worker?".
 pub fn shard_of(outer: &[u8], key: u32, count: usize) -> usize {
-    let word = |at: usize| outer.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let word = |at: usize| {
+        outer
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
     let outer_len = outer.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     if outer.len() < outer_len + PORTS_AT as usize || count < 2 {
         return 0;
@@ -194,10 +199,16 @@ fn steering_program(key: u32) -> Vec<u64> {
     };
     let load_word = |at: u32| insn(0x20, 0, 0, 0, at); // LD_ABS W: r0 = packet word, or exit with 0
     let load_byte = |at: u32| insn(0x30, 0, 0, 0, at); // LD_ABS B
-    let fold = |at: u32| [load_word(at), insn(0xac, R7, R0, 0, 0), insn(0x24, R7, 0, 0, HASH_MULTIPLIER)];
+    let fold = |at: u32| {
+        [
+            load_word(at),
+            insn(0xac, R7, R0, 0, 0),
+            insn(0x24, R7, 0, 0, HASH_MULTIPLIER),
+        ]
+    };
     let mut program = vec![
-        insn(0xbf, R6, R1, 0, 0),   // r6 = skb, as LD_ABS wants it
-        insn(0xb4, R7, 0, 0, key),  // w7 = key
+        insn(0xbf, R6, R1, 0, 0),  // r6 = skb, as LD_ABS wants it
+        insn(0xb4, R7, 0, 0, key), // w7 = key
     ];
     for word in 0..8 {
         program.extend(fold(ADDRESSES_AT + 4 * word));
@@ -207,10 +218,10 @@ fn steering_program(key: u32) -> Vec<u64> {
     program.push(insn(0x55, R0, 0, 3, 17)); // if r0 != UDP goto end
     program.extend(fold(PORTS_AT));
     program.extend([
-        insn(0xbc, R0, R7, 0, 0),  // w0 = w7
-        insn(0x74, R0, 0, 0, 16),  // w0 >>= 16
-        insn(0xac, R0, R7, 0, 0),  // w0 ^= w7
-        insn(0x95, 0, 0, 0, 0),    // exit
+        insn(0xbc, R0, R7, 0, 0), // w0 = w7
+        insn(0x74, R0, 0, 0, 16), // w0 >>= 16
+        insn(0xac, R0, R7, 0, 0), // w0 ^= w7
+        insn(0x95, 0, 0, 0, 0),   // exit
     ]);
     program
 }
@@ -246,7 +257,14 @@ fn load_socket_program(program: &[u64]) -> io::Result<OwnedFd> {
     };
     // SAFETY: `attr` is the kernel's layout for this command, its size is passed along, and the pointers in it are to
     // memory that outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoadAttr>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<ProgLoadAttr>(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -254,7 +272,6 @@ fn load_socket_program(program: &[u64]) -> io::Result<OwnedFd> {
     // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -267,7 +284,9 @@ mod tests {
         let mut memory = [0u32; 16];
         let word = |at: u64| {
             let at = usize::try_from(at).unwrap();
-            packet.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().unwrap()))
+            packet
+                .get(at..at + 4)
+                .map(|b| u32::from_be_bytes(b.try_into().unwrap()))
         };
         loop {
             let insn = program[pc];
@@ -325,14 +344,28 @@ mod tests {
     #[test]
     fn every_packet_has_exactly_one_shard() {
         for count in [1usize, 2, 3, 4, 8, 13] {
-            let programs: Vec<_> =
-                (0..count).map(|index| receive_filter(&Shard { index, count, key: 77 }, &[])).collect();
+            let programs: Vec<_> = (0..count)
+                .map(|index| {
+                    receive_filter(
+                        &Shard {
+                            index,
+                            count,
+                            key: 77,
+                        },
+                        &[],
+                    )
+                })
+                .collect();
             for inner_len in (0..60).chain([1280]) {
                 for next_header in [6, 17, 58, 44, 0] {
                     for seed in 0..8 {
                         let packet = outer(next_header, inner_len, seed);
                         let keepers: Vec<_> = (0..count).filter(|i| run(&programs[*i], &packet, 3)).collect();
-                        assert_eq!(keepers, [shard_of(&packet, 77, count)], "{count} {inner_len} {next_header}");
+                        assert_eq!(
+                            keepers,
+                            [shard_of(&packet, 77, count)],
+                            "{count} {inner_len} {next_header}"
+                        );
                     }
                 }
             }
@@ -355,8 +388,18 @@ mod tests {
     /// REQUIREMENTS D2: a locator counts only on its own interface; other destinations are for the verdict to count.
     #[test]
     fn a_locator_is_bound_to_its_interface() {
-        let locator = Locator { addr: Ipv4Addr::new(10, 0, 0, 1), if_index: 3 };
-        let program = receive_filter(&Shard { index: 0, count: 1, key: 1 }, &[locator]);
+        let locator = Locator {
+            addr: Ipv4Addr::new(10, 0, 0, 1),
+            if_index: 3,
+        };
+        let program = receive_filter(
+            &Shard {
+                index: 0,
+                count: 1,
+                key: 1,
+            },
+            &[locator],
+        );
         let ours = outer(6, 60, 1);
         assert!(run(&program, &ours, 3));
         assert!(!run(&program, &ours, 4));

@@ -62,10 +62,13 @@ impl Tun {
         for _ in 0..queues {
             opened.push(open_queue(name)?);
         }
-        let first = opened.first().ok_or_else(|| SetupError::InterfaceName { name: name.into() })?;
+        let first = opened
+            .first()
+            .ok_or_else(|| SetupError::InterfaceName { name: name.into() })?;
         let udp_offload = set_offloads(first, name)?;
         let steered = steer_queues(first, queues);
-        let if_index = nix::net::if_::if_nametoindex(name).map_err(|errno| kernel(name, "find the index of", errno))?;
+        let if_index =
+            nix::net::if_::if_nametoindex(name).map_err(|errno| kernel(name, "find the index of", errno))?;
         Ok(Self {
             name: name.into(),
             if_index,
@@ -124,7 +127,9 @@ fn set_offloads(queue: &File, name: &str) -> Result<bool, SetupError> {
     if set(tcp | TUN_F_USO4 | TUN_F_USO6).is_ok() {
         return Ok(true);
     }
-    set(tcp).map(|_| false).map_err(|errno| kernel(name, "set the offloads of", errno))
+    set(tcp)
+        .map(|_| false)
+        .map_err(|errno| kernel(name, "set the offloads of", errno))
 }
 
 /// Without permission to load a program the kernel's own choice of queue remains: slower to settle, never wrong.
@@ -132,12 +137,18 @@ fn steer_queues(queue: &File, queues: usize) -> bool {
     if queues < 2 {
         return true;
     }
-    let Ok(program) = steer::load_tun_steering() else { return false };
+    let Ok(program) = steer::load_tun_steering() else {
+        return false;
+    };
     let fd = program.as_raw_fd();
     // SAFETY: both descriptors are open, and the kernel reads one `int`; it keeps its own reference to the program.
     unsafe { ioctl::tun_set_steering_ebpf(queue.as_raw_fd(), &raw const fd) }.is_ok()
 }
 
 fn kernel(name: &str, action: &'static str, errno: Errno) -> SetupError {
-    SetupError::Interface { name: name.into(), action, source: io::Error::from(errno) }
+    SetupError::Interface {
+        name: name.into(),
+        action,
+        source: io::Error::from(errno),
+    }
 }

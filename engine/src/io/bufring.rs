@@ -1,0 +1,87 @@
+//! A provided-buffer ring: the slots that the kernel may fill for one multishot request.
+//!
+//! The ring is shared memory: we write entries and then the tail, the kernel reads them. Slots come back by id in
+//! completions, and only through [`BufRing::reclaim`].
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use crate::buf::{Pool, Region, Slot, SlotId};
+
+/// The ring of one buffer group, with the pool its slots come from.
+#[derive(Debug)]
+pub struct BufRing {
+    entries: Region,
+    mask: u16,
+    tail: u16,
+    group: u16,
+    pool: Rc<Pool>,
+}
+
+impl BufRing {
+    /// Registers a ring for `pool` as buffer group `group`.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped, or the kernel (before 5.19) has no buffer rings.
+    pub fn register(submitter: &Submitter<'_>, pool: Rc<Pool>, group: u16) -> io::Result<Self> {
+        let count =
+            u16::try_from(pool.count().next_power_of_two()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let entries = Region::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        // SAFETY: the region is page-aligned, holds `count` entries, and outlives the ring: the lane drops its
+        // `IoUring` before its buffer rings.
+        unsafe { submitter.register_buf_ring_with_flags(entries.base().as_ptr() as u64, count, group, 0) }?;
+        Ok(Self {
+            entries,
+            mask: count - 1,
+            tail: 0,
+            group,
+            pool,
+        })
+    }
+
+    /// The group's number in requests.
+    pub fn group(&self) -> u16 {
+        self.group
+    }
+
+    /// The pool behind the ring.
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// Lends every free slot to the kernel.
+    pub fn replenish(&mut self) {
+        let before = self.tail;
+        while let Some(loan) = self.pool.lend() {
+            let at = usize::from(self.tail & self.mask) * size_of::<BufRingEntry>();
+            let entry = self.entries.at(at).cast::<BufRingEntry>().as_ptr();
+            // SAFETY: `at` is the place of one whole entry in the region, and the kernel does not read it before the
+            // tail moves past it. The entry's reserved field is the tail itself in entry 0 and is left alone.
+            let entry = unsafe { &mut *entry };
+            entry.set_addr(loan.addr.as_ptr() as u64);
+            entry.set_len(u32::try_from(loan.len).unwrap_or(u32::MAX));
+            entry.set_bid(loan.id.0);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        if self.tail != before {
+            self.publish_tail();
+        }
+    }
+
+    /// Takes back a slot named by a completion; `None` when the kernel does not hold it.
+    pub fn reclaim(&self, id: u16) -> Option<Slot> {
+        self.pool.reclaim(SlotId(id))
+    }
+
+    fn publish_tail(&self) {
+        let base = self.entries.base().cast::<BufRingEntry>().as_ptr();
+        // SAFETY: `base` is the first entry of a registered ring; its reserved field is the tail, aligned to 2 bytes,
+        // which the kernel only reads.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
