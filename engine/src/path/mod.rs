@@ -1,1 +1,12 @@
-//! path
+//! What happens to this packet, and why? Verdicts over bytes and a Rulebook, nothing else.
+//!
+//! No lock, no allocation, no log, no clock, no I/O: a verdict is a value, and the worker carries it out.
+
+pub mod decap;
+pub mod encap;
+pub mod limit;
+pub mod nd_gate;
+pub mod reply;
+pub mod verdict;
+
+pub use verdict::{DecapVerdict, Delivery, EncapVerdict, PuntKind, Route};

@@ -1,0 +1,116 @@
+//! Decapsulation: whether an outer packet may enter, and what the kernel is told about it.
+//!
+//! RFC 5214 7.3 and RFC 4213 3.6 (source checks, lengths), RFC 6040 4.2 (ECN), RFC 4861 with RFC 6980 (neighbour
+//! discovery, see [`super::nd_gate`]). The cheapest and most general refusals come first; nothing is ever answered.
+
+use super::nd_gate;
+use super::verdict::{DecapVerdict, Delivery};
+use crate::fib::Rulebook;
+use crate::isatap::ecn;
+use crate::isatap::ingress;
+use crate::offload::merged::{self, Merged};
+use crate::reason::DropReason;
+use crate::wire::ext::{self, Upper};
+use crate::wire::ipv4::{self, Ipv4Error, Ipv4View};
+use crate::wire::ipv6::{self, Ipv6Error, Ipv6View};
+use crate::wire::vnet::{GsoType, VnetHeader};
+
+/// Decides about one outer packet as a raw socket gives it: IPv4 header, options, inner packet, perhaps padding.
+pub fn decide(rules: &Rulebook, packet: &[u8]) -> DecapVerdict {
+    match check(rules, packet) {
+        Ok(delivery) => DecapVerdict::Deliver(delivery),
+        Err(reason) => DecapVerdict::Drop(reason),
+    }
+}
+
+fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
+    let outer = Ipv4View::new(packet).map_err(outer_refusal)?;
+    if outer.protocol() != ipv4::PROTO_IPV6 || outer.is_fragment() {
+        return Err(DropReason::Malformed);
+    }
+    check_options(&outer)?;
+    ingress::check_outer(rules, outer.src(), outer.dst())?;
+
+    let inner = Ipv6View::new(outer.payload()).map_err(inner_refusal)?;
+    ingress::check_destination(&inner.dst())?;
+    ingress::check_source(rules, rules.tunnel().strict_ingress, outer.src(), &inner.src())?;
+    let upper = upper(&inner)?;
+    if upper.is_tunnel() && !rules.tunnel().nested {
+        return Err(DropReason::Nested);
+    }
+    let copy = nd_gate::check(rules, outer.src(), &inner, &upper)?;
+    let mark = ecn::decap(outer.ecn(), inner.ecn()).ok_or(DropReason::Ecn)?;
+    let (vnet, segments) = offload(rules, &inner, &upper)?;
+    Ok(Delivery {
+        outer_len: outer.header_len(),
+        inner_len: inner.total_len(),
+        set_ecn: (mark != inner.ecn()).then_some(mark),
+        vnet,
+        segments,
+        copy,
+        ecn_dangerous: ecn::is_dangerous(outer.ecn(), inner.ecn()),
+    })
+}
+
+fn outer_refusal(error: Ipv4Error) -> DropReason {
+    match error {
+        Ipv4Error::Truncated | Ipv4Error::TotalLen => DropReason::Truncated,
+        Ipv4Error::Version | Ipv4Error::HeaderLen => DropReason::Malformed,
+    }
+}
+
+fn inner_refusal(error: Ipv6Error) -> DropReason {
+    match error {
+        Ipv6Error::Truncated | Ipv6Error::PayloadLen => DropReason::Truncated,
+        Ipv6Error::Version | Ipv6Error::PayloadZero => DropReason::Malformed,
+    }
+}
+
+/// FAULTS 11: options are skipped by the header length; a source route, or a list that does not add up, is refused.
+#[inline]
+fn check_options(outer: &Ipv4View<'_>) -> Result<(), DropReason> {
+    if outer.options().is_empty() {
+        return Ok(());
+    }
+    if outer.has_source_route() {
+        return Err(DropReason::SourceRoute);
+    }
+    if outer.options_ok() {
+        Ok(())
+    } else {
+        Err(DropReason::Malformed)
+    }
+}
+
+/// Where the upper layer starts; most packets have no extension header and need no walk.
+#[inline]
+fn upper(inner: &Ipv6View<'_>) -> Result<Upper, DropReason> {
+    match inner.next_header() {
+        protocol @ (ext::TCP | ext::UDP | ext::ICMPV6) => Ok(Upper {
+            protocol,
+            offset: ipv6::HEADER_LEN,
+            fragment: None,
+            headers: 0,
+        }),
+        _ => ext::walk(inner.packet()).map_err(|_| DropReason::Malformed),
+    }
+}
+
+/// The underlay's GRO may have merged packets (DESIGN D3): the kernel must hear of it, or it drops them all.
+#[inline]
+fn offload(rules: &Rulebook, inner: &Ipv6View<'_>, upper: &Upper) -> Result<(VnetHeader, usize), DropReason> {
+    match merged::recognise(
+        inner.packet(),
+        upper,
+        usize::from(rules.tunnel().mtu.tunnel_mtu()),
+    ) {
+        Merged::No => Ok((VnetHeader::NONE, 1)),
+        Merged::Udp(vnet) => Ok((vnet, 1)),
+        Merged::Tcp(vnet) if vnet.gso == GsoType::None => Ok((vnet, 1)),
+        Merged::Tcp(vnet) => {
+            let payload = inner.total_len().saturating_sub(usize::from(vnet.hdr_len));
+            Ok((vnet, payload.div_ceil(usize::from(vnet.gso_size).max(1))))
+        }
+        Merged::UdpUnsplittable => Err(DropReason::Merged),
+    }
+}

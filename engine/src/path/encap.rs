@@ -1,0 +1,159 @@
+//! Encapsulation: where an inner packet goes, under which outer header, or why it does not.
+//!
+//! Next hop: RFC 4861 5.2 with RFC 5214 7.1 (static mapping); outer header: RFC 4213 3.5; size: RFC 4213 3.2; ECN and
+//! DSCP: RFC 6040 4.1, RFC 2983. Decisions on the next hop never look at the source (DESIGN D7).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::verdict::{EncapVerdict, PuntKind, Route};
+use crate::fib::{NextHop, Rulebook};
+use crate::isatap::classify::{self, InnerDest, InnerSource};
+use crate::isatap::mtu::MtuVerdict;
+use crate::isatap::{SiteKnowledge, egress, tos};
+use crate::offload::split::SplitPlan;
+use crate::reason::DropReason;
+use crate::wire::icmpv6::{ADDRESS_UNREACHABLE, ErrorMessage, NO_ROUTE};
+use crate::wire::ipv4::{self, Ipv4View, OuterHeader};
+use crate::wire::ipv6::{Ipv6Error, Ipv6View};
+use crate::wire::vnet::{self, GsoType, VnetHeader};
+use crate::wire::{ext, nd};
+
+/// Decides about one frame from the TUN queue: 10 bytes of vnet header, then the inner packet.
+pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
+    let Some((vnet, inner)) = frame.split_first_chunk::<{ vnet::LEN }>() else {
+        return EncapVerdict::Drop(DropReason::Truncated);
+    };
+    let Ok(vnet) = VnetHeader::parse(vnet) else {
+        return EncapVerdict::Drop(DropReason::BadOffload);
+    };
+    let view = match Ipv6View::new(inner) {
+        Ok(view) => view,
+        Err(error) => return EncapVerdict::Drop(refusal(rules, inner, error)),
+    };
+    let dst = view.dst();
+    if let Err(verdict) = check_addresses(&view, &dst) {
+        return verdict;
+    }
+    let to = match next_hop(rules, &dst) {
+        Ok(to) => to,
+        Err(verdict) => return verdict,
+    };
+    if !rules.tunnel().nested && is_tunnel(&view) {
+        return EncapVerdict::Drop(DropReason::Nested);
+    }
+    route(rules, &vnet, &view, to)
+}
+
+/// What an unreadable inner packet is dropped for. An IPv4 packet of protocol 41 from one of our own addresses is our
+/// own work that was routed back into the tunnel (REQUIREMENTS E8).
+fn refusal(rules: &Rulebook, inner: &[u8], error: Ipv6Error) -> DropReason {
+    match error {
+        Ipv6Error::Truncated | Ipv6Error::PayloadLen => DropReason::Truncated,
+        Ipv6Error::PayloadZero => DropReason::Malformed,
+        Ipv6Error::Version => match Ipv4View::new(inner) {
+            Ok(outer) if outer.protocol() == ipv4::PROTO_IPV6 && rules.is_locator(outer.src()) => {
+                DropReason::Loop
+            }
+            _ => DropReason::Malformed,
+        },
+    }
+}
+
+fn check_addresses(view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdict> {
+    match classify::inner_dest(dst) {
+        InnerDest::Unicast | InnerDest::LinkLocal => {}
+        InnerDest::AllRouters if is_router_solicitation(view) => {
+            return Err(EncapVerdict::Punt(PuntKind::RouterSolicitation));
+        }
+        InnerDest::AllNodes
+        | InnerDest::AllRouters
+        | InnerDest::SolicitedNode
+        | InnerDest::OtherMulticast => {
+            return Err(EncapVerdict::Drop(DropReason::DstMulticast));
+        }
+        InnerDest::Forbidden => return Err(EncapVerdict::Drop(DropReason::DstForbidden)),
+    }
+    match classify::inner_source(&view.src()) {
+        InnerSource::LinkLocal | InnerSource::Global => Ok(()),
+        InnerSource::Unspecified | InnerSource::Forbidden => {
+            Err(EncapVerdict::Drop(DropReason::SrcForbidden))
+        }
+    }
+}
+
+fn is_router_solicitation(view: &Ipv6View<'_>) -> bool {
+    ext::walk(view.packet()).is_ok_and(|upper| {
+        matches!(nd::parse(view.packet(), &upper), Some(Ok(message)) if message.kind() == nd::NdKind::RouterSolicitation)
+    })
+}
+
+/// RFC 4861 5.2 next-hop determination; refusals tell the sender (REQUIREMENTS E1, E2, E7; FAULTS 21-23).
+#[inline]
+fn next_hop(rules: &Rulebook, dst: &Ipv6Addr) -> Result<Ipv4Addr, EncapVerdict> {
+    let refuse = |reason, code| Err(EncapVerdict::Reply(reason, ErrorMessage::Unreachable { code }));
+    let (to, configured) = match rules.route(dst) {
+        None => return refuse(DropReason::NoRoute, NO_ROUTE),
+        Some(NextHop::Unreachable) => return refuse(DropReason::Unresolvable, ADDRESS_UNREACHABLE),
+        Some(NextHop::Via(gateway)) => (gateway, true),
+        Some(NextHop::OnLink) => match egress::on_link(dst) {
+            Ok(embedded) => (embedded, false),
+            Err(reason) => return refuse(reason, ADDRESS_UNREACHABLE),
+        },
+    };
+    match egress::check_next_hop(rules, to, configured) {
+        Ok(()) => Ok(to),
+        Err(reason) => refuse(reason, ADDRESS_UNREACHABLE),
+    }
+}
+
+/// Ordinary transports need no walk; behind extension headers a tunnel packet is one all the same.
+#[inline]
+pub(super) fn is_tunnel(view: &Ipv6View<'_>) -> bool {
+    match view.next_header() {
+        ext::TCP | ext::UDP | ext::ICMPV6 => false,
+        _ => ext::walk(view.packet()).is_ok_and(|upper| upper.is_tunnel()),
+    }
+}
+
+fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr) -> EncapVerdict {
+    let Some(src) = rules.source() else {
+        return EncapVerdict::Drop(DropReason::NoRoute);
+    };
+    let inner_len = view.total_len();
+    let split = match vnet.gso {
+        GsoType::None => None,
+        _ => match SplitPlan::new(vnet, view.packet()) {
+            Ok(plan) => Some(plan),
+            Err(_) => return EncapVerdict::Drop(DropReason::BadOffload),
+        },
+    };
+    let tunnel = rules.tunnel();
+    let largest = split.as_ref().map_or(inner_len, SplitPlan::segment_len);
+    let dont_fragment = match tunnel.mtu.decide(largest) {
+        MtuVerdict::Fits { dont_fragment } => dont_fragment,
+        MtuVerdict::TooBig { report } => {
+            return EncapVerdict::Reply(DropReason::TooBig, ErrorMessage::PacketTooBig { mtu: report });
+        }
+    };
+    let Ok(payload_len) = u16::try_from(largest) else {
+        return EncapVerdict::Drop(DropReason::TooBig);
+    };
+    let outer = OuterHeader {
+        src,
+        dst: to,
+        tos: tos::outer_tos(tunnel.dscp, tunnel.ecn, view.traffic_class()),
+        ttl: tos::outer_ttl(tunnel.ttl, view.hop_limit()),
+        dont_fragment,
+        // The kernel numbers packets of a raw socket whose identification is 0.
+        id: 0,
+        payload_len,
+    };
+    let complete_checksum = (split.is_none() && vnet.needs_csum).then_some(*vnet);
+    EncapVerdict::Send(Route {
+        to,
+        outer,
+        inner_len,
+        split,
+        complete_checksum,
+    })
+}

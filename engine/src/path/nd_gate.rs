@@ -1,0 +1,59 @@
+//! The gate for neighbour discovery: what fails RFC 4861's validity rules, or claims to be a router without being one,
+//! never reaches the kernel (REQUIREMENTS V1, V11, N4, P4; FAULTS 4, 5).
+
+use std::net::Ipv4Addr;
+
+use super::verdict::PuntKind;
+use crate::fib::{Role, Rulebook};
+use crate::isatap::{SiteKnowledge, iid};
+use crate::reason::DropReason;
+use crate::wire::ext::{self, Upper};
+use crate::wire::ipv6::Ipv6View;
+use crate::wire::nd::{self, NdError, NdKind};
+
+/// Checks one inner packet; says what control should see of it.
+///
+/// # Errors
+/// The reason to drop.
+#[inline]
+pub fn check(
+    rules: &Rulebook,
+    outer_src: Ipv4Addr,
+    inner: &Ipv6View<'_>,
+    upper: &Upper,
+) -> Result<Option<PuntKind>, DropReason> {
+    if upper.protocol != ext::ICMPV6 || upper.is_later_fragment() {
+        return Ok(None);
+    }
+    let message = match nd::parse(inner.packet(), upper) {
+        None => return Ok(None),
+        Some(Err(error)) => return Err(refusal(error)),
+        Some(Ok(message)) => message,
+    };
+    match message.kind() {
+        NdKind::RouterSolicitation | NdKind::NeighborSolicitation | NdKind::NeighborAdvertisement => Ok(None),
+        kind @ (NdKind::RouterAdvertisement | NdKind::Redirect) => {
+            // RFC 5214 8.3.3: from the link-local ISATAP address of a router in the PRL, and from no other machine.
+            let from_router = rules.role() == Role::Host
+                && rules.is_prl_member(outer_src)
+                && inner.src().is_unicast_link_local()
+                && iid::embedded(&inner.src()) == Some(outer_src);
+            match (from_router, kind) {
+                (false, _) => Err(DropReason::NdNotRouter),
+                (true, NdKind::RouterAdvertisement) => Ok(Some(PuntKind::RouterAdvertisement)),
+                (true, _) => Ok(None),
+            }
+        }
+    }
+}
+
+fn refusal(error: NdError) -> DropReason {
+    match error {
+        NdError::HopLimit => DropReason::NdHopLimit,
+        NdError::Checksum => DropReason::NdChecksum,
+        NdError::Code => DropReason::NdCode,
+        NdError::Length | NdError::OptionLen => DropReason::NdLength,
+        NdError::Address => DropReason::NdAddress,
+        NdError::Fragment => DropReason::NdFragment,
+    }
+}

@@ -1,0 +1,78 @@
+//! The verdicts: send, deliver, reply, punt, or drop with a reason.
+
+use std::net::Ipv4Addr;
+
+use crate::offload::split::SplitPlan;
+use crate::reason::DropReason;
+use crate::wire::icmpv6::ErrorMessage;
+use crate::wire::ipv4::OuterHeader;
+use crate::wire::vnet::VnetHeader;
+
+/// What control gets to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PuntKind {
+    /// A router solicitation of this host: control sends it to every router of the PRL, since the link has no multicast.
+    RouterSolicitation,
+    /// A copy of a router advertisement that was delivered.
+    RouterAdvertisement,
+}
+
+/// How an inner packet leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// The IPv4 next hop.
+    pub to: Ipv4Addr,
+    /// The outer header; of a superpacket, that of every segment but for its length.
+    pub outer: OuterHeader,
+    /// Length of the inner packet in bytes; what follows it in the buffer never leaves.
+    pub inner_len: usize,
+    /// How to cut a superpacket; `None` for an ordinary packet.
+    pub split: Option<SplitPlan>,
+    /// The transport checksum is to be completed as this vnet header says before sending.
+    pub complete_checksum: Option<VnetHeader>,
+}
+
+/// What happens to a packet from the TUN interface.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a verdict lives in registers and on the stack, never in a collection"
+)]
+pub enum EncapVerdict {
+    /// It is sent.
+    Send(Route),
+    /// It is dropped, and its sender told why.
+    Reply(DropReason, ErrorMessage),
+    /// It is control's business.
+    Punt(PuntKind),
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+/// How a packet from the IPv4 network reaches the TUN interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Bytes of outer header, options included, before the inner packet.
+    pub outer_len: usize,
+    /// Length of the inner packet in bytes; padding behind it is cut off (RFC 4213 3.6).
+    pub inner_len: usize,
+    /// The ECN codepoint the inner header must get, when it changes (RFC 6040).
+    pub set_ecn: Option<u8>,
+    /// What the kernel is told about checksum and segments.
+    pub vnet: VnetHeader,
+    /// Segments the packet stands for.
+    pub segments: usize,
+    /// Control gets a copy.
+    pub copy: Option<PuntKind>,
+    /// The ECN codepoints are a combination RFC 6040 4.2 calls dangerous.
+    pub ecn_dangerous: bool,
+}
+
+/// What happens to a packet from the IPv4 network. Nothing is ever answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecapVerdict {
+    /// It is written to the TUN interface.
+    Deliver(Delivery),
+    /// It is dropped.
+    Drop(DropReason),
+}
