@@ -1,0 +1,137 @@
+//! Carries verdicts out: moves the window of a packet, writes the headers, hands it to the lane, and counts.
+
+use crate::buf::Packet;
+use crate::fib::Rulebook;
+use crate::io::lane::{Form, Lane, Outgoing, Written};
+use crate::offload::csum;
+use crate::path::limit::TokenBucket;
+use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Route};
+use crate::reason::DropReason;
+use crate::stats::{Direction, LoopEvent, WorkerStats};
+use crate::wire::icmpv6::ErrorMessage;
+use crate::wire::ipv4::MIN_HEADER_LEN;
+use crate::wire::ipv6;
+use crate::wire::vnet::{self, VnetHeader};
+
+use super::punt::PuntSender;
+
+/// What a worker carries packets with during one batch.
+pub(super) struct Carrier<'a, L> {
+    pub(super) lane: &'a mut L,
+    pub(super) rules: &'a Rulebook,
+    pub(super) stats: &'a WorkerStats,
+    pub(super) punts: &'a PuntSender,
+    pub(super) replies: &'a mut TokenBucket,
+    /// Nanoseconds since the worker began, read once per batch.
+    pub(super) now: u64,
+}
+
+impl<L: Lane> Carrier<'_, L> {
+    /// One frame from the TUN queue.
+    pub(super) fn encap(&mut self, packet: Packet) {
+        let encap = self.stats.direction(Direction::Encap);
+        encap.received.bump();
+        match path::encap::decide(self.rules, packet.bytes()) {
+            EncapVerdict::Send(route) => self.send(packet, &route),
+            EncapVerdict::Drop(reason) => encap.drops(reason).bump(),
+            EncapVerdict::Reply(reason, message) => {
+                encap.drops(reason).bump();
+                self.reply(message, packet.bytes().get(vnet::LEN..).unwrap_or_default());
+            }
+            EncapVerdict::Punt(kind) => {
+                if self
+                    .punts
+                    .send(kind, packet.bytes().get(vnet::LEN..).unwrap_or_default())
+                {
+                    encap.punted.bump();
+                } else {
+                    encap.drops(DropReason::RateLimited).bump();
+                }
+            }
+        }
+    }
+
+    /// One packet from the raw socket.
+    pub(super) fn decap(&mut self, packet: Packet) {
+        let decap = self.stats.direction(Direction::Decap);
+        decap.received.bump();
+        match path::decap::decide(self.rules, packet.bytes()) {
+            DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
+            DecapVerdict::Drop(reason) => decap.drops(reason).bump(),
+        }
+    }
+
+    fn send(&mut self, mut packet: Packet, route: &Route) {
+        packet.strip(vnet::LEN);
+        packet.truncate(route.inner_len);
+        if let Some(vnet) = &route.complete_checksum
+            && csum::complete(vnet, packet.bytes_mut()).is_err() {
+                self.stats
+                    .direction(Direction::Encap)
+                    .drops(DropReason::BadOffload)
+                    .bump();
+                return;
+            }
+        let form = match route.split {
+            Some(plan) => Form::Segments(plan, route.outer),
+            None => {
+                if let Ok(header) = packet.prepend(MIN_HEADER_LEN).try_into() {
+                    route.outer.emit(header);
+                }
+                Form::Whole
+            }
+        };
+        self.lane.send(
+            Outgoing {
+                packet,
+                to: route.to,
+                inner_len: route.inner_len,
+                form,
+            },
+            self.stats,
+        );
+    }
+
+    fn deliver(&mut self, mut packet: Packet, delivery: &Delivery) {
+        packet.strip(delivery.outer_len);
+        packet.truncate(delivery.inner_len);
+        if let Some(mark) = delivery.set_ecn {
+            ipv6::set_ecn(packet.bytes_mut(), mark);
+        }
+        if delivery.ecn_dangerous {
+            self.stats.event(LoopEvent::EcnDangerous).bump();
+        }
+        if let Some(kind) = delivery.copy
+            && !self.punts.send(kind, packet.bytes()) {
+                self.stats.event(LoopEvent::PuntOverflow).bump();
+            }
+        if let Ok(header) = packet.prepend(vnet::LEN).try_into() {
+            delivery.vnet.emit(header);
+        }
+        let written = Written::Decap {
+            bytes: delivery.inner_len,
+            segments: delivery.segments,
+        };
+        self.lane.write(packet, written, self.stats);
+    }
+
+    /// Tells the sender of `offending` why it was dropped, within the limits of RFC 4443 2.4 (f).
+    fn reply(&mut self, message: ErrorMessage, offending: &[u8]) {
+        let Some(slot) = self.lane.reply_pool().take() else {
+            return self.stats.event(LoopEvent::ReplyFailed).bump();
+        };
+        let mut reply = Packet::received(slot, vnet::LEN + path::reply::MAX_REPLY_LEN);
+        let Some((header, body)) = reply.bytes_mut().split_first_chunk_mut::<{ vnet::LEN }>() else {
+            return;
+        };
+        VnetHeader::NONE.emit(header);
+        let Ok(body) = body.try_into() else { return };
+        let built = path::reply::build(self.rules, message, offending, body);
+        let Some(len) = built else { return };
+        if !self.replies.take(self.now) {
+            return self.stats.event(LoopEvent::ReplyLimited).bump();
+        }
+        reply.truncate(vnet::LEN + len);
+        self.lane.write(reply, Written::Reply, self.stats);
+    }
+}

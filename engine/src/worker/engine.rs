@@ -1,0 +1,399 @@
+//! The engine as its owner sees it: open while privileged, start, steer, stop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::punt::{Punt, PuntSender};
+use super::run::{self, Duty};
+use crate::fib::{Locator, Reader};
+use crate::io::control::ControlSender;
+use crate::io::errors::SetupError;
+use crate::io::lane::{LaneChoice, LaneKind};
+use crate::io::probe;
+use crate::io::raw::{RawReceiver, RawSender, ReceiverHandle};
+use crate::io::steer::{self, Shard};
+use crate::io::syscall::SyscallLane;
+use crate::io::tun::Tun;
+use crate::io::uring::UringLane;
+use crate::io::wake::Bell;
+use crate::stats::EngineStats;
+
+/// How many workers one engine may have: the TUN driver's limit of queues is 256.
+pub const MAX_WORKERS: usize = 128;
+
+/// How long a worker may take to set its lane up.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Name of the TUN interface to create.
+    pub interface: String,
+    /// How many workers, 1..=[`MAX_WORKERS`].
+    pub workers: usize,
+    /// Which lane.
+    pub lane: LaneChoice,
+    /// CPUs to pin workers to, dealt out in turn; empty pins nothing.
+    pub cpus: Vec<usize>,
+    /// Runs first in every worker thread once its lane is set up, before the first packet: the place to give up
+    /// privileges. An error keeps the engine from starting.
+    pub on_worker_start: fn() -> Result<(), String>,
+}
+
+/// Everything a privileged process opens.
+#[derive(Debug)]
+pub struct Prepared {
+    config: EngineConfig,
+    lane: LaneKind,
+    tun: Tun,
+    sockets: Vec<(RawReceiver, RawSender)>,
+    receivers: Vec<ReceiverHandle>,
+    error_queues: Vec<OwnedFd>,
+    control: ControlSender,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+pub struct WorkerExit {
+    /// Its number.
+    pub worker: usize,
+    /// Nothing when it was told to stop; otherwise why it could not go on.
+    pub fault: Option<String>,
+}
+
+/// A running engine. Dropping it stops the workers.
+#[derive(Debug)]
+pub struct Engine {
+    lane: LaneKind,
+    stats: EngineStats,
+    receivers: Vec<ReceiverHandle>,
+    error_queues: Vec<OwnedFd>,
+    control: ControlSender,
+    punts: Receiver<Punt>,
+    exits: Receiver<WorkerExit>,
+    bell: Bell,
+    stop: Arc<AtomicBool>,
+    worker_bells: Vec<Bell>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Opens the interface, with one queue per worker, and the sockets; nothing is received yet.
+    ///
+    /// # Errors
+    /// [`SetupError`] names what is missing and what would help.
+    pub fn open(config: EngineConfig) -> Result<Prepared, SetupError> {
+        let refused = |reason: String| SetupError::Worker {
+            worker: config.workers,
+            reason,
+        };
+        if config.workers == 0 || config.workers > MAX_WORKERS {
+            return Err(refused(format!(
+                "the number of workers must be 1 to {MAX_WORKERS}"
+            )));
+        }
+        let lane = choose_lane(config.lane)?;
+        let tun = Tun::create(&config.interface, config.workers)?;
+        let key = steer::random_key();
+        let (mut sockets, mut receivers, mut error_queues) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..config.workers {
+            let (receiver, sender) = (RawReceiver::open()?, RawSender::open()?);
+            receivers.push(receiver.handle(Shard {
+                index,
+                count: config.workers,
+                key,
+            })?);
+            error_queues.push(sender.error_handle()?);
+            sockets.push((receiver, sender));
+        }
+        let control = ControlSender::open()?;
+        error_queues.push(control.error_handle()?);
+        Ok(Prepared {
+            config,
+            lane,
+            tun,
+            sockets,
+            receivers,
+            error_queues,
+            control,
+        })
+    }
+}
+
+fn choose_lane(choice: LaneChoice) -> Result<LaneKind, SetupError> {
+    match (choice, probe::uring()) {
+        (LaneChoice::Syscall, _) | (LaneChoice::Auto, Err(_)) => Ok(LaneKind::Syscall),
+        (LaneChoice::Auto | LaneChoice::Uring, Ok(_)) => Ok(LaneKind::Uring),
+        (LaneChoice::Uring, Err(reason)) => Err(SetupError::Lane {
+            lane: "uring",
+            reason,
+        }),
+    }
+}
+
+impl Prepared {
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.tun.name
+    }
+
+    /// The interface's index.
+    pub fn if_index(&self) -> u32 {
+        self.tun.if_index
+    }
+
+    /// The lane that will carry the packets.
+    pub fn lane(&self) -> LaneKind {
+        self.lane
+    }
+
+    /// Whether UDP superpackets are exchanged with the kernel too.
+    pub fn udp_offload(&self) -> bool {
+        self.tun.udp_offload
+    }
+
+    /// Whether flows are kept on their queue by our own steering program.
+    pub fn steered(&self) -> bool {
+        self.tun.steered
+    }
+
+    /// Starts the workers. They carry what the TUN interface gives at once; nothing is received from the IPv4 network
+    /// before [`Engine::set_locators`].
+    ///
+    /// # Errors
+    /// [`SetupError`] when a worker cannot set its lane up or its hook fails; the others are stopped.
+    pub fn start(self, rules: &Reader) -> Result<Engine, SetupError> {
+        let wake_failed = |source| SetupError::Socket {
+            action: "make a bell for",
+            source,
+        };
+        let bell = Bell::new().map_err(wake_failed)?;
+        let (punt_sender, punts) = PuntSender::new(bell.clone());
+        let (exit_sender, exits) = unbounded();
+        let (ready_sender, ready) = bounded(self.config.workers);
+        let mut engine = Engine {
+            lane: self.lane,
+            stats: EngineStats::new(self.config.workers),
+            receivers: self.receivers,
+            error_queues: self.error_queues,
+            control: self.control,
+            punts,
+            exits,
+            bell,
+            stop: Arc::new(AtomicBool::new(false)),
+            worker_bells: Vec::new(),
+            threads: Vec::new(),
+        };
+        for (worker, (queue, (receiver, sender))) in self.tun.queues.into_iter().zip(self.sockets).enumerate()
+        {
+            let worker_bell = Bell::new().map_err(wake_failed)?;
+            engine.worker_bells.push(worker_bell.clone());
+            let thread = WorkerThread {
+                worker,
+                lane: self.lane,
+                cpu: self
+                    .config
+                    .cpus
+                    .get(worker % self.config.cpus.len().max(1))
+                    .copied(),
+                hook: self.config.on_worker_start,
+                duty: Duty {
+                    rules: rules.clone(),
+                    punts: punt_sender.clone(),
+                    stop: Arc::clone(&engine.stop),
+                },
+                stats: engine.stats.clone(),
+                ready: ready_sender.clone(),
+                exits: exit_sender.clone(),
+                engine_bell: engine.bell.clone(),
+            };
+            let handle = thread::Builder::new()
+                .name(format!("worker-{worker}"))
+                .spawn(move || thread.main(queue, receiver, sender, worker_bell))
+                .map_err(|error| SetupError::Worker {
+                    worker,
+                    reason: error.to_string(),
+                })?;
+            engine.threads.push(handle);
+        }
+        for worker in 0..self.config.workers {
+            match ready.recv_timeout(START_LIMIT) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    return Err(SetupError::Worker {
+                        worker,
+                        reason: "it does not get ready".into(),
+                    });
+                }
+            }
+        }
+        Ok(engine)
+    }
+}
+
+/// What a worker thread is born with.
+struct WorkerThread {
+    worker: usize,
+    lane: LaneKind,
+    cpu: Option<usize>,
+    hook: fn() -> Result<(), String>,
+    duty: Duty,
+    stats: EngineStats,
+    ready: Sender<Result<(), SetupError>>,
+    exits: Sender<WorkerExit>,
+    engine_bell: Bell,
+}
+
+impl WorkerThread {
+    fn main(self, queue: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) {
+        if let Some(id) = self.cpu {
+            // A CPU that may not be used is no reason to stop: the worker runs wherever it may (FAULTS 35).
+            core_affinity::set_for_current(CoreId { id });
+        }
+        let body = AssertUnwindSafe(|| match self.lane {
+            LaneKind::Uring => self.serve(UringLane::new(queue, receiver, sender, bell)),
+            LaneKind::Syscall => self.serve(SyscallLane::new(queue, receiver, sender, bell)),
+        });
+        let fault =
+            catch_unwind(body).unwrap_or_else(|panic| Some(format!("panicked: {}", panic_text(&*panic))));
+        let _ = self.exits.send(WorkerExit {
+            worker: self.worker,
+            fault,
+        });
+        self.engine_bell.ring();
+    }
+
+    /// Reports readiness and runs; `None` after an orderly end, else why there was none.
+    fn serve<L: crate::io::lane::Lane>(&self, lane: io::Result<L>) -> Option<String> {
+        let refuse = |reason: String| {
+            let _ = self.ready.send(Err(SetupError::Worker {
+                worker: self.worker,
+                reason: reason.clone(),
+            }));
+            Some(reason)
+        };
+        let lane = match lane {
+            Ok(lane) => lane,
+            Err(error) => return refuse(format!("lane {}: {error}", self.lane.name())),
+        };
+        if let Err(reason) = (self.hook)() {
+            return refuse(reason);
+        }
+        let Some(stats) = self.stats.worker(self.worker) else {
+            return refuse("it has no counters".into());
+        };
+        let _ = self.ready.send(Ok(()));
+        run::run(lane, &self.duty, stats)
+            .err()
+            .map(|fault| fault.to_string())
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
+}
+
+impl Engine {
+    /// The lane in force.
+    pub fn lane(&self) -> LaneKind {
+        self.lane
+    }
+
+    /// The counters of all workers.
+    pub fn stats(&self) -> &EngineStats {
+        &self.stats
+    }
+
+    /// Packets that are control's business; [`Engine::bell`] rings when one waits.
+    pub fn punts(&self) -> &Receiver<Punt> {
+        &self.punts
+    }
+
+    /// Workers that ended; [`Engine::bell`] rings for each. Before [`Engine::stop`] every one is a fault.
+    pub fn exits(&self) -> &Receiver<WorkerExit> {
+        &self.exits
+    }
+
+    /// Rings for punts and exits: readable while it rings.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Receives what arrives for these locators from now on; each filter is replaced in one step.
+    ///
+    /// # Errors
+    /// What the kernel says; sockets before the failing one have the new filter.
+    pub fn set_locators(&self, locators: &[Locator]) -> io::Result<()> {
+        self.receivers
+            .iter()
+            .try_for_each(|receiver| receiver.attach_filter(locators))
+    }
+
+    /// Control's own way to the IPv4 network.
+    pub fn control(&self) -> &ControlSender {
+        &self.control
+    }
+
+    /// The error queues of all send sockets. One ICMP error is queued on each of them.
+    pub fn error_queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.error_queues.iter().map(AsFd::as_fd)
+    }
+
+    /// Packets that the kernel dropped because a worker's receive buffer was full, per worker.
+    pub fn kernel_drops(&self) -> Vec<u64> {
+        self.receivers
+            .iter()
+            .map(|receiver| receiver.kernel_drops().unwrap_or(0))
+            .collect()
+    }
+
+    /// Stops receiving, lets the workers finish what they hold, and waits for them until `limit`.
+    ///
+    /// # Errors
+    /// The numbers of workers that did not end in time; their threads are left to the end of the process.
+    pub fn stop(&mut self, limit: Duration) -> Result<(), Vec<usize>> {
+        for receiver in &self.receivers {
+            let _ = receiver.detach();
+        }
+        self.stop.store(true, Ordering::Release);
+        self.worker_bells.iter().for_each(Bell::ring);
+        let deadline = Instant::now() + limit;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if self.exits.recv_deadline(deadline).is_err() && Instant::now() >= deadline {
+                break;
+            }
+        }
+        let mut late = Vec::new();
+        for (worker, thread) in std::mem::take(&mut self.threads).into_iter().enumerate() {
+            // A worker announces its exit just before its thread ends: give the thread that moment.
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::yield_now();
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                late.push(worker);
+            }
+        }
+        if late.is_empty() { Ok(()) } else { Err(late) }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            let _ = self.stop(Duration::from_secs(1));
+        }
+    }
+}
