@@ -242,13 +242,18 @@ impl UringLane {
         let in_flight = self.sends.chain().count() + self.writes.len();
         let (want, patience) = match in_flight {
             0 => (1, patience),
-            some => (some, Some(patience.unwrap_or(COMPLETION_PATIENCE).min(COMPLETION_PATIENCE))),
+            some => (
+                some,
+                Some(patience.unwrap_or(COMPLETION_PATIENCE).min(COMPLETION_PATIENCE)),
+            ),
         };
         let entered = match patience {
             None => self.ring.submit_and_wait(want),
             Some(patience) => {
                 let timespec = Timespec::from(patience);
-                self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
+                self.ring
+                    .submitter()
+                    .submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
             }
         };
         let Err(error) = entered else { return Ok(()) };

@@ -65,13 +65,14 @@ impl<L: Lane> Carrier<'_, L> {
         packet.strip(vnet::LEN);
         packet.truncate(route.inner_len);
         if let Some(vnet) = &route.complete_checksum
-            && csum::complete(vnet, packet.bytes_mut()).is_err() {
-                self.stats
-                    .direction(Direction::Encap)
-                    .drops(DropReason::BadOffload)
-                    .bump();
-                return;
-            }
+            && csum::complete(vnet, packet.bytes_mut()).is_err()
+        {
+            self.stats
+                .direction(Direction::Encap)
+                .drops(DropReason::BadOffload)
+                .bump();
+            return;
+        }
         let form = match route.split {
             Some(plan) => Form::Segments(plan, route.outer),
             None => {
@@ -102,9 +103,10 @@ impl<L: Lane> Carrier<'_, L> {
             self.stats.event(LoopEvent::EcnDangerous).bump();
         }
         if let Some(kind) = delivery.copy
-            && !self.punts.send(kind, packet.bytes()) {
-                self.stats.event(LoopEvent::PuntOverflow).bump();
-            }
+            && !self.punts.send(kind, packet.bytes())
+        {
+            self.stats.event(LoopEvent::PuntOverflow).bump();
+        }
         if let Ok(header) = packet.prepend(vnet::LEN).try_into() {
             delivery.vnet.emit(header);
         }

@@ -42,9 +42,10 @@ pub(super) fn run<L: Lane>(mut lane: L, duty: &Duty, stats: &WorkerStats) -> Res
             stopping_since = Some(Instant::now());
         }
         if let Some(since) = stopping_since
-            && (lane.is_quiet() || since.elapsed() > DRAIN_LIMIT) {
-                break Ok(());
-            }
+            && (lane.is_quiet() || since.elapsed() > DRAIN_LIMIT)
+        {
+            break Ok(());
+        }
         if let Err(fault) = lane.turn(&mut inbox, stopping_since.map(|_| DRAIN_STEP), stats) {
             break Err(fault);
         }
