@@ -119,7 +119,7 @@ fn packet(shape: &Shape, payload: &[u8]) -> Vec<u8> {
         packet.extend_from_slice(&shape.seq.to_be_bytes());
         packet.extend_from_slice(&[0x77, 0x66, 0x55, 0x44]);
         packet.push(u8::try_from(5 + shape.option_words).unwrap() << 4);
-        packet.extend_from_slice(&[shape.flags, 0x7f, 0xff, 0, 0, 0, 0]);
+        packet.extend_from_slice(&[shape.flags, 0x7f, 0xff, 0, 0, 0x19, 0x91]);
         packet.extend(std::iter::repeat_n([1, 1, 8, 10], shape.option_words).flatten());
     } else {
         packet.extend_from_slice(&u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
