@@ -1,7 +1,7 @@
 //! The outer TOS octet and TTL (C5, E5; RFC 2983 3, RFC 4213 3.3, 3.5).
 //!
 //! The DSCP is either the operator's (pipe model, 0 by default as RFC 4213 3.5 asks) or the inner packet's (uniform model). The
-//! ECN field follows [`ecn`](super::ecn) in either case.
+//! ECN field follows [`ecn`] in either case.
 
 use super::ecn::{self, EcnMode};
 
