@@ -66,8 +66,8 @@ fn path_mtu(words: &mut Words) -> Asked {
 }
 
 fn advertise_prefix(words: &mut Words) -> Asked {
-    words.next(|text| match values::ipv6_prefix(text)? {
-        (_, 64) => Ok(()),
+    words.next(|text| match values::ipv6_prefix(text)?.len() {
+        64 => Ok(()),
         _ => Err(Refusal::Because(
             "an interface identifier has 64 bits, so the prefix must have 64 (RFC 5214 6.1)".into(),
         )),

@@ -68,7 +68,7 @@ names! {
     ServerAddress Many Live "IPv4 addresses or host names"
     SyslogFacility Once Live "a syslog facility such as daemon or local0"
     LogLevel Once Live "error, warn, info or debug"
-    Workers Once Restart "a number from 1 to 256"
+    Workers Once Restart "a number from 1 to 128"
     Lane Once Restart "auto, ebpf, uring or syscall"
     Mtu Once Live "a number from 1280 to 65515"
     PathMtu OncePlusNetworks Live "static or dynamic, and an IPv4 network if it is for that only"
@@ -130,6 +130,12 @@ mod tests {
             assert_eq!(Key::from_text(&key.name().to_uppercase()), Some(*key));
         }
         assert_eq!(Key::from_text("Interface"), None);
+    }
+
+    #[test]
+    fn the_text_about_workers_has_the_engines_limit() {
+        let limit = crate::config::engine_types::MAX_WORKERS;
+        assert_eq!(Key::Workers.takes(), format!("a number from 1 to {limit}"));
     }
 
     #[test]

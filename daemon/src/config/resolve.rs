@@ -176,7 +176,7 @@ fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 fn default_workers(machine: &dyn Machine) -> usize {
-    machine.usable_cores().clamp(1, super::values::MAX_WORKERS)
+    machine.usable_cores().clamp(1, super::engine_types::MAX_WORKERS)
 }
 
 fn site_networks(texts: &[Sourced<SiteText>]) -> SiteNetworks {

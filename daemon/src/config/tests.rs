@@ -301,7 +301,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "Workers 0",
-            "f:1:9: Workers \"0\": expected a number from 1 to 256",
+            "f:1:9: Workers \"0\": expected a number from 1 to 128",
         ),
         (
             "Lane urin",

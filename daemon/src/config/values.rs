@@ -4,15 +4,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::diagnostic::did_you_mean;
-use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PrefixError, TtlPolicy};
+use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, Ipv6Prefix, MAX_WORKERS, PrefixError, TtlPolicy};
 use super::resolved::{Facility, INTERVAL_INFINITE, LogLevel};
 
 /// Longest name of an interface: `IFNAMSIZ` without the NUL.
 const MAX_INTERFACE_NAME_LEN: usize = 15;
 /// Longest path of a unix socket: `sun_path` without the NUL.
 const MAX_SOCKET_PATH_LEN: usize = 107;
-/// Largest number of worker threads. Each has sockets, a queue and a ring; the TUN driver has 256 queues.
-pub const MAX_WORKERS: usize = 256;
 
 /// Why a text is no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,21 +260,19 @@ pub fn ipv4_network(text: &str) -> Result<Ipv4Prefix, Refusal> {
 ///
 /// # Errors
 /// [`Refusal::Expected`] or [`Refusal::Because`].
-pub fn ipv6_prefix(text: &str) -> Result<(Ipv6Addr, u8), Refusal> {
-    let (addr, len) = text.split_once('/').ok_or(EXPECTED)?;
-    let addr: Ipv6Addr = addr.parse().map_err(|_| EXPECTED)?;
-    let len = match number(len, 0..=128).map(u8::try_from) {
-        Ok(Ok(len)) => len,
-        _ => return because("an IPv6 prefix length is a number from 0 to 128"),
-    };
-    let host_bits = u128::MAX.checked_shr(u32::from(len)).unwrap_or(0);
-    if addr.to_bits() & host_bits != 0 {
-        return because("bits after the prefix length are set");
+pub fn ipv6_prefix(text: &str) -> Result<Ipv6Prefix, Refusal> {
+    if !text.contains('/') {
+        return Err(EXPECTED);
     }
-    if addr.is_multicast() || addr.is_unicast_link_local() {
+    let prefix = text.parse::<Ipv6Prefix>().map_err(|error| match error {
+        PrefixError::HostBits => Refusal::Because("bits after the prefix length are set".into()),
+        PrefixError::Length(_) => Refusal::Because("an IPv6 prefix length is a number from 0 to 128".into()),
+        PrefixError::Address => EXPECTED,
+    })?;
+    if prefix.addr().is_multicast() || prefix.addr().is_unicast_link_local() {
         return because("a link-local or multicast prefix cannot be advertised");
     }
-    Ok((addr, len))
+    Ok(prefix)
 }
 
 /// `MetricsListen`: address with port, or `off`.
@@ -369,8 +365,8 @@ mod tests {
         assert_eq!(mtu("1280"), Ok(1280));
         assert_eq!(mtu("65515"), Ok(65515));
         assert!(mtu("1279").is_err() && mtu("65516").is_err());
-        assert_eq!(workers("256"), Ok(256));
-        assert!(workers("0").is_err() && workers("257").is_err());
+        assert_eq!(workers("128"), Ok(128));
+        assert!(workers("0").is_err() && workers("129").is_err());
         assert_eq!(interval("Infinite"), Ok(u32::MAX));
         assert_eq!(interval("4294967294"), Ok(u32::MAX - 1));
         assert!(interval("4294967295").is_err() && interval("0").is_err());
