@@ -128,6 +128,14 @@ impl fmt::Display for ExitError {
 
 impl std::error::Error for ExitError {}
 
+/// Prints `error` on standard error, each line with the name of the program; that nobody reads it is no reason to panic.
+pub fn report(error: &ExitError) {
+    use std::io::Write as _;
+    for line in error.to_string().lines() {
+        let _ = writeln!(std::io::stderr(), "isatapd: {line}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

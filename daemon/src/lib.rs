@@ -1,6 +1,9 @@
 //! Control plane of `isatapd`.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod exit;
+pub mod launch;
 pub mod prl;
+pub mod version;
