@@ -99,6 +99,11 @@ impl Janitor {
         Ok(Self { stream, child })
     }
 
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Has the files removed; returns when they are gone, or after a second.
     pub fn finish(self) {
         let Self {

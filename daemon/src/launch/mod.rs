@@ -13,6 +13,7 @@
 
 pub mod detach;
 pub mod janitor;
+pub mod listen;
 pub mod log;
 pub mod notify;
 pub mod pidfile;

@@ -60,7 +60,7 @@ impl Shared {
             verdict
         };
         match verdict {
-            Verdict::Suppress => {}
+            Verdict::Suppress => return,
             Verdict::Write { suppressed: 0 } => self.with_sink(|sink| sink.write(level, &line)),
             Verdict::Write { suppressed } => {
                 self.with_sink(|sink| {
@@ -68,6 +68,8 @@ impl Shared {
                 });
             }
         }
+        // A flood that has ended is told with whatever happens next, so that no count waits for its like.
+        self.flush_suppressed(now);
     }
 
     pub(super) fn flush_suppressed(&self, now: Instant) {
@@ -263,5 +265,41 @@ mod tests {
         let lines = bench.lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].starts_with("<28>bad packet number=999 ("), "{lines:?}");
+    }
+
+    #[test]
+    fn what_was_suppressed_is_told_with_the_next_line_of_any_kind() {
+        let bench = Bench::new();
+        let start = Instant::now();
+        bench.run(|| tracing::info!("a kind"));
+        let kinds: Vec<_> = bench.shared.limits.lock().unwrap().keys().cloned().collect();
+        bench.run(|| tracing::info!("another kind"));
+        let another = bench
+            .shared
+            .limits
+            .lock()
+            .unwrap()
+            .keys()
+            .find(|kind| !kinds.contains(kind))
+            .cloned()
+            .unwrap();
+        bench.lines();
+        let later = start + Duration::from_secs(60);
+        for number in 0..25 {
+            bench
+                .shared
+                .log(kinds[0].clone(), Level::INFO, format!("flood {number}"), later);
+        }
+        assert_eq!(bench.lines().len(), super::super::LINES_PER_SECOND);
+        bench.shared.log(
+            another,
+            Level::INFO,
+            "quiet".into(),
+            later + Duration::from_secs(1),
+        );
+        assert_eq!(
+            bench.lines(),
+            ["<30>quiet", "<30>flood 24 (14 similar lines suppressed)"]
+        );
     }
 }
