@@ -5,5 +5,6 @@ pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod launch;
+pub mod link;
 pub mod prl;
 pub mod version;

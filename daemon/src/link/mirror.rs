@@ -1,0 +1,433 @@
+//! What the kernel knows about the ISATAP interface and the machine's IPv4 addresses, kept message by message.
+//!
+//! Pure: rtnetlink messages go in, an [`Effect`] comes out. A notification that does not say enough (a replaced
+//! route, an interface that went down and took unannounced routes with it) asks for a fresh dump instead of a guess.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix, NextHop};
+use isatap_engine::isatap::iid;
+use rtnetlink::packet_core::NLM_F_REPLACE;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+/// What a message meant for the mirror; the larger one wins when several are combined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// None of our business, or nothing new.
+    Nothing,
+    /// The state changed.
+    Changed,
+    /// The state can only be known again by a dump.
+    Resync,
+    /// Our interface is gone.
+    Gone,
+}
+
+/// The ISATAP interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// Administratively up.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// One IPv4 address of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V4Address {
+    /// The address.
+    pub addr: Ipv4Addr,
+    /// The device that has it.
+    pub if_index: u32,
+    /// The network behind it; of the peer's address on a point-to-point link.
+    pub connected: Ipv4Prefix,
+    /// Its directed broadcast address, where there is one.
+    pub broadcast: Option<Ipv4Addr>,
+}
+
+/// One IPv6 address of the ISATAP interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V6Address {
+    /// The address.
+    pub addr: Ipv6Addr,
+    /// Length of its prefix.
+    pub prefix_len: u8,
+    /// Whether somebody set it, rather than a router advertisement.
+    pub permanent: bool,
+}
+
+/// A route's identity in the kernel; the order puts the one that wins first within each prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RouteKey {
+    prefix: Ipv6Prefix,
+    not_main: bool,
+    table: u32,
+    metric: u32,
+}
+
+/// One next hop of a route on our interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hop {
+    next: NextHop,
+    /// RFC 4191 preference: -1, 0, 1.
+    preference: i8,
+}
+
+/// The mirror itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorState {
+    if_index: u32,
+    link: Option<LinkState>,
+    own6: BTreeMap<Ipv6Addr, V6Address>,
+    routes: BTreeMap<RouteKey, Vec<Hop>>,
+    v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
+}
+
+impl MirrorState {
+    /// An empty mirror of the interface with this index.
+    pub fn new(if_index: u32) -> Self {
+        Self {
+            if_index,
+            link: None,
+            own6: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            v4: BTreeMap::new(),
+        }
+    }
+
+    /// A mirror filled from a dump.
+    pub fn from_dump<'a>(if_index: u32, dump: impl IntoIterator<Item = &'a RouteNetlinkMessage>) -> Self {
+        let mut state = Self::new(if_index);
+        for message in dump {
+            state.apply(0, message);
+        }
+        state
+    }
+
+    /// Takes one message with the flags of its netlink header.
+    pub fn apply(&mut self, flags: u16, message: &RouteNetlinkMessage) -> Effect {
+        match message {
+            RouteNetlinkMessage::NewLink(link) => self.new_link(link),
+            RouteNetlinkMessage::DelLink(link) => self.del_link(link),
+            RouteNetlinkMessage::NewAddress(address) => self.new_address(address),
+            RouteNetlinkMessage::DelAddress(address) => self.del_address(address),
+            RouteNetlinkMessage::NewRoute(route) => self.new_route(flags, route),
+            RouteNetlinkMessage::DelRoute(route) => self.del_route(route),
+            _ => Effect::Nothing,
+        }
+    }
+
+    /// The interface mirrored.
+    pub fn if_index(&self) -> u32 {
+        self.if_index
+    }
+
+    /// The interface's state; `None` before the first message about it.
+    pub fn link(&self) -> Option<LinkState> {
+        self.link
+    }
+
+    /// Whether the interface is up.
+    pub fn is_up(&self) -> bool {
+        self.link.is_some_and(|link| link.up)
+    }
+
+    /// Every IPv6 address of the interface.
+    pub fn own6(&self) -> impl Iterator<Item = V6Address> + '_ {
+        self.own6.values().copied()
+    }
+
+    /// Whether the interface has this address.
+    pub fn has_own6(&self, addr: Ipv6Addr) -> bool {
+        self.own6.contains_key(&addr)
+    }
+
+    /// Every IPv4 address of the machine, loopback aside.
+    pub fn v4(&self) -> impl Iterator<Item = V4Address> + '_ {
+        self.v4.values().copied().filter(|v4| !v4.addr.is_loopback())
+    }
+
+    /// The device that has this IPv4 address.
+    pub fn device_of(&self, addr: Ipv4Addr) -> Option<u32> {
+        self.v4.values().find(|v4| v4.addr == addr).map(|v4| v4.if_index)
+    }
+
+    /// How many prefixes there are routes for.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// One next hop per prefix. Within the best metric the main table comes first, then the higher preference, then
+    /// a gateway that `usable` recommends, then the lower address, so that the choice does not flap.
+    pub fn routes(&self, usable: impl Fn(Ipv4Addr) -> bool) -> Vec<(Ipv6Prefix, NextHop)> {
+        let mut best: Vec<(Ipv6Prefix, NextHop)> = Vec::with_capacity(self.routes.len());
+        for (key, hops) in &self.routes {
+            if best.last().is_some_and(|(prefix, _)| *prefix == key.prefix) {
+                continue;
+            }
+            let rank = |hop: &Hop| match hop.next {
+                NextHop::OnLink => (true, hop.preference, u32::MAX),
+                NextHop::Via(gateway) => (usable(gateway), hop.preference, u32::MAX - gateway.to_bits()),
+                NextHop::Unreachable => (false, i8::MIN, 0),
+            };
+            if let Some(hop) = hops.iter().max_by_key(|hop| rank(hop)) {
+                best.push((key.prefix, hop.next));
+            }
+        }
+        best
+    }
+
+    fn new_link(&mut self, message: &LinkMessage) -> Effect {
+        if message.header.index != self.if_index || message.header.interface_family != AddressFamily::Unspec {
+            return Effect::Nothing;
+        }
+        let old = self.link.unwrap_or_default();
+        let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        let new = LinkState {
+            up: message.header.flags.contains(LinkFlags::Up),
+            mtu: mtu.unwrap_or(old.mtu),
+        };
+        match self.link.replace(new) {
+            Some(old) if old == new => Effect::Nothing,
+            // The kernel may flush routes and addresses of an interface without a word for each
+            // (net.ipv6.route.skip_notify_on_dev_down); IPv6 stops altogether below an MTU of 1280.
+            Some(old) if old.up != new.up || (old.mtu < 1280) != (new.mtu < 1280) => Effect::Resync,
+            _ => Effect::Changed,
+        }
+    }
+
+    fn del_link(&self, message: &LinkMessage) -> Effect {
+        // A bridge announces a port that left it by a DELLINK of family AF_BRIDGE: the interface lives on.
+        let ours = message.header.index == self.if_index;
+        if ours && message.header.interface_family == AddressFamily::Unspec {
+            Effect::Gone
+        } else {
+            Effect::Nothing
+        }
+    }
+
+    fn new_address(&mut self, message: &AddressMessage) -> Effect {
+        match message.header.family {
+            AddressFamily::Inet => {
+                let Some(address) = v4_address(message) else {
+                    return Effect::Nothing;
+                };
+                let key = (address.if_index, address.addr, message.header.prefix_len);
+                changed(self.v4.insert(key, address) != Some(address))
+            }
+            AddressFamily::Inet6 if message.header.index == self.if_index => {
+                let Some(IpAddr::V6(addr)) = local_address(message) else {
+                    return Effect::Nothing;
+                };
+                let flags = address_flags(message);
+                if flags.contains(AddressFlags::Dadfailed) {
+                    return changed(self.own6.remove(&addr).is_some());
+                }
+                let address = V6Address {
+                    addr,
+                    prefix_len: message.header.prefix_len,
+                    permanent: flags.contains(AddressFlags::Permanent),
+                };
+                changed(self.own6.insert(addr, address) != Some(address))
+            }
+            _ => Effect::Nothing,
+        }
+    }
+
+    fn del_address(&mut self, message: &AddressMessage) -> Effect {
+        match (message.header.family, local_address(message)) {
+            (AddressFamily::Inet, Some(IpAddr::V4(addr))) => {
+                let key = (message.header.index, addr, message.header.prefix_len);
+                changed(self.v4.remove(&key).is_some())
+            }
+            (AddressFamily::Inet6, Some(IpAddr::V6(addr))) if message.header.index == self.if_index => {
+                changed(self.own6.remove(&addr).is_some())
+            }
+            _ => Effect::Nothing,
+        }
+    }
+
+    fn new_route(&mut self, flags: u16, message: &RouteMessage) -> Effect {
+        let Some(key) = route_key(message) else {
+            return Effect::Nothing;
+        };
+        let hops = self.hops(message);
+        if flags & NLM_F_REPLACE != 0 && (!hops.is_empty() || self.routes.contains_key(&key)) {
+            // Which of several routes with this key was replaced, the message does not say.
+            return Effect::Resync;
+        }
+        if hops.is_empty() {
+            return Effect::Nothing;
+        }
+        let known = self.routes.entry(key).or_default();
+        let mut effect = Effect::Nothing;
+        for hop in hops {
+            match known.iter_mut().find(|old| old.next == hop.next) {
+                Some(old) if *old == hop => {}
+                Some(old) => {
+                    *old = hop;
+                    effect = Effect::Changed;
+                }
+                None => {
+                    known.push(hop);
+                    effect = Effect::Changed;
+                }
+            }
+        }
+        effect
+    }
+
+    fn del_route(&mut self, message: &RouteMessage) -> Effect {
+        let Some(key) = route_key(message) else {
+            return Effect::Nothing;
+        };
+        let gone = self.hops(message);
+        let Some(known) = self.routes.get_mut(&key) else {
+            return Effect::Nothing;
+        };
+        let before = known.len();
+        known.retain(|old| gone.iter().all(|hop| hop.next != old.next));
+        let after = known.len();
+        if after == 0 {
+            self.routes.remove(&key);
+        }
+        changed(after != before)
+    }
+
+    /// The next hops of a route that lead over our interface.
+    fn hops(&self, message: &RouteMessage) -> Vec<Hop> {
+        let preference = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Preference(RoutePreference::High) => Some(1),
+            RouteAttribute::Preference(RoutePreference::Low) => Some(-1),
+            _ => None,
+        });
+        let hop = |next| Hop {
+            next,
+            preference: preference.unwrap_or(0),
+        };
+        let mut hops = Vec::new();
+        let mut device = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => device = Some(*index),
+                RouteAttribute::MultiPath(paths) => {
+                    let ours = paths.iter().filter(|path| path.interface_index == self.if_index);
+                    hops.extend(ours.map(|path| hop(next_hop(&path.attributes))));
+                }
+                _ => {}
+            }
+        }
+        if device == Some(self.if_index) && hops.is_empty() {
+            hops.push(hop(next_hop(&message.attributes)));
+        }
+        hops
+    }
+}
+
+fn changed(yes: bool) -> Effect {
+    if yes { Effect::Changed } else { Effect::Nothing }
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    // IFA_LOCAL is our end; on a point-to-point link IFA_ADDRESS is the peer's. IPv6 mostly sends only the latter.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(addr) => Some(*addr),
+        _ => None,
+    });
+    local.or_else(|| peer_address(message))
+}
+
+fn peer_address(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(addr) => Some(*addr),
+        _ => None,
+    })
+}
+
+fn address_flags(message: &AddressMessage) -> AddressFlags {
+    let extended = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    extended.unwrap_or(AddressFlags::from_bits_retain(u32::from(
+        message.header.flags.bits(),
+    )))
+}
+
+fn v4_address(message: &AddressMessage) -> Option<V4Address> {
+    let Some(IpAddr::V4(addr)) = local_address(message) else {
+        return None;
+    };
+    let Some(IpAddr::V4(network)) = peer_address(message).or(Some(IpAddr::V4(addr))) else {
+        return None;
+    };
+    let connected = Ipv4Prefix::containing(network, message.header.prefix_len).ok()?;
+    let announced = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Broadcast(broadcast) => Some(*broadcast),
+        _ => None,
+    });
+    // Without IFA_BROADCAST the other hosts of the network still take the last address for a broadcast.
+    let last = connected.addr().to_bits() | u32::MAX.checked_shr(u32::from(connected.len())).unwrap_or(0);
+    let derived = (connected.len() < 31).then(|| Ipv4Addr::from_bits(last));
+    Some(V4Address {
+        addr,
+        if_index: message.header.index,
+        connected,
+        broadcast: announced.or(derived),
+    })
+}
+
+fn route_key(message: &RouteMessage) -> Option<RouteKey> {
+    let header = &message.header;
+    let carries_packets = header.address_family == AddressFamily::Inet6
+        && header.kind == RouteType::Unicast
+        && header.source_prefix_length == 0
+        && !header.flags.contains(RouteFlags::Cloned);
+    if !carries_packets {
+        return None;
+    }
+    let mut destination = Ipv6Addr::UNSPECIFIED;
+    let mut table = u32::from(header.table);
+    let mut metric = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet6(addr)) => destination = *addr,
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    let prefix = Ipv6Prefix::containing(destination, header.destination_prefix_length).ok()?;
+    Some(RouteKey {
+        prefix,
+        not_main: table != u32::from(RouteHeader::RT_TABLE_MAIN),
+        table,
+        metric,
+    })
+}
+
+/// The next hop of a route on the ISATAP interface (DESIGN D7): the gateway must be an ISATAP address, since no
+/// resolution exists on this link (RFC 5214 7.1).
+fn next_hop(attributes: &[RouteAttribute]) -> NextHop {
+    let gateway = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(*gateway),
+        _ => None,
+    });
+    match gateway {
+        None => NextHop::OnLink,
+        Some(gateway) => iid::embedded(&gateway).map_or(NextHop::Unreachable, NextHop::Via),
+    }
+}
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

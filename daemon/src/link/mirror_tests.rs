@@ -1,0 +1,314 @@
+//! Tables of rtnetlink messages and what they mean.
+
+use super::*;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::route::RouteNextHop;
+
+const OURS: u32 = 7;
+const OTHER: u32 = 3;
+const ROUTER_A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const ROUTER_B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+fn v6(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+fn prefix(text: &str) -> Ipv6Prefix {
+    text.parse().unwrap()
+}
+
+fn link(index: u32, up: bool, mtu: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    message
+}
+
+fn new_link(index: u32, up: bool, mtu: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewLink(link(index, up, mtu))
+}
+
+fn address(index: u32, addr: IpAddr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    message.header.index = index;
+    message.header.prefix_len = prefix_len;
+    message.attributes.push(AddressAttribute::Address(addr));
+    message
+}
+
+fn route(dst: &str, device: u32, gateway: Option<&str>, metric: u32) -> RouteMessage {
+    let dst = prefix(dst);
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = dst.len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(RouteAddress::Inet6(dst.addr())));
+    message.attributes.push(RouteAttribute::Oif(device));
+    message.attributes.push(RouteAttribute::Priority(metric));
+    message
+        .attributes
+        .extend(gateway.map(|gw| RouteAttribute::Gateway(RouteAddress::Inet6(v6(gw)))));
+    message
+}
+
+fn new_route(message: RouteMessage) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewRoute(message)
+}
+
+fn all(state: &MirrorState) -> Vec<(String, NextHop)> {
+    state
+        .routes(|_| true)
+        .into_iter()
+        .map(|(prefix, hop)| (prefix.to_string(), hop))
+        .collect()
+}
+
+/// E1: no gateway is on-link, an ISATAP gateway with either u bit is its IPv4 address, any other is no way to go.
+#[test]
+fn e1_next_hops_by_gateway() {
+    for (gateway, expected) in [
+        (None, NextHop::OnLink),
+        (Some("fe80::5efe:10.0.0.1"), NextHop::Via(ROUTER_A)),
+        (Some("fe80::200:5efe:10.0.0.1"), NextHop::Via(ROUTER_A)),
+        (Some("fe80::1"), NextHop::Unreachable),
+    ] {
+        let mut state = MirrorState::new(OURS);
+        let message = new_route(route("2001:db8:5::/48", OURS, gateway, 1024));
+        assert_eq!(state.apply(0, &message), Effect::Changed);
+        assert_eq!(state.apply(0, &message), Effect::Nothing, "the same again");
+        assert_eq!(all(&state), [("2001:db8:5::/48".to_owned(), expected)]);
+    }
+}
+
+#[test]
+fn routes_that_are_not_ours_are_left_alone() {
+    let local = |kind| {
+        let mut message = route("2001:db8::1/128", OURS, None, 0);
+        message.header.kind = kind;
+        message
+    };
+    let mut cloned = route("2001:db8::1/128", OURS, None, 0);
+    cloned.header.flags = RouteFlags::Cloned;
+    let mut v4 = route("::/0", OURS, None, 0);
+    v4.header.address_family = AddressFamily::Inet;
+    let others = [
+        local(RouteType::Local),
+        local(RouteType::Multicast),
+        local(RouteType::Anycast),
+        cloned,
+        v4,
+        route("2001:db8::/32", OTHER, None, 0),
+    ];
+    let mut state = MirrorState::new(OURS);
+    for message in others {
+        assert_eq!(
+            state.apply(0, &new_route(message.clone())),
+            Effect::Nothing,
+            "{message:?}"
+        );
+    }
+    assert_eq!(state.route_count(), 0);
+}
+
+#[test]
+fn the_best_metric_of_the_main_table_wins() {
+    let mut state = MirrorState::new(OURS);
+    let mut elsewhere = route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.9"), 1);
+    elsewhere.attributes.push(RouteAttribute::Table(1000));
+    for message in [
+        elsewhere,
+        route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.2"), 2048),
+        route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.1"), 1024),
+    ] {
+        state.apply(0, &new_route(message));
+    }
+    assert_eq!(
+        all(&state),
+        [("2001:db8::/32".to_owned(), NextHop::Via(ROUTER_A))]
+    );
+    let gone = route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.1"), 1024);
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::DelRoute(gone)),
+        Effect::Changed
+    );
+    assert_eq!(
+        all(&state),
+        [("2001:db8::/32".to_owned(), NextHop::Via(ROUTER_B))]
+    );
+}
+
+/// Two default routers learned from advertisements share prefix and metric; the usable one is taken, then the
+/// preferred one (RFC 4191).
+#[test]
+fn p12_of_two_default_routers_the_usable_one_is_taken() {
+    let mut state = MirrorState::new(OURS);
+    for gateway in ["fe80::5efe:10.0.0.1", "fe80::5efe:10.0.0.2"] {
+        state.apply(0, &new_route(route("::/0", OURS, Some(gateway), 1024)));
+    }
+    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_A));
+    assert_eq!(
+        state.routes(|gateway| gateway == ROUTER_B)[0].1,
+        NextHop::Via(ROUTER_B)
+    );
+    let mut high = route("::/0", OURS, Some("fe80::5efe:10.0.0.2"), 1024);
+    high.attributes
+        .push(RouteAttribute::Preference(RoutePreference::High));
+    assert_eq!(state.apply(0, &new_route(high)), Effect::Changed);
+    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_B));
+    let gone = route("::/0", OURS, Some("fe80::5efe:10.0.0.2"), 1024);
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::DelRoute(gone)),
+        Effect::Changed
+    );
+    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_A));
+}
+
+#[test]
+fn a_multipath_route_counts_where_it_leads_over_our_interface() {
+    let path = |index, gateway: &str| {
+        let mut path = RouteNextHop::default();
+        path.interface_index = index;
+        path.attributes
+            .push(RouteAttribute::Gateway(RouteAddress::Inet6(v6(gateway))));
+        path
+    };
+    let mut message = route("2001:db8::/32", OURS, None, 1024);
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, RouteAttribute::Oif(_)));
+    message.attributes.push(RouteAttribute::MultiPath(vec![
+        path(OTHER, "fe80::1"),
+        path(OURS, "fe80::5efe:10.0.0.2"),
+    ]));
+    let mut state = MirrorState::new(OURS);
+    assert_eq!(state.apply(0, &new_route(message)), Effect::Changed);
+    assert_eq!(
+        all(&state),
+        [("2001:db8::/32".to_owned(), NextHop::Via(ROUTER_B))]
+    );
+}
+
+#[test]
+fn a_replaced_route_asks_for_a_dump_when_it_concerns_us() {
+    let mut state = MirrorState::new(OURS);
+    let elsewhere = new_route(route("2001:db8::/32", OTHER, None, 1024));
+    assert_eq!(state.apply(NLM_F_REPLACE, &elsewhere), Effect::Nothing);
+    let ours = new_route(route("2001:db8::/32", OURS, None, 1024));
+    assert_eq!(state.apply(NLM_F_REPLACE, &ours), Effect::Resync);
+    state.apply(0, &ours);
+    assert_eq!(
+        state.apply(NLM_F_REPLACE, &elsewhere),
+        Effect::Resync,
+        "it moved away"
+    );
+}
+
+#[test]
+fn the_interface_comes_goes_and_changes() {
+    let mut state = MirrorState::new(OURS);
+    assert_eq!(state.apply(0, &new_link(OTHER, true, 1500)), Effect::Nothing);
+    assert_eq!(state.link(), None);
+    assert_eq!(state.apply(0, &new_link(OURS, true, 1480)), Effect::Changed);
+    assert_eq!(state.apply(0, &new_link(OURS, true, 1480)), Effect::Nothing);
+    assert_eq!(state.apply(0, &new_link(OURS, true, 1400)), Effect::Changed);
+    assert_eq!(state.apply(0, &new_link(OURS, false, 1400)), Effect::Resync);
+    assert!(!state.is_up());
+    assert_eq!(state.apply(0, &new_link(OURS, true, 68)), Effect::Resync);
+    let mut port = link(OURS, true, 1400);
+    port.header.interface_family = AddressFamily::Bridge;
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::DelLink(port)),
+        Effect::Nothing
+    );
+    let gone = RouteNetlinkMessage::DelLink(link(OURS, false, 1400));
+    assert_eq!(state.apply(0, &gone), Effect::Gone);
+}
+
+#[test]
+fn ipv6_addresses_of_our_interface_only() {
+    let mut state = MirrorState::new(OURS);
+    let addr = v6("2001:db8::5efe:10.0.0.5");
+    let message = address(OURS, addr.into(), 64);
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::NewAddress(message.clone())),
+        Effect::Changed
+    );
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::NewAddress(message.clone())),
+        Effect::Nothing
+    );
+    let other = address(OTHER, v6("2001:db8::9").into(), 64);
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::NewAddress(other)),
+        Effect::Nothing
+    );
+    assert!(state.has_own6(addr));
+    let mut failed = message.clone();
+    failed.header.flags = AddressHeaderFlags::Dadfailed;
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::NewAddress(failed)),
+        Effect::Changed
+    );
+    assert!(!state.has_own6(addr));
+    state.apply(0, &RouteNetlinkMessage::NewAddress(message.clone()));
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::DelAddress(message)),
+        Effect::Changed
+    );
+    assert_eq!(state.own6().count(), 0);
+}
+
+#[test]
+fn ipv4_addresses_bring_networks_and_broadcasts() {
+    let addr = Ipv4Addr::new(192, 0, 2, 5);
+    for (prefix_len, announced, connected, broadcast) in [
+        (24, None, "192.0.2.0/24", Some("192.0.2.255")),
+        (24, Some("192.0.2.254"), "192.0.2.0/24", Some("192.0.2.254")),
+        (30, None, "192.0.2.4/30", Some("192.0.2.7")),
+        (31, None, "192.0.2.4/31", None),
+        (32, None, "192.0.2.5/32", None),
+        (0, None, "0.0.0.0/0", Some("255.255.255.255")),
+    ] {
+        let mut message = address(OTHER, addr.into(), prefix_len);
+        message
+            .attributes
+            .extend(announced.map(|text: &str| AddressAttribute::Broadcast(text.parse().unwrap())));
+        let mut state = MirrorState::new(OURS);
+        assert_eq!(
+            state.apply(0, &RouteNetlinkMessage::NewAddress(message.clone())),
+            Effect::Changed
+        );
+        let seen = state.v4().next().unwrap();
+        assert_eq!(seen.connected.to_string(), connected);
+        assert_eq!(seen.broadcast, broadcast.map(|text| text.parse().unwrap()));
+        assert_eq!(state.device_of(addr), Some(OTHER));
+        assert_eq!(
+            state.apply(0, &RouteNetlinkMessage::DelAddress(message)),
+            Effect::Changed
+        );
+        assert_eq!(state.device_of(addr), None);
+    }
+}
+
+#[test]
+fn the_far_end_of_a_point_to_point_link_is_the_network() {
+    let mut message = address(OTHER, Ipv4Addr::new(10, 9, 0, 2).into(), 32);
+    message
+        .attributes
+        .push(AddressAttribute::Local(Ipv4Addr::new(10, 9, 0, 1).into()));
+    let state = MirrorState::from_dump(OURS, &[RouteNetlinkMessage::NewAddress(message)]);
+    let seen = state.v4().next().unwrap();
+    assert_eq!(
+        (seen.addr, seen.connected.to_string()),
+        (Ipv4Addr::new(10, 9, 0, 1), "10.9.0.2/32".to_owned())
+    );
+}

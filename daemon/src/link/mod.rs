@@ -1,0 +1,17 @@
+//! The ISATAP interface as the kernel sees it: set up over netlink, and mirrored for the Rulebook.
+//!
+//! ```text
+//!   netlink notifications --> watch (shell) --> mirror (pure) --> rulebook (pure) --> fib::RulebookBuilder
+//!   control's decisions   --> setup (shell) --> the kernel
+//! ```
+
+pub mod mirror;
+pub mod netlink;
+pub mod rulebook;
+pub mod setup;
+pub mod sysctl;
+pub mod watch;
+
+pub use mirror::{Effect, MirrorState};
+pub use netlink::{Netlink, NetlinkError};
+pub use watch::Watch;

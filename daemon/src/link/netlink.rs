@@ -1,0 +1,204 @@
+//! One rtnetlink connection for requests: dumps that are consistent, changes that say what they tried.
+
+use std::io;
+
+use futures_util::StreamExt;
+use rtnetlink::Handle;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+/// How often a dump is repeated when the kernel says that it changed underneath.
+const MAX_DUMP_ATTEMPTS: usize = 5;
+
+/// A netlink request that failed, by name.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The kernel refused.
+    #[error("{operation}: {error}")]
+    Refused {
+        /// What was tried, with its object.
+        operation: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The connection is gone.
+    #[error("{operation}: the netlink socket is closed")]
+    Closed {
+        /// What was tried.
+        operation: String,
+    },
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[from] io::Error),
+}
+
+impl NetlinkError {
+    /// The errno, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { error, .. } | Self::Open(error) => error.raw_os_error(),
+            Self::Closed { .. } => None,
+        }
+    }
+}
+
+/// The request side. Clones share the socket.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Opens the socket. Must be called inside the control runtime, with CAP_NET_ADMIN: the kernel checks the
+    /// opener's privilege as well as the sender's.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket, or does not know strict dumps (Linux 4.20).
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Everything a mirror of `if_index` is made of. Only that interface's routes are asked for.
+    ///
+    /// # Errors
+    /// When the kernel refuses one of the dumps.
+    pub async fn dump(&self, if_index: u32) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = if_index;
+        let mut all = self
+            .request(
+                "read the interface",
+                RouteNetlinkMessage::GetLink(link),
+                NLM_F_REQUEST,
+            )
+            .await?;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut address = AddressMessage::default();
+            address.header.family = family;
+            if family == AddressFamily::Inet6 {
+                address.header.index = if_index;
+            }
+            all.extend(
+                self.consistent("list addresses", RouteNetlinkMessage::GetAddress(address))
+                    .await?,
+            );
+        }
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet6;
+        route.attributes.push(RouteAttribute::Oif(if_index));
+        all.extend(
+            self.consistent("list routes", RouteNetlinkMessage::GetRoute(route))
+                .await?,
+        );
+        Ok(all)
+    }
+
+    /// Changes the interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn set_link(&self, operation: &str, message: LinkMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.request(operation, RouteNetlinkMessage::SetLink(message), flags)
+            .await
+            .map(|_| ())
+    }
+
+    /// Adds an address, or changes the one that is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn add_address(&self, operation: &str, message: AddressMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.request(operation, RouteNetlinkMessage::NewAddress(message), flags)
+            .await
+            .map(|_| ())
+    }
+
+    /// Removes an address.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also because there is none.
+    pub async fn delete_address(&self, operation: &str, message: AddressMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.request(operation, RouteNetlinkMessage::DelAddress(message), flags)
+            .await
+            .map(|_| ())
+    }
+
+    /// Adds a route that must not be there yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn add_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.request(operation, RouteNetlinkMessage::NewRoute(message), flags)
+            .await
+            .map(|_| ())
+    }
+
+    /// A dump during which nothing changed; the last attempt is taken as it is.
+    async fn consistent(
+        &self,
+        operation: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 1..MAX_DUMP_ATTEMPTS {
+            let (answers, interrupted) = self
+                .exchange(operation, message.clone(), NLM_F_REQUEST | NLM_F_DUMP)
+                .await?;
+            if !interrupted {
+                return Ok(answers);
+            }
+        }
+        self.request(operation, message, NLM_F_REQUEST | NLM_F_DUMP).await
+    }
+
+    async fn request(
+        &self,
+        operation: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.exchange(operation, message, flags)
+            .await
+            .map(|(answers, _)| answers)
+    }
+
+    async fn exchange(
+        &self,
+        operation: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = flags;
+        let closed = || NetlinkError::Closed {
+            operation: operation.to_owned(),
+        };
+        let mut answers = self.handle.clone().request(request).map_err(|_| closed())?;
+        let (mut all, mut interrupted) = (Vec::new(), false);
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(inner) => all.push(inner),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(NetlinkError::Refused {
+                        operation: operation.to_owned(),
+                        error: error.to_io(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok((all, interrupted))
+    }
+}

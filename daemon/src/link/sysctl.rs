@@ -1,0 +1,150 @@
+//! The interface's IPv6 sysctls, written before the chroot; `all.*` is read, never written.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use isatap_engine::fib::Role;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use tracing::warn;
+
+/// The sysctls of one interface, reachable also after the chroot: whoever has CAP_NET_ADMIN may write them.
+#[derive(Debug)]
+pub struct Sysctls {
+    interface: String,
+    dir: Option<OwnedFd>,
+}
+
+/// What is written for an interface, with the reason when it cannot be.
+fn wanted(role: Role) -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut list = vec![
+        ("disable_ipv6", "0", "no IPv6 on the interface"),
+        // No link-local of the kernel's own making: SLAAC would copy its identifier (see REQUIREMENTS, TUN behaviour).
+        (
+            "addr_gen_mode",
+            "1",
+            "the kernel adds a second link-local address",
+        ),
+        // The daemon solicits each router itself, by unicast.
+        ("router_solicitations", "0", "the kernel solicits as well"),
+        // Duplicate detection needs multicast, and ISATAP identifiers need none (RFC 5214 6.1).
+        ("accept_dad", "0", "addresses become usable late"),
+        ("dad_transmits", "0", "addresses become usable late"),
+        // Static addresses survive the interface going down and up.
+        (
+            "keep_addr_on_down",
+            "1",
+            "static addresses vanish when the interface goes down",
+        ),
+    ];
+    match role {
+        Role::Host => list.extend([
+            // 2: also on a machine that forwards.
+            ("accept_ra", "2", "router advertisements are ignored"),
+            ("autoconf", "1", "no addresses from router advertisements"),
+            (
+                "accept_ra_defrtr",
+                "1",
+                "no default route from router advertisements",
+            ),
+            ("accept_ra_pinfo", "1", "no addresses from router advertisements"),
+        ]),
+        Role::Router => list.extend([
+            (
+                "accept_ra",
+                "0",
+                "advertisements of others would configure this router",
+            ),
+            (
+                "accept_redirects",
+                "0",
+                "redirects would change this router's routes",
+            ),
+            ("forwarding", "1", "nothing is forwarded out of the tunnel"),
+        ]),
+    }
+    list
+}
+
+fn path(interface: &str, name: &str) -> PathBuf {
+    ["/proc/sys/net/ipv6/conf", interface, name].iter().collect()
+}
+
+impl Sysctls {
+    /// Opens the directory; without it (no `/proc`, or IPv6 switched off) every write fails and says so.
+    pub fn open(interface: &str) -> Self {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(&path(interface, ""), flags, Mode::empty()).ok();
+        Self {
+            interface: interface.to_owned(),
+            dir,
+        }
+    }
+
+    /// Writes them all; what cannot be written is said once, with its consequence. A container with a read-only
+    /// `/proc/sys` may have been set up from outside, so that none of it ends the daemon.
+    pub fn apply(&self, role: Role, default_route: Option<u32>) {
+        for (name, value, consequence) in wanted(role) {
+            self.write(name, value, consequence);
+        }
+        if role == Role::Host {
+            self.apply_default_route(default_route);
+        }
+    }
+
+    /// Whether advertisements install a default route, and with which metric.
+    pub fn apply_default_route(&self, metric: Option<u32>) {
+        let enabled = if metric.is_some() { "1" } else { "0" };
+        self.write(
+            "accept_ra_defrtr",
+            enabled,
+            "the default route does not follow DefaultRoute",
+        );
+        if let Some(metric) = metric {
+            let consequence = "the default route has the kernel's metric of 1024";
+            self.write("ra_defrtr_metric", &metric.to_string(), consequence);
+        }
+    }
+
+    fn write(&self, name: &str, value: &str, consequence: &str) {
+        let Err(error) = self.try_write(name, value) else {
+            return;
+        };
+        let path = path(&self.interface, name);
+        warn!(
+            "cannot write {value} to {}: {error}; otherwise {consequence}",
+            path.display()
+        );
+    }
+
+    fn try_write(&self, name: &str, value: &str) -> std::io::Result<()> {
+        let dir = self.dir.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        let file = openat(dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        File::from(file).write_all(value.as_bytes())
+    }
+}
+
+/// Whether the machine forwards IPv6 at all.
+pub fn forwards() -> bool {
+    std::fs::read_to_string(path("all", "forwarding")).is_ok_and(|now| now.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_setting_is_written_twice_and_all_is_never_touched() {
+        for role in [Role::Host, Role::Router] {
+            let list = wanted(role);
+            for (at, (name, _, consequence)) in list.iter().enumerate() {
+                assert!(list[at + 1..].iter().all(|(other, _, _)| other != name));
+                assert!(
+                    !consequence.is_empty() && !path("is0", name).starts_with("/proc/sys/net/ipv6/conf/all")
+                );
+            }
+        }
+    }
+}
