@@ -6,5 +6,6 @@ pub mod config;
 pub mod exit;
 pub mod launch;
 pub mod link;
+pub mod ops;
 pub mod prl;
 pub mod version;

@@ -1,0 +1,149 @@
+//! HTTP on `MetricsListen`: `/metrics`, `/healthz`, `/ready`, `/api/v1/status`, and a page that says so (FAULTS 65).
+//!
+//! Everything a client can do is bounded: connections, the time for a request head, its size, and the life of a
+//! connection. A slow or silent client holds one of [`MAX_CONNECTIONS`] for a while, never the control loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::metrics;
+use super::query::{Ask, NoAnswer};
+
+/// Connections served at once; further ones wait in the listener's queue.
+pub const MAX_CONNECTIONS: usize = 32;
+/// Time for the head of a request, also of the next one on a kept connection.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Life of a connection.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
+/// Largest request head in bytes; hyper asks for 8 KiB at least.
+const MAX_HEAD_LEN: usize = 16 * 1024;
+/// Pause after a failed accept, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const INDEX: &str = "isatapd\n\n/metrics         Prometheus metrics\n/healthz         200 while the daemon lives\n\
+                     /ready           200 when packets can be carried\n/api/v1/status   the status as JSON\n";
+
+/// How patient the server is; tests are less so.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Time for a request head.
+    pub head: Duration,
+    /// Life of a connection.
+    pub connection: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: MAX_CONNECTIONS,
+            head: HEAD_WITHIN,
+            connection: CONNECTION_WITHIN,
+        }
+    }
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, ask: Ask, limits: Limits) {
+    let connections = Arc::new(Semaphore::new(limits.connections));
+    let router = router(ask);
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("accept on MetricsListen: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(MAX_HEAD_LEN);
+        tokio::spawn(async move {
+            let _permit = permit;
+            // How a client's connection ends is the client's business.
+            let served = http.serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(limits.connection, served).await;
+        });
+    }
+}
+
+fn router(ask: Ask) -> Router {
+    Router::new()
+        .route("/", get(async || plain(StatusCode::OK, INDEX.to_owned())))
+        .route("/healthz", get(async || plain(StatusCode::OK, "ok\n".to_owned())))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics_page))
+        .route("/api/v1/status", get(status))
+        .fallback(async || plain(StatusCode::NOT_FOUND, format!("not here; this is\n{INDEX}")))
+        .with_state(ask)
+}
+
+async fn ready(State(ask): State<Ask>) -> Response {
+    match ask.ready().await {
+        Ok(Ok(())) => plain(StatusCode::OK, "ready\n".to_owned()),
+        Ok(Err(reasons)) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready\n{}\n", reasons.join("\n")),
+        ),
+        Err(why) => unanswered(why),
+    }
+}
+
+async fn metrics_page(State(ask): State<Ask>) -> Response {
+    match ask.metrics().await {
+        Ok(text) => typed(StatusCode::OK, metrics::CONTENT_TYPE, text),
+        Err(why) => unanswered(why),
+    }
+}
+
+async fn status(State(ask): State<Ask>) -> Response {
+    match ask.status().await {
+        Ok(status) => match serde_json::to_string_pretty(&status) {
+            Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        Err(why) => unanswered(why),
+    }
+}
+
+fn unanswered(why: NoAnswer) -> Response {
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    typed(status, "text/plain; charset=utf-8", text)
+}
+
+fn typed(status: StatusCode, kind: &'static str, text: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+    ];
+    (status, headers, text).into_response()
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

@@ -1,0 +1,427 @@
+//! The counters as Prometheus text, under the contract's names.
+//!
+//! Built from plain numbers at each scrape: nothing here is shared with a worker. Every reason, state and result
+//! appears also at 0, so that a rate is right from the first event on.
+
+use std::fmt::Error;
+
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::{Direction, DirectionSnapshot, LoopEvent, WorkerSnapshot};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::status::ControlStatus;
+use crate::prl::Health;
+
+/// The media type of [`encode`]'s text.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// What became of a router advertisement that reached control.
+pub const ADVERTISEMENT_RESULTS: [&str; 4] = ["accepted", "malformed", "rate_limited", "unknown_router"];
+/// What became of a reload.
+pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
+/// Kinds of ICMPv4 error that concern the tunnel.
+pub const ICMP_ERROR_KINDS: [&str; 4] = ["frag_needed", "other", "time_exceeded", "unreachable"];
+
+/// Everything a scrape shows.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape {
+    /// One snapshot per worker.
+    pub workers: Vec<WorkerSnapshot>,
+    /// Packets the kernel dropped before a worker saw them, by queue.
+    pub kernel_drops: Vec<(String, u64)>,
+    /// Routers per state, in the order of [`Health::ALL`].
+    pub routers: [usize; Health::ALL.len()],
+    /// What control did.
+    pub control: ControlStatus,
+    /// Whether packets can be carried.
+    pub ready: bool,
+    /// The lane in use.
+    pub lane: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+}
+
+/// The metrics page.
+pub fn encode(scrape: Scrape) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(scrape));
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = prometheus_text::encode(&mut text, &registry);
+    text
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// One metric family being written.
+struct Family<'a>(MetricEncoder<'a>);
+
+impl Family<'_> {
+    fn counter(&mut self, labels: Labels<'_>, value: u64) -> Result<(), Error> {
+        self.0
+            .encode_family(&labels)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, labels: Labels<'_>, value: u64) -> Result<(), Error> {
+        self.0
+            .encode_family(&labels)?
+            .encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    fn histogram(&mut self, labels: Labels<'_>, snapshot: &DirectionSnapshot) -> Result<(), Error> {
+        // Counts and bounds are far below 2^53.
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "packet counts in a float are the format's choice"
+        )]
+        let as_float = |number: u64| number as f64;
+        let buckets: Vec<(f64, u64)> = snapshot
+            .batch_buckets()
+            .map(|(bound, count)| (bound.map_or(f64::INFINITY, as_float), count))
+            .collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+            as_float(snapshot.received),
+            count,
+            &buckets,
+            None,
+        )
+    }
+}
+
+fn family<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    kind: MetricType,
+    name: &'a str,
+    help: &str,
+) -> Result<Family<'a>, Error> {
+    encoder.encode_descriptor(name, help, None, kind).map(Family)
+}
+
+impl Scrape {
+    /// A counter per direction and worker.
+    fn per_worker(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&DirectionSnapshot) -> u64,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, MetricType::Counter, name, help)?;
+        for direction in Direction::ALL {
+            for (number, worker) in self.workers.iter().enumerate() {
+                let labels = [("direction", direction.name()), ("worker", &number.to_string())];
+                family.counter(&labels, value(worker.direction(direction)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A counter per direction, all workers together.
+    fn per_direction(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&DirectionSnapshot) -> u64,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, MetricType::Counter, name, help)?;
+        for direction in Direction::ALL {
+            let sum = self
+                .workers
+                .iter()
+                .map(|worker| value(worker.direction(direction)))
+                .sum();
+            family.counter(&[("direction", direction.name())], sum)?;
+        }
+        Ok(())
+    }
+
+    fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        self.per_worker(
+            encoder,
+            "isatapd_received_packets",
+            "Packets read from the kernel",
+            |d| d.received,
+        )?;
+        self.per_worker(encoder, "isatapd_packets", "Packets delivered", |d| d.delivered)?;
+        self.per_worker(
+            encoder,
+            "isatapd_punted_packets",
+            "Packets given to control",
+            |d| d.punted,
+        )?;
+        self.per_worker(
+            encoder,
+            "isatapd_bytes",
+            "Inner bytes of delivered packets",
+            |d| d.bytes,
+        )?;
+        self.per_direction(
+            encoder,
+            "isatapd_superpackets",
+            "Delivered packets that stand for several",
+            |d| d.superpackets,
+        )?;
+        self.per_direction(
+            encoder,
+            "isatapd_segments",
+            "Segments of delivered superpackets",
+            |d| d.segments,
+        )?;
+        let mut drops = family(
+            encoder,
+            MetricType::Counter,
+            "isatapd_drops",
+            "Packets dropped, by reason",
+        )?;
+        for direction in Direction::ALL {
+            for reason in DropReason::ALL {
+                let labels = [("direction", direction.name()), ("reason", reason.name())];
+                let sum = self
+                    .workers
+                    .iter()
+                    .map(|worker| worker.direction(direction).dropped(*reason))
+                    .sum();
+                drops.counter(&labels, sum)?;
+            }
+        }
+        let help = "Packets handled in one turn of a worker";
+        let mut batches = family(encoder, MetricType::Histogram, "isatapd_batch_packets", help)?;
+        for direction in Direction::ALL {
+            let mut sum = DirectionSnapshot::default();
+            self.workers
+                .iter()
+                .for_each(|worker| sum.merge(worker.direction(direction)));
+            batches.histogram(&[("direction", direction.name())], &sum)?;
+        }
+        Ok(())
+    }
+
+    fn engine(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let help = "Packets the kernel dropped before a worker saw them";
+        let mut kernel = family(encoder, MetricType::Counter, "isatapd_kernel_drops", help)?;
+        for (queue, count) in &self.kernel_drops {
+            kernel.counter(&[("queue", queue)], *count)?;
+        }
+        let mut syscalls = family(
+            encoder,
+            MetricType::Counter,
+            "isatapd_syscalls",
+            "System calls made by workers",
+        )?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            syscalls.counter(&[("worker", &number.to_string())], worker.syscalls)?;
+        }
+        let help = "What the worker loops met and dealt with";
+        let mut events = family(encoder, MetricType::Counter, "isatapd_loop_events", help)?;
+        for event in LoopEvent::ALL {
+            let sum = self.workers.iter().map(|worker| worker.event(*event)).sum();
+            events.counter(&[("event", event.name())], sum)?;
+        }
+        let help = "System calls of workers that failed, by errno";
+        let mut errors = family(encoder, MetricType::Counter, "isatapd_io_errors", help)?;
+        let mut sums = std::collections::BTreeMap::new();
+        for error in self.workers.iter().flat_map(|worker| &worker.errors) {
+            *sums.entry((error.operation.name(), error.errno)).or_insert(0) += error.count;
+        }
+        for ((operation, errno), count) in sums {
+            errors.counter(&[("operation", operation), ("errno", &errno.to_string())], count)?;
+        }
+        Ok(())
+    }
+
+    fn control_plane(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut routers = family(
+            encoder,
+            MetricType::Gauge,
+            "isatapd_routers",
+            "Routers of the PRL, by state",
+        )?;
+        for (health, count) in Health::ALL.iter().zip(self.routers) {
+            routers.gauge(
+                &[("state", health.name())],
+                u64::try_from(count).unwrap_or(u64::MAX),
+            )?;
+        }
+        let mut ready = family(
+            encoder,
+            MetricType::Gauge,
+            "isatapd_ready",
+            "1 when packets can be carried",
+        )?;
+        ready.gauge(&[], u64::from(self.ready))?;
+        let control = &self.control;
+        for (name, help, value) in [
+            (
+                "isatapd_router_solicitations",
+                "Router solicitations sent",
+                control.solicitations,
+            ),
+            (
+                "isatapd_prl_refresh_failures",
+                "Failures to refresh the PRL",
+                control.prl_refresh_failures,
+            ),
+            (
+                "isatapd_netlink_overruns",
+                "Lost netlink notifications, each made a fresh dump",
+                control.netlink_overruns,
+            ),
+            (
+                "isatapd_rulebooks",
+                "Rulebooks published to the workers",
+                control.rulebooks,
+            ),
+        ] {
+            family(encoder, MetricType::Counter, name, help)?.counter(&[], value)?;
+        }
+        for (name, help, label, known, counts) in [
+            (
+                "isatapd_router_advertisements",
+                "Router advertisements that reached control",
+                "result",
+                &ADVERTISEMENT_RESULTS[..],
+                &control.advertisements,
+            ),
+            (
+                "isatapd_config_reloads",
+                "Configuration reloads",
+                "result",
+                &RELOAD_RESULTS[..],
+                &control.reloads,
+            ),
+            (
+                "isatapd_icmp_errors",
+                "ICMPv4 errors about our packets",
+                "kind",
+                &ICMP_ERROR_KINDS[..],
+                &control.icmp_errors,
+            ),
+        ] {
+            let mut family = family(encoder, MetricType::Counter, name, help)?;
+            for value in known {
+                family.counter(&[(label, value)], counts.get(*value).copied().unwrap_or(0))?;
+            }
+        }
+        let help = "Version of the daemon, the lane in use, and the kernel";
+        family(encoder, MetricType::Gauge, "isatapd_build_info", help)?.gauge(
+            &[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("lane", &self.lane),
+                ("kernel", &self.kernel),
+            ],
+            1,
+        )
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        self.traffic(&mut encoder)?;
+        self.engine(&mut encoder)?;
+        self.control_plane(&mut encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    fn scrape() -> Scrape {
+        let direction = DirectionSnapshot {
+            received: 10,
+            delivered: 6,
+            punted: 1,
+            bytes: 9000,
+            superpackets: 2,
+            segments: 12,
+            batches: vec![1, 0, 2, 0, 0, 0, 0, 0, 0, 1],
+            drops: DropReason::ALL
+                .iter()
+                .map(|r| u64::from(*r == DropReason::NoRoute) * 3)
+                .collect(),
+        };
+        let worker = WorkerSnapshot {
+            encap: direction.clone(),
+            decap: direction,
+            ..WorkerSnapshot::default()
+        };
+        Scrape {
+            workers: vec![worker.clone(), worker],
+            routers: [1, 0, 2, 0],
+            lane: "uring \"quoted\"".to_owned(),
+            ..Scrape::default()
+        }
+    }
+
+    #[test]
+    fn the_contracts_names_and_labels() {
+        let text = encode(scrape());
+        for line in [
+            "isatapd_received_packets_total{direction=\"encap\",worker=\"1\"} 10",
+            "isatapd_packets_total{direction=\"decap\",worker=\"0\"} 6",
+            "isatapd_punted_packets_total{direction=\"decap\",worker=\"0\"} 1",
+            "isatapd_bytes_total{direction=\"encap\",worker=\"0\"} 9000",
+            "isatapd_superpackets_total{direction=\"encap\"} 4",
+            "isatapd_segments_total{direction=\"encap\"} 24",
+            "isatapd_drops_total{direction=\"encap\",reason=\"no_route\"} 6",
+            "isatapd_drops_total{direction=\"decap\",reason=\"src_mismatch\"} 0",
+            "isatapd_batch_packets_bucket{direction=\"encap\",le=\"4.0\"} 6",
+            "isatapd_batch_packets_bucket{direction=\"encap\",le=\"+Inf\"} 8",
+            "isatapd_batch_packets_count{direction=\"encap\"} 8",
+            "isatapd_routers{state=\"usable\"} 1",
+            "isatapd_routers{state=\"unreachable\"} 2",
+            "isatapd_router_solicitations_total 0",
+            "isatapd_router_advertisements_total{result=\"accepted\"} 0",
+            "isatapd_prl_refresh_failures_total 0",
+            "isatapd_config_reloads_total{result=\"failure\"} 0",
+            "isatapd_syscalls_total{worker=\"0\"} 0",
+        ] {
+            let le = line.replace("le=\"4.0\"", "le=\"4\"");
+            assert!(
+                text.lines().any(|have| have == line || have == le),
+                "no {line} in\n{text}"
+            );
+        }
+        assert!(text.contains(r#"lane="uring \"quoted\"""#), "{text}");
+        let drops = text
+            .lines()
+            .filter(|line| line.starts_with("isatapd_drops_total{"))
+            .count();
+        assert_eq!(drops, 2 * DropReason::COUNT, "every reason in both directions");
+    }
+
+    /// Prometheus' own linter agrees, where it is installed.
+    #[test]
+    fn promtool_finds_nothing() {
+        let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+        let spawned = Command::new(tool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = spawned else {
+            eprintln!("promtool is not installed: skipped");
+            return;
+        };
+        promtool
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(encode(scrape()).as_bytes())
+            .unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! What operators see: metrics, status, HTTP and the control socket.
+//!
+//! The servers know nothing of the control loop: they send a [`Query`] and wait a bounded time for the answer.
+
+pub mod http;
+pub mod metrics;
+pub mod protocol;
+pub mod query;
+pub mod socket;
+pub mod status;
+
+pub use query::{Ask, Queries, Query};

@@ -1,0 +1,345 @@
+//! The status document: one model for `isatapctl status --json` and `/api/v1/status`.
+//!
+//! `schema_version` grows when a field changes its meaning or goes away; new fields may appear at any time.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::{Direction, DirectionSnapshot, LoopEvent, WorkerSnapshot};
+use serde::{Deserialize, Serialize};
+
+/// The version of this document's schema.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The daemon at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA_VERSION`] of the daemon that wrote it.
+    pub schema_version: u32,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since its start.
+    pub uptime_seconds: f64,
+    /// `host` or `router`.
+    pub role: String,
+    /// The lane in use.
+    pub lane: String,
+    /// Whether packets can be carried now.
+    pub ready: bool,
+    /// Why not, one sentence each; empty when ready.
+    pub not_ready: Vec<String>,
+    /// The ISATAP interface.
+    pub interface: InterfaceStatus,
+    /// Our IPv4 address of the tunnel.
+    pub locator: LocatorStatus,
+    /// The potential router list.
+    pub routers: Vec<RouterStatus>,
+    /// Prefixes with a route over the interface.
+    pub route_count: usize,
+    /// All workers together.
+    pub total: Traffic,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+    /// What control did.
+    pub control: ControlStatus,
+}
+
+/// The ISATAP interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// MTU of the device in bytes.
+    pub mtu: u32,
+    /// Tunnel MTU in bytes of inner packet.
+    pub tunnel_mtu: u16,
+    /// Its IPv6 addresses as `address/length`.
+    pub addresses: Vec<String>,
+}
+
+/// Our IPv4 address of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocatorStatus {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether it follows the machine's address.
+    pub automatic: bool,
+    /// Whether the machine has it now.
+    pub present: bool,
+}
+
+/// One router of the PRL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+    /// Its link-local address on the tunnel.
+    pub link_local: Ipv6Addr,
+    /// `usable`, `probing`, `unreachable` or `unknown`.
+    pub state: String,
+    /// Seconds until its default route ends.
+    pub lifetime_seconds: Option<f64>,
+    /// Seconds since its last advertisement.
+    pub advertised_seconds_ago: Option<f64>,
+    /// Seconds until it is solicited next.
+    pub next_solicitation_seconds: Option<f64>,
+    /// Solicitations sent to it.
+    pub solicitations: u64,
+    /// Advertisements taken from it.
+    pub advertisements: u64,
+}
+
+/// Both directions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// TUN to IPv4.
+    pub encap: DirectionStatus,
+    /// IPv4 to TUN.
+    pub decap: DirectionStatus,
+}
+
+/// One direction. At rest `received = packets + punted + the sum of drops`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionStatus {
+    /// Packets read from the kernel.
+    pub received: u64,
+    /// Packets delivered.
+    pub packets: u64,
+    /// Packets given to control.
+    pub punted: u64,
+    /// Packets dropped for any reason.
+    pub dropped: u64,
+    /// Inner bytes delivered.
+    pub bytes: u64,
+    /// Delivered packets that stand for several.
+    pub superpackets: u64,
+    /// Their segments.
+    pub segments: u64,
+    /// Drops by reason; reasons that never happened are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number, as on metrics.
+    pub worker: usize,
+    /// Its packets.
+    pub traffic: Traffic,
+    /// System calls it made.
+    pub syscalls: u64,
+    /// Loop events that happened, by name.
+    pub events: BTreeMap<String, u64>,
+    /// Failed system calls by `operation` and errno.
+    pub errors: Vec<ErrorStatus>,
+}
+
+/// One kind of failed system call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorStatus {
+    /// What failed.
+    pub operation: String,
+    /// With which errno.
+    pub errno: i32,
+    /// In words.
+    pub message: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Counters of the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// Router solicitations sent.
+    pub solicitations: u64,
+    /// Router advertisements by result.
+    pub advertisements: BTreeMap<String, u64>,
+    /// Configuration reloads by result.
+    pub reloads: BTreeMap<String, u64>,
+    /// Failures to refresh the PRL.
+    pub prl_refresh_failures: u64,
+    /// ICMPv4 errors read from the send sockets, by kind.
+    pub icmp_errors: BTreeMap<String, u64>,
+    /// Netlink notifications that were lost; each made a fresh dump.
+    pub netlink_overruns: u64,
+    /// Rulebooks published.
+    pub rulebooks: u64,
+}
+
+/// One route as the workers know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The destination prefix.
+    pub prefix: String,
+    /// `on-link`, `unreachable`, or the IPv4 address packets go to.
+    pub next_hop: String,
+}
+
+/// The routes of the interface, cut off at a bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// The first of them, in order of prefix.
+    pub routes: Vec<RouteStatus>,
+    /// How many there are altogether.
+    pub total: usize,
+}
+
+impl Status {
+    /// Routers in the state of this name.
+    pub fn routers_in(&self, state: &str) -> usize {
+        self.routers.iter().filter(|router| router.state == state).count()
+    }
+}
+
+impl From<&DirectionSnapshot> for DirectionStatus {
+    fn from(snapshot: &DirectionSnapshot) -> Self {
+        let drops = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), snapshot.dropped(*reason)));
+        Self {
+            received: snapshot.received,
+            packets: snapshot.delivered,
+            punted: snapshot.punted,
+            dropped: snapshot.dropped_total(),
+            bytes: snapshot.bytes,
+            superpackets: snapshot.superpackets,
+            segments: snapshot.segments,
+            drops: drops.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+impl Traffic {
+    /// The sum over all workers.
+    pub fn total(workers: &[WorkerSnapshot]) -> Self {
+        let [encap, decap] = Direction::ALL.map(|direction| {
+            let mut sum = DirectionSnapshot::default();
+            for worker in workers {
+                sum.merge(worker.direction(direction));
+            }
+            DirectionStatus::from(&sum)
+        });
+        Self { encap, decap }
+    }
+}
+
+impl WorkerStatus {
+    /// One worker's counters.
+    pub fn new(worker: usize, snapshot: &WorkerSnapshot) -> Self {
+        let events = LoopEvent::ALL
+            .iter()
+            .map(|event| (event.name().to_owned(), snapshot.event(*event)));
+        let errors = snapshot.errors.iter().map(|error| ErrorStatus {
+            operation: error.operation.name().to_owned(),
+            errno: error.errno,
+            message: std::io::Error::from_raw_os_error(error.errno).to_string(),
+            count: error.count,
+        });
+        Self {
+            worker,
+            traffic: Traffic {
+                encap: (&snapshot.encap).into(),
+                decap: (&snapshot.decap).into(),
+            },
+            syscalls: snapshot.syscalls,
+            events: events.filter(|(_, count)| *count > 0).collect(),
+            errors: errors.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A host with one usable router.
+    pub(crate) fn example() -> Status {
+        let encap = DirectionSnapshot {
+            received: 12,
+            delivered: 10,
+            bytes: 1000,
+            drops: DropReason::ALL
+                .iter()
+                .map(|r| u64::from(*r == DropReason::TooBig) * 2)
+                .collect(),
+            ..DirectionSnapshot::default()
+        };
+        let snapshot = WorkerSnapshot {
+            encap,
+            ..WorkerSnapshot::default()
+        };
+        let workers = [snapshot.clone(), snapshot];
+        Status {
+            schema_version: SCHEMA_VERSION,
+            version: "0.1.0".to_owned(),
+            pid: 42,
+            uptime_seconds: 3.5,
+            role: "host".to_owned(),
+            lane: "uring".to_owned(),
+            ready: true,
+            not_ready: Vec::new(),
+            interface: InterfaceStatus {
+                name: "is0".to_owned(),
+                index: 7,
+                up: true,
+                mtu: 1280,
+                tunnel_mtu: 1280,
+                addresses: vec!["fe80::5efe:a00:5/64".to_owned()],
+            },
+            locator: LocatorStatus {
+                address: Ipv4Addr::new(10, 0, 0, 5),
+                automatic: true,
+                present: true,
+            },
+            routers: vec![RouterStatus {
+                address: Ipv4Addr::new(10, 0, 0, 1),
+                link_local: "fe80::5efe:10.0.0.1".parse().unwrap(),
+                state: "usable".to_owned(),
+                lifetime_seconds: Some(1799.5),
+                advertised_seconds_ago: Some(0.5),
+                next_solicitation_seconds: None,
+                solicitations: 1,
+                advertisements: 1,
+            }],
+            route_count: 2,
+            total: Traffic::total(&workers),
+            workers: workers
+                .iter()
+                .enumerate()
+                .map(|(number, worker)| WorkerStatus::new(number, worker))
+                .collect(),
+            control: ControlStatus::default(),
+        }
+    }
+
+    #[test]
+    fn totals_are_sums_and_silent_reasons_are_left_out() {
+        let status = example();
+        assert_eq!(status.total.encap.received, 24);
+        assert_eq!(status.total.encap.dropped, 4);
+        assert_eq!(
+            status.total.encap.drops.iter().collect::<Vec<_>>(),
+            [(&"too_big".to_owned(), &4)]
+        );
+        assert_eq!(status.workers[1].traffic.encap.packets, 10);
+        assert_eq!(
+            (status.routers_in("usable"), status.routers_in("unknown")),
+            (1, 0)
+        );
+    }
+
+    /// A status client of another age must find what it knows and ignore what it does not (FAULTS 75).
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let mut json = serde_json::to_value(example()).unwrap();
+        json["future"] = serde_json::json!({"x": 1});
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), example());
+    }
+}
