@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod ctl;
 pub mod exit;
 pub mod launch;
 pub mod link;

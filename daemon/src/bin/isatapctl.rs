@@ -1,3 +1,17 @@
-//! The control client.
+//! The control client of `isatapd`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use isatapd::ctl::{self, cli::Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match ctl::run(&cli, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isatapctl: {error}");
+            error.status().into()
+        }
+    }
+}

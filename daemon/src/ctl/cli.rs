@@ -1,0 +1,125 @@
+//! The command line of `isatapctl`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Where the daemon listens unless configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/isatapd/control.sock";
+/// The configuration file unless another is named.
+pub const DEFAULT_CONFIG: &str = "/etc/isatapd.conf";
+
+/// Asks a running isatapd, or tells it what to do.
+#[derive(Debug, Parser)]
+#[command(name = "isatapctl", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 done, 1 refused by the daemon, 2 usage, 69 no daemon, 78 check failed."
+)]
+pub struct Cli {
+    /// Control socket of the daemon (ControlSocket in its configuration)
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub order: Order,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// Show what the daemon does: interface, routers, packets
+    Status {
+        /// Print the whole status as JSON, as under /api/v1/status
+        #[arg(long, conflicts_with = "rate")]
+        json: bool,
+        /// Look twice, so many seconds apart, and show packets per second
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+        rate: Option<f64>,
+    },
+    /// Show why packets were dropped
+    Drops {
+        /// Look twice, so many seconds apart, and show drops per second
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+        rate: Option<f64>,
+    },
+    /// Show the potential router list with the health of each router
+    Routers,
+    /// Show where the workers send the packets of each prefix
+    Routes,
+    /// Show the packets of each worker
+    Workers {
+        /// Look twice, so many seconds apart, and show packets per second
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+        rate: Option<f64>,
+    },
+    /// Load the configuration again; what did not change is not touched
+    Reload,
+    /// Check a configuration file without a daemon
+    Check {
+        /// The file
+        #[arg(default_value = DEFAULT_CONFIG)]
+        file: PathBuf,
+    },
+    /// Solicit every router now (host)
+    Rs,
+    /// Say what the daemon would do with a packet, and by which rule
+    Explain {
+        /// IPv4 source of a packet received from the site; without it, a packet this machine sends
+        #[arg(long, value_name = "IPV4")]
+        src4: Option<Ipv4Addr>,
+        /// IPv6 source
+        #[arg(long, value_name = "IPV6")]
+        src6: Ipv6Addr,
+        /// IPv6 destination
+        #[arg(long, value_name = "IPV6")]
+        dst6: Ipv6Addr,
+    },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(matches!(
+            parse("isatapctl status --json").unwrap().order,
+            Order::Status { json: true, .. }
+        ));
+        assert!(matches!(
+            parse("isatapctl drops --rate").unwrap().order,
+            Order::Drops { rate: Some(1.0) }
+        ));
+        assert!(matches!(
+            parse("isatapctl drops --rate 2").unwrap().order,
+            Order::Drops { rate: Some(2.0) }
+        ));
+        assert_eq!(
+            parse("isatapctl rs --socket /x").unwrap().socket,
+            PathBuf::from("/x")
+        );
+        for wrong in [
+            "isatapctl",
+            "isatapctl tea",
+            "isatapctl drops --rate 0",
+            "isatapctl explain --src6 x",
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

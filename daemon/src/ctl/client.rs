@@ -1,0 +1,172 @@
+//! One connection to the daemon; every failure says what to do about it.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::exit::{ExitError, ExitStatus};
+use crate::ops::protocol::{Command, FailureCode, Request, Response, VERSION};
+
+/// A reload may resolve names; everything else is answered at once.
+const PATIENCE: Duration = Duration::from_secs(70);
+/// Longest answer taken: the routes of a large router.
+const MAX_ANSWER_LEN: u64 = 64 * 1024 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the daemon's control socket.
+    ///
+    /// # Errors
+    /// Status 69 when there is no daemon, 77 when this user may not ask it.
+    pub fn connect(path: &Path) -> Result<Self, ExitError> {
+        let shown = path.display();
+        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ExitError::unavailable(format!("no daemon: {shown} does not exist"))
+                .with_remedy("start isatapd, or name its ControlSocket with --socket"),
+            ErrorKind::ConnectionRefused => {
+                ExitError::unavailable(format!("no daemon listens on {shown}")).with_remedy("start isatapd")
+            }
+            ErrorKind::PermissionDenied => ExitError::not_permitted(format!("may not connect to {shown}"))
+                .with_remedy("run as root, or as a member of the group that ControlSocket names"),
+            _ => ExitError::unavailable(format!("cannot connect to {shown}: {error}")),
+        })?;
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .map_err(|error| ExitError::other(format!("{shown}: {error}")))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Sends a command and takes its result in the shape the command has.
+    ///
+    /// # Errors
+    /// As [`Client::request`], and when the result has another shape.
+    pub fn get<T: DeserializeOwned>(&mut self, command: Command) -> Result<T, ExitError> {
+        serde_json::from_value(self.request(command)?).map_err(|error| {
+            ExitError::other(format!("the daemon's answer has an unexpected shape: {error}"))
+                .with_remedy("use the isatapctl of the same version as the daemon")
+        })
+    }
+
+    /// Sends a command and takes its result.
+    ///
+    /// # Errors
+    /// Status 1 when the daemon refuses, 69 when it does not answer.
+    pub fn request(&mut self, command: Command) -> Result<serde_json::Value, ExitError> {
+        let failed = |error: std::io::Error| {
+            ExitError::unavailable(format!(
+                "{}: the daemon does not answer: {error}",
+                self.path.display()
+            ))
+        };
+        let mut line = serde_json::to_vec(&Request {
+            version: VERSION,
+            command,
+        })
+        .map_err(|error| ExitError::other(error.to_string()))?;
+        line.push(b'\n');
+        // A full daemon answers and closes before it has read anything: what it said counts, not the broken pipe.
+        let written = self.stream.get_mut().write_all(&line);
+        let mut answer = Vec::new();
+        let read = (&mut self.stream)
+            .take(MAX_ANSWER_LEN)
+            .read_until(b'\n', &mut answer);
+        if answer.is_empty() {
+            written.map_err(failed)?;
+            read.map_err(failed)?;
+            return Err(failed(ErrorKind::UnexpectedEof.into()));
+        }
+        read.map_err(failed)?;
+        let response: Response = serde_json::from_slice(&answer).map_err(|error| {
+            ExitError::unavailable(format!(
+                "{}: no isatapd answers there: {error}",
+                self.path.display()
+            ))
+        })?;
+        match (response.ok, response.error) {
+            (Some(value), None) => Ok(value),
+            (_, Some(failure)) => Err(refusal(failure.code, failure.message)),
+            (None, None) => Err(ExitError::other("the daemon's answer is empty")),
+        }
+    }
+}
+
+fn refusal(code: FailureCode, message: String) -> ExitError {
+    match code {
+        FailureCode::Version => {
+            ExitError::other(message).with_remedy("use the isatapctl of the same version as the daemon")
+        }
+        FailureCode::Busy => ExitError::new(ExitStatus::Unavailable, message),
+        FailureCode::BadRequest | FailureCode::Refused | FailureCode::Other => ExitError::other(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn answered_with(answer: &'static [u8]) -> Result<serde_json::Value, ExitError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap())
+                .read_line(&mut line)
+                .unwrap();
+            stream.write_all(answer).unwrap();
+            line
+        });
+        let result = Client::connect(&path).unwrap().request(Command::Status);
+        assert_eq!(server.join().unwrap(), "{\"version\":1,\"command\":\"status\"}\n");
+        result
+    }
+
+    #[test]
+    fn answers_by_kind() {
+        assert_eq!(
+            answered_with(b"{\"version\":1,\"ok\":[1]}\n").unwrap(),
+            serde_json::json!([1])
+        );
+        let refused = answered_with(b"{\"version\":1,\"error\":{\"code\":\"refused\",\"message\":\"no\"}}\n");
+        assert_eq!(refused.unwrap_err().status(), ExitStatus::Other);
+        let busy = answered_with(b"{\"version\":1,\"error\":{\"code\":\"busy\",\"message\":\"no\"}}\n");
+        assert_eq!(busy.unwrap_err().status(), ExitStatus::Unavailable);
+        let version = answered_with(b"{\"version\":2,\"error\":{\"code\":\"version\",\"message\":\"no\"}}\n");
+        assert!(version.unwrap_err().remedy().unwrap().contains("same version"));
+        for silence in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n"] {
+            assert_eq!(
+                answered_with(silence).unwrap_err().status(),
+                ExitStatus::Unavailable
+            );
+        }
+    }
+
+    #[test]
+    fn no_daemon_is_69_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Client::connect(&dir.path().join("none")).unwrap_err();
+        assert_eq!(missing.status(), ExitStatus::Unavailable);
+        assert!(missing.remedy().unwrap().contains("--socket"));
+        let stale = dir.path().join("stale");
+        drop(UnixListener::bind(&stale).unwrap());
+        assert_eq!(
+            Client::connect(&stale).unwrap_err().status(),
+            ExitStatus::Unavailable
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! `isatapctl`: asks the daemon over its control socket and shows the answer.
+
+pub mod cli;
+pub mod client;
+pub mod render;
+pub mod table;
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{ConfigError, Loader, Overrides};
+use crate::exit::{ExitError, ExitStatus};
+use crate::ops::protocol::Command;
+use crate::ops::status::{Routes, Status};
+use cli::{Cli, Order};
+use client::Client;
+
+/// Does what the command line says; text goes to `out`.
+///
+/// # Errors
+/// [`ExitError`] with the contract's status: 69 no daemon, 78 `check` failed, 1 refused.
+pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
+    let text = match &cli.order {
+        Order::Check { file } => check(file)?,
+        order => ask(order, Client::connect(&cli.socket)?)?,
+    };
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .or_else(|error| match error.kind() {
+            // `isatapctl routes | head` is no failure.
+            std::io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(ExitError::other(format!("cannot write the answer: {error}"))),
+        })
+}
+
+fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
+    let mut status = |rate: Option<f64>| -> Result<(Status, Option<render::Earlier>), ExitError> {
+        let Some(seconds) = rate else {
+            return Ok((client.get(Command::Status)?, None));
+        };
+        let earlier: Status = client.get(Command::Status)?;
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        Ok((client.get(Command::Status)?, Some(render::Earlier(earlier))))
+    };
+    match order {
+        Order::Status { json: true, .. } => json(&client.request(Command::Status)?),
+        Order::Status { rate, .. } => status(*rate).map(|(now, then)| render::status(&now, then.as_ref())),
+        Order::Drops { rate } => status(*rate).map(|(now, then)| render::drops(&now, then.as_ref())),
+        Order::Workers { rate } => status(*rate).map(|(now, then)| render::workers(&now, then.as_ref())),
+        Order::Routers => status(None).map(|(now, _)| render::routers(&now)),
+        Order::Routes => client
+            .get::<Routes>(Command::Routes)
+            .map(|routes| render::routes(&routes)),
+        Order::Reload => client
+            .get::<Vec<String>>(Command::Reload)
+            .map(|changes| render::reload(&changes)),
+        Order::Rs => client
+            .get::<usize>(Command::Solicit)
+            .map(|count| format!("solicited {count} router(s)\n")),
+        Order::Explain { src4, src6, dst6 } => {
+            let command = Command::Explain {
+                src4: *src4,
+                src6: *src6,
+                dst6: *dst6,
+            };
+            client
+                .get::<Vec<String>>(command)
+                .map(|lines| lines.join("\n") + "\n")
+        }
+        Order::Check { file } => check(file),
+    }
+}
+
+fn json(value: &serde_json::Value) -> Result<String, ExitError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| ExitError::other(format!("cannot write JSON: {error}")))
+}
+
+/// Parses and resolves the file as the daemon would on this machine.
+fn check(file: &Path) -> Result<String, ExitError> {
+    let refused = |error: ConfigError| ExitError::new(ExitStatus::Config, error.to_string());
+    let loader = Loader::open(Some(file.to_owned()), Overrides::default()).map_err(refused)?;
+    let loaded = loader.load().map_err(refused)?;
+    let mut text: String = loaded
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect();
+    text.push_str(&format!("{}: can be used\n", file.display()));
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(content: &str) -> Result<String, ExitError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("isatapd.conf");
+        std::fs::write(&file, content).unwrap();
+        let order = Order::Check { file };
+        let mut out = Vec::new();
+        let cli = Cli {
+            socket: "/nonexistent".into(),
+            order,
+        };
+        run(&cli, &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn check_needs_no_daemon() {
+        assert!(
+            checked("BindAddress 10.0.0.5\n")
+                .unwrap()
+                .ends_with("can be used\n")
+        );
+    }
+
+    #[test]
+    fn a_failed_check_is_78_and_names_the_place() {
+        let error = checked("BindAddress 10.0.0.5\nTeaTime 17\n").unwrap_err();
+        assert_eq!(error.status(), ExitStatus::Config);
+        assert!(error.to_string().contains("isatapd.conf:2:1"), "{error}");
+    }
+}

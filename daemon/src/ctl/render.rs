@@ -1,0 +1,417 @@
+//! The daemon's answers as text for people.
+
+use isatap_engine::reason::DropReason;
+
+use super::table::{Align, Table};
+use crate::ops::status::{DirectionStatus, Routes, Status, WorkerStatus};
+
+/// A number of one direction, with its name.
+type Row = (&'static str, fn(&DirectionStatus) -> u64);
+
+/// One direction of a status, with its name.
+type Side = (&'static str, fn(&Status) -> &DirectionStatus);
+
+/// A status taken a little before, to tell rates by.
+#[derive(Debug)]
+pub struct Earlier(pub Status);
+
+impl Earlier {
+    /// Per second, from two values of one counter. A counter that went back belongs to a new daemon.
+    fn rate(&self, now: &Status, then: u64, value: u64) -> String {
+        let seconds = now.uptime_seconds - self.0.uptime_seconds;
+        match value.checked_sub(then) {
+            #[allow(clippy::cast_precision_loss, reason = "a rate is shown with three digits")]
+            Some(difference) if seconds > 0.0 => per_second(difference as f64 / seconds),
+            _ => "-".to_owned(),
+        }
+    }
+}
+
+fn per_second(rate: f64) -> String {
+    match rate {
+        rate if rate >= 1e6 => format!("{:.2}M/s", rate / 1e6),
+        rate if rate >= 1e4 => format!("{:.1}k/s", rate / 1e3),
+        rate if rate >= 10.0 || rate == 0.0 => format!("{rate:.0}/s"),
+        rate => format!("{rate:.1}/s"),
+    }
+}
+
+/// `isatapctl status`.
+pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
+    let interface = &status.interface;
+    let locator = &status.locator;
+    let state = if status.ready {
+        "ready".to_owned()
+    } else {
+        format!("not ready: {}", status.not_ready.join("; "))
+    };
+    let present = if locator.present {
+        ""
+    } else {
+        ", not on this machine now"
+    };
+    let follows = if locator.automatic {
+        " (follows the machine)"
+    } else {
+        ""
+    };
+    let mut lines = vec![
+        (
+            "isatapd",
+            format!(
+                "{}, pid {}, up {}",
+                status.version,
+                status.pid,
+                duration(status.uptime_seconds)
+            ),
+        ),
+        (
+            "state",
+            format!("{state} ({}, lane {})", status.role, status.lane),
+        ),
+        (
+            "interface",
+            format!(
+                "{} {}, MTU {}, tunnel MTU {}",
+                interface.name,
+                if interface.up { "up" } else { "DOWN" },
+                interface.mtu,
+                interface.tunnel_mtu
+            ),
+        ),
+        ("locator", format!("{}{follows}{present}", locator.address)),
+        ("addresses", interface.addresses.join(" ")),
+        ("routes", status.route_count.to_string()),
+    ];
+    if status.role == "host" {
+        let counts = ["usable", "probing", "unreachable", "unknown"]
+            .map(|state| format!("{} {state}", status.routers_in(state)));
+        lines.push(("routers", counts.join(", ")));
+    }
+    let mut text: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name:<10} {value}\n"))
+        .collect();
+    text.push('\n');
+    text.push_str(&traffic(status, earlier));
+    text
+}
+
+fn traffic(status: &Status, earlier: Option<&Earlier>) -> String {
+    let mut columns = vec![
+        ("", Align::Left),
+        ("encap", Align::Right),
+        ("decap", Align::Right),
+    ];
+    if earlier.is_some() {
+        columns.extend([("encap rate", Align::Right), ("decap rate", Align::Right)]);
+    }
+    let mut table = Table::new(columns);
+    let rows: [Row; 7] = [
+        ("received", |direction| direction.received),
+        ("packets", |direction| direction.packets),
+        ("punted", |direction| direction.punted),
+        ("dropped", |direction| direction.dropped),
+        ("bytes", |direction| direction.bytes),
+        ("superpackets", |direction| direction.superpackets),
+        ("segments", |direction| direction.segments),
+    ];
+    for (name, value) in rows {
+        let now = [&status.total.encap, &status.total.decap].map(value);
+        let mut cells = vec![name.to_owned(), now[0].to_string(), now[1].to_string()];
+        if let Some(earlier) = earlier {
+            let then = [&earlier.0.total.encap, &earlier.0.total.decap].map(value);
+            cells.extend((0..2).map(|at| earlier.rate(status, then[at], now[at])));
+        }
+        table.row(cells);
+    }
+    table.to_string()
+}
+
+/// `isatapctl drops`.
+pub fn drops(status: &Status, earlier: Option<&Earlier>) -> String {
+    let mut columns = vec![
+        ("direction", Align::Left),
+        ("reason", Align::Left),
+        ("packets", Align::Right),
+    ];
+    if earlier.is_some() {
+        columns.push(("rate", Align::Right));
+    }
+    columns.push(("meaning", Align::Left));
+    let mut table = Table::new(columns);
+    let directions: [Side; 2] = [
+        ("encap", |status| &status.total.encap),
+        ("decap", |status| &status.total.decap),
+    ];
+    for (name, direction) in directions {
+        let mut counts: Vec<_> = direction(status).drops.iter().collect();
+        counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), (*reason).clone()));
+        for (reason, count) in counts {
+            let mut cells = vec![name.to_owned(), reason.clone(), count.to_string()];
+            if let Some(earlier) = earlier {
+                let then = direction(&earlier.0).drops.get(reason).copied().unwrap_or(0);
+                cells.push(earlier.rate(status, then, *count));
+            }
+            cells.push(meaning(reason).to_owned());
+            table.row(cells);
+        }
+    }
+    if table.is_empty() {
+        "nothing was dropped\n".to_owned()
+    } else {
+        table.to_string()
+    }
+}
+
+fn meaning(reason: &str) -> &'static str {
+    DropReason::ALL
+        .iter()
+        .find(|known| known.name() == reason)
+        .map_or("", |known| known.help())
+}
+
+/// `isatapctl routers`.
+pub fn routers(status: &Status) -> String {
+    if status.routers.is_empty() {
+        return match status.role.as_str() {
+            "router" => "this is a router: it solicits nobody\n".to_owned(),
+            _ => "the potential router list is empty\n".to_owned(),
+        };
+    }
+    let mut table = Table::new([
+        ("router", Align::Left),
+        ("state", Align::Left),
+        ("lifetime", Align::Right),
+        ("advertised", Align::Right),
+        ("next RS in", Align::Right),
+        ("RS", Align::Right),
+        ("RA", Align::Right),
+        ("link-local", Align::Left),
+    ]);
+    for router in &status.routers {
+        let optional = |seconds: Option<f64>| seconds.map_or("-".to_owned(), duration);
+        table.row([
+            router.address.to_string(),
+            router.state.clone(),
+            optional(router.lifetime_seconds),
+            router
+                .advertised_seconds_ago
+                .map_or("never".to_owned(), |ago| format!("{} ago", duration(ago))),
+            optional(router.next_solicitation_seconds),
+            router.solicitations.to_string(),
+            router.advertisements.to_string(),
+            router.link_local.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `isatapctl routes`.
+pub fn routes(routes: &Routes) -> String {
+    let mut table = Table::new([("prefix", Align::Left), ("next hop", Align::Left)]);
+    for route in &routes.routes {
+        table.row([route.prefix.clone(), route.next_hop.clone()]);
+    }
+    let mut text = table.to_string();
+    let more = routes.total.saturating_sub(routes.routes.len());
+    if more > 0 {
+        text.push_str(&format!("and {more} more\n"));
+    }
+    text
+}
+
+/// `isatapctl workers`.
+pub fn workers(status: &Status, earlier: Option<&Earlier>) -> String {
+    let mut columns = vec![
+        ("worker", Align::Left),
+        ("encap", Align::Right),
+        ("decap", Align::Right),
+        ("dropped", Align::Right),
+        ("punted", Align::Right),
+        ("syscalls", Align::Right),
+        ("packets/syscall", Align::Right),
+    ];
+    if earlier.is_some() {
+        columns.extend([("encap rate", Align::Right), ("decap rate", Align::Right)]);
+    }
+    let mut table = Table::new(columns);
+    for worker in &status.workers {
+        let (encap, decap) = (&worker.traffic.encap, &worker.traffic.decap);
+        let mut cells = vec![
+            worker.worker.to_string(),
+            encap.packets.to_string(),
+            decap.packets.to_string(),
+            (encap.dropped + decap.dropped).to_string(),
+            (encap.punted + decap.punted).to_string(),
+            worker.syscalls.to_string(),
+            ratio(encap.received + decap.received, worker.syscalls),
+        ];
+        if let Some(earlier) = earlier {
+            let then = earlier.0.workers.iter().find(|old| old.worker == worker.worker);
+            cells.extend(match then {
+                Some(then) => [
+                    earlier.rate(status, then.traffic.encap.packets, encap.packets),
+                    earlier.rate(status, then.traffic.decap.packets, decap.packets),
+                ],
+                None => ["-".to_owned(), "-".to_owned()],
+            });
+        }
+        table.row(cells);
+    }
+    let mut text = table.to_string();
+    text.push_str(&worker_notes(&status.workers));
+    text
+}
+
+/// What the workers met besides packets: loop events and failed system calls.
+fn worker_notes(workers: &[WorkerStatus]) -> String {
+    let mut table = Table::new([
+        ("worker", Align::Left),
+        ("what", Align::Left),
+        ("count", Align::Right),
+    ]);
+    for worker in workers {
+        for (event, count) in &worker.events {
+            table.row([worker.worker.to_string(), event.clone(), count.to_string()]);
+        }
+        for error in &worker.errors {
+            let what = format!("{} failed: {}", error.operation, error.message);
+            table.row([worker.worker.to_string(), what, error.count.to_string()]);
+        }
+    }
+    if table.is_empty() {
+        String::new()
+    } else {
+        format!("\n{table}")
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a ratio is shown with two digits")]
+fn ratio(numerator: u64, denominator: u64) -> String {
+    if denominator == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.2}", numerator as f64 / denominator as f64)
+    }
+}
+
+/// `isatapctl reload`.
+pub fn reload(changes: &[String]) -> String {
+    match changes {
+        [] => "reloaded, nothing changed\n".to_owned(),
+        changes => format!(
+            "reloaded\n{}\n",
+            changes
+                .iter()
+                .map(|c| format!("  {c}"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        ),
+    }
+}
+
+/// Seconds in the two largest units that say something.
+fn duration(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1}s");
+    }
+    let whole = std::time::Duration::from_secs_f64(seconds.min(1e12)).as_secs();
+    let (days, hours, minutes, seconds) = (whole / 86400, whole / 3600 % 24, whole / 60 % 60, whole % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}m{seconds:02}s"),
+        (0, _) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::status::tests::example;
+
+    #[test]
+    fn status_says_the_main_things() {
+        let text = status(&example(), None);
+        for part in [
+            "ready (host, lane uring)",
+            "is0 up, MTU 1280",
+            "10.0.0.5 (follows",
+            "1 usable",
+            "received",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        let mut down = example();
+        down.ready = false;
+        down.not_ready = vec!["no usable router".to_owned()];
+        assert!(status(&down, None).contains("not ready: no usable router"));
+    }
+
+    #[test]
+    fn rates_come_from_two_looks() {
+        let earlier = Earlier(example());
+        let mut now = example();
+        now.uptime_seconds += 2.0;
+        now.total.encap.packets += 50_000;
+        now.total.encap.drops.insert("too_big".to_owned(), 5);
+        assert!(
+            status(&now, Some(&earlier)).contains("25.0k/s"),
+            "{}",
+            status(&now, Some(&earlier))
+        );
+        assert!(
+            drops(&now, Some(&earlier)).contains("0.5/s"),
+            "{}",
+            drops(&now, Some(&earlier))
+        );
+        let mut restarted = example();
+        restarted.total.encap.packets = 0;
+        restarted.uptime_seconds += 1.0;
+        assert!(
+            status(&restarted, Some(&earlier)).contains(" -"),
+            "no negative rate"
+        );
+    }
+
+    #[test]
+    fn drops_explain_themselves() {
+        let text = drops(&example(), None);
+        assert!(
+            text.contains("encap      too_big        4  The packet is larger than the tunnel MTU."),
+            "{text}"
+        );
+        let mut silent = example();
+        silent.total.encap.drops.clear();
+        assert_eq!(drops(&silent, None), "nothing was dropped\n");
+    }
+
+    #[test]
+    fn routers_routes_and_workers() {
+        let text = routers(&example());
+        assert!(text.contains("10.0.0.1  usable    29m59s    0.5s ago"), "{text}");
+        let cut = Routes {
+            routes: vec![crate::ops::status::RouteStatus {
+                prefix: "::/0".into(),
+                next_hop: "10.0.0.1".into(),
+            }],
+            total: 3,
+        };
+        assert_eq!(routes(&cut), "prefix  next hop\n::/0    10.0.0.1\nand 2 more\n");
+        assert_eq!(workers(&example(), None).lines().count(), 3);
+        assert!(reload(&[]).contains("nothing changed"));
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (seconds, text) in [
+            (0.04, "0.0s"),
+            (59.94, "59.9s"),
+            (61.0, "1m01s"),
+            (7260.0, "2h01m"),
+            (90000.0, "1d01h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}
