@@ -1,0 +1,519 @@
+//! The running daemon: one event at a time, then whatever became due.
+//!
+//! A change of the world marks what has to be done and when: the Rulebook to be published, the interface to be
+//! repaired. [`Daemon::catch_up`] does it, so that a storm of events costs a bounded rate of work.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use isatap_engine::fib::{Locator, Publisher};
+use isatap_engine::io::errqueue::SendFailure;
+use isatap_engine::isatap::tos;
+use isatap_engine::path::PuntKind;
+use isatap_engine::path::limit::TokenBucket;
+use isatap_engine::worker::Engine;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+
+use super::reload::Loading;
+use super::signals::{Request, Signals};
+use super::start::{STOP_LIMIT, towards_router};
+use super::watched::watch;
+use super::{icmp, locator, punts};
+use crate::config::resolved::{Facility, LogLevel, Role};
+use crate::config::{Loader, Settings};
+use crate::exit::ExitError;
+use crate::link::setup::Interface;
+use crate::link::sysctl::Sysctls;
+use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
+use crate::ops::query::{Ask, Queries, Query};
+use crate::ops::status::ControlStatus;
+use crate::prl::Solicitor;
+
+/// Least time between two Rulebooks: a burst of route changes becomes a few of them.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+/// Least time between two repairs of the interface, and between failed attempts.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
+const REPAIR_AGAIN: Duration = Duration::from_millis(500);
+/// How long retired Rulebooks wait before the workers are asked whether they still hold them.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where events come from.
+pub(super) struct Sources {
+    signals: Signals,
+    queries: Queries,
+    icmp: mpsc::Receiver<SendFailure>,
+    bell: AsyncFd<OwnedFd>,
+    pub(super) loading: Option<Loading>,
+    reload_again: bool,
+}
+
+/// One event.
+enum Event {
+    Signal(Request),
+    Mirror(Result<Effect, NetlinkError>),
+    Query(Query),
+    Bell,
+    Icmp(SendFailure),
+    Loaded(Box<super::reload::Outcome>),
+    Timer,
+}
+
+/// Everything control knows and holds.
+pub(super) struct Daemon {
+    pub(super) settings: Settings,
+    pub(super) loader: Option<Loader>,
+    pub(super) set_log: Box<dyn Fn(LogLevel, Facility)>,
+    pub(super) reopen_log: Box<dyn Fn()>,
+    pub(super) engine: Engine,
+    pub(super) publisher: Publisher,
+    pub(super) watch: Watch,
+    pub(super) netlink: Netlink,
+    pub(super) interface: Interface,
+    pub(super) sysctls: Sysctls,
+    pub(super) solicitor: Solicitor,
+    /// The locator in force, whether the machine has it now or not.
+    pub(super) locator: Ipv4Addr,
+    /// What the sockets' filters let in.
+    pub(super) attached: Vec<Locator>,
+    pub(super) was_up: bool,
+    pub(super) was_present: bool,
+    pub(super) warned_ambiguous: bool,
+    pub(super) counters: ControlStatus,
+    pub(super) publish_at: Option<Instant>,
+    pub(super) published_at: Option<Instant>,
+    pub(super) repair_at: Option<Instant>,
+    pub(super) advertisement_limit: TokenBucket,
+    pub(super) solicitation_limit: TokenBucket,
+    pub(super) started_at: Instant,
+    pub(super) sources: Option<Sources>,
+    pub(super) ask: Ask,
+    pub(super) metrics_server: Option<JoinHandle<()>>,
+}
+
+impl Sources {
+    pub(super) fn new(
+        signals: Signals,
+        queries: Queries,
+        icmp: mpsc::Receiver<SendFailure>,
+        engine: &Engine,
+    ) -> std::io::Result<Self> {
+        let bell = watch(engine.bell().as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        Ok(Self {
+            signals,
+            queries,
+            icmp,
+            bell,
+            loading: None,
+            reload_again: false,
+        })
+    }
+
+    async fn next(&mut self, watch: &mut Watch, deadline: Option<Instant>) -> Event {
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let loaded = async {
+            match &mut self.loading {
+                Some(loading) => loading.finished().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Never fails but with the runtime itself, which ends this loop as well.
+        let bell = async {
+            if let Ok(mut guard) = self.bell.readable().await {
+                guard.clear_ready();
+            }
+        };
+        tokio::select! {
+            request = self.signals.next() => Event::Signal(request),
+            effect = watch.changed() => Event::Mirror(effect),
+            Some(query) = self.queries.next() => Event::Query(query),
+            Some(failure) = self.icmp.recv() => Event::Icmp(failure),
+            () = bell => Event::Bell,
+            outcome = loaded => Event::Loaded(outcome),
+            () = timer => Event::Timer,
+        }
+    }
+}
+
+impl Daemon {
+    /// Runs until a signal or a failure.
+    pub(super) async fn serve(&mut self) -> Result<(), ExitError> {
+        let Some(mut sources) = self.sources.take() else {
+            return Err(ExitError::other("the control loop was started twice"));
+        };
+        let outcome = self.turn(&mut sources).await;
+        if let Err(workers) = self.engine.stop(STOP_LIMIT) {
+            warn!("workers {workers:?} did not end in time");
+        }
+        self.log_summary();
+        outcome
+    }
+
+    async fn turn(&mut self, sources: &mut Sources) -> Result<(), ExitError> {
+        loop {
+            let deadline = self.deadline();
+            match sources.next(&mut self.watch, deadline).await {
+                Event::Signal(Request::Stop(signal)) => {
+                    info!("stopping on signal {signal}");
+                    return Ok(());
+                }
+                Event::Signal(Request::Reload) => self.start_reload(sources, None),
+                Event::Signal(Request::Summary) => self.log_summary(),
+                Event::Signal(Request::ReopenLogs) => (self.reopen_log)(),
+                Event::Mirror(effect) => self.mirrored(effect)?,
+                Event::Query(Query::Reload(reply)) => self.start_reload(sources, Some(reply)),
+                Event::Query(query) => self.answer(query),
+                Event::Bell => self.rung()?,
+                Event::Icmp(failure) => self.icmp_error(&failure),
+                Event::Loaded(outcome) => {
+                    self.finish_reload(*outcome).await;
+                    sources.loading = None;
+                    if std::mem::take(&mut sources.reload_again) {
+                        self.start_reload(sources, None);
+                    }
+                }
+                Event::Timer => {}
+            }
+            self.catch_up().await?;
+        }
+    }
+
+    /// Reads the file on a thread of its own: names may have to be looked up. Requests that come meanwhile make one
+    /// more reload afterwards, however many they are (FAULTS 61).
+    fn start_reload(&mut self, sources: &mut Sources, reply: Option<super::reload::Reply>) {
+        match (&mut sources.loading, self.loader.take()) {
+            (None, Some(loader)) => sources.loading = Some(Loading::start(loader, reply)),
+            (Some(loading), loader) => {
+                self.loader = loader;
+                match reply {
+                    Some(reply) => loading.also_tell(reply),
+                    None => sources.reload_again = true,
+                }
+            }
+            (None, None) => error!("the configuration cannot be loaded again: its reader was lost"),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let solicit = if self.can_solicit() {
+            self.solicitor.next_deadline()
+        } else {
+            None
+        };
+        let collect = self.published_at.map(|at| at + COLLECT_INTERVAL);
+        [solicit, self.publish_at, self.repair_at, collect]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
+        let now = Instant::now();
+        self.solicit(now);
+        if self.repair_at.is_some_and(|at| at <= now) {
+            self.repair(now).await;
+        }
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish(now)?;
+        }
+        if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
+            let held = self.publisher.collect();
+            self.published_at = (held > 0).then_some(now);
+        }
+        Ok(())
+    }
+
+    /// A new Rulebook is needed.
+    pub(super) fn mark_changed(&mut self) {
+        let now = Instant::now();
+        let earliest = self.published_at.map_or(now, |at| now.max(at + PUBLISH_INTERVAL));
+        self.publish_at.get_or_insert(earliest);
+    }
+
+    fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
+        self.publish_at = None;
+        let routers: Vec<_> = self.solicitor.routers().collect();
+        let builder = rulebook::compile(self.watch.state(), &self.settings, self.locator, &routers);
+        let locators = builder.locators.clone();
+        match builder.build() {
+            Ok(rulebook) => {
+                self.publisher.publish(rulebook);
+                self.published_at = Some(now);
+                self.counters.rulebooks += 1;
+            }
+            Err(error) => error!("the rules in force stay: {error}"),
+        }
+        if locators != self.attached {
+            let refused =
+                |error| ExitError::other(format!("cannot change what the raw sockets receive: {error}"));
+            self.engine.set_locators(&locators).map_err(refused)?;
+            self.attached = locators;
+        }
+        Ok(())
+    }
+
+    fn mirrored(&mut self, effect: Result<Effect, NetlinkError>) -> Result<(), ExitError> {
+        let name = &self.interface.name;
+        match effect {
+            Ok(Effect::Gone) => {
+                return Err(ExitError::other(format!("interface {name} was deleted"))
+                    .with_remedy("start isatapd again to create it"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return Err(ExitError::other(format!(
+                    "interface {name} can be watched no longer: {error}"
+                )));
+            }
+        }
+        self.counters.netlink_overruns = self.watch.overruns();
+        self.follow_interface();
+        self.follow_locator();
+        self.mark_changed();
+        Ok(())
+    }
+
+    fn follow_interface(&mut self) {
+        let (up, name) = (self.watch.state().is_up(), &self.interface.name);
+        if up != self.was_up {
+            if up {
+                info!("interface {name} is up again");
+                self.solicitor.solicit_all(Instant::now());
+            } else {
+                warn!("interface {name} was set down: nothing is carried until it is up again");
+            }
+            self.was_up = up;
+        }
+        self.repair_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Keeps the locator what the configuration and the machine make it.
+    pub(super) fn follow_locator(&mut self) {
+        let settings = &self.settings;
+        let choice = locator::choose(self.watch.state(), settings.bind, self.locator, || {
+            towards_router(settings)
+        });
+        match choice {
+            locator::Choice::Keep => self.warned_ambiguous = false,
+            locator::Choice::Move(next) => {
+                info!("the tunnel moves from {} to {next}", self.locator);
+                self.locator = next;
+                self.warned_ambiguous = false;
+                self.solicitor.solicit_all(Instant::now());
+            }
+            locator::Choice::Ambiguous(candidates) => {
+                if !std::mem::replace(&mut self.warned_ambiguous, true) {
+                    let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+                    warn!(
+                        "{} is gone and this machine has several addresses: {}; choose one with BindAddress",
+                        self.locator,
+                        list.join(", ")
+                    );
+                }
+            }
+        }
+        let present = self.is_present();
+        if present != self.was_present {
+            if present {
+                info!("this machine has {} again", self.locator);
+                self.solicitor.solicit_all(Instant::now());
+            } else {
+                warn!(
+                    "this machine has lost {}: nothing is carried until it is back",
+                    self.locator
+                );
+            }
+            self.was_present = present;
+        }
+        self.repair_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Makes the interface what it should be: the link-local address of the locator and no other's, an MTU that IPv6
+    /// can live with (A4, A6, FAULTS 54, 57, 58).
+    async fn repair(&mut self, now: Instant) {
+        self.repair_at = None;
+        let outcome = self.try_repair().await;
+        match outcome {
+            Ok(false) => {}
+            // The kernel's notification of what was done comes back here; then there is nothing left to do.
+            Ok(true) => self.repair_at = Some(now + REPAIR_INTERVAL),
+            Err(error) => {
+                warn!("cannot repair interface {}: {error}", self.interface.name);
+                self.repair_at = Some(now + REPAIR_AGAIN);
+            }
+        }
+    }
+
+    async fn try_repair(&mut self) -> Result<bool, NetlinkError> {
+        let state = self.watch.state();
+        let (Some(link), present) = (state.link(), self.is_present()) else {
+            return Ok(false);
+        };
+        if link.mtu < u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
+            let (name, mtu) = (&self.interface.name, self.settings.mtu);
+            warn!(
+                "interface {name} was given MTU {}: IPv6 needs 1280, back to {mtu}",
+                link.mtu
+            );
+            self.interface.set_mtu(&self.netlink, self.settings.mtu).await?;
+            return Ok(true);
+        }
+        let stale = super::report::stale_addresses(state, present.then_some(self.locator));
+        let missing =
+            link.up && present && !state.has_own6(isatap_engine::isatap::iid::link_local(self.locator));
+        for own in &stale {
+            self.interface
+                .remove_address(&self.netlink, own.addr, own.prefix_len)
+                .await?;
+        }
+        if missing {
+            self.interface.add_link_local(&self.netlink, self.locator).await?;
+        }
+        Ok(missing || !stale.is_empty())
+    }
+
+    /// Whether the machine has the locator now.
+    pub(super) fn is_present(&self) -> bool {
+        self.watch.state().device_of(self.locator).is_some()
+    }
+
+    /// An answer must be able to come back in.
+    fn can_solicit(&self) -> bool {
+        self.settings.role == Role::Host && self.was_up && self.is_present()
+    }
+
+    fn solicit(&mut self, now: Instant) {
+        if !self.can_solicit() {
+            return;
+        }
+        let before = self.solicitor.counts();
+        let due = self.solicitor.due(now);
+        if !due.is_empty() {
+            let packet = punts::solicitation(self.locator);
+            due.iter().for_each(|router| self.send(*router, &packet));
+        }
+        if self.solicitor.counts() != before {
+            self.mark_changed();
+        }
+    }
+
+    /// Sends a solicitation to one router.
+    fn send(&mut self, router: Ipv4Addr, packet: &[u8]) {
+        let settings = &self.settings;
+        let tos = tos::outer_tos(settings.dscp, settings.ecn, 0);
+        let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
+        self.counters.solicitations += 1;
+        if let Err(error) = self.engine.control().send(self.locator, router, tos, ttl, packet) {
+            debug!("cannot solicit {router}: {error}");
+        }
+    }
+
+    /// Takes what the workers have for us.
+    fn rung(&mut self) -> Result<(), ExitError> {
+        self.engine.bell().silence();
+        if let Ok(exit) = self.engine.exits().try_recv() {
+            let fault = exit
+                .fault
+                .unwrap_or_else(|| "it ended without being told to".to_owned());
+            return Err(ExitError::other(format!(
+                "worker {} cannot go on: {fault}",
+                exit.worker
+            )));
+        }
+        // Bounded by what the channel holds; what comes later rings again.
+        for _ in 0..isatap_engine::worker::MAX_PUNTS_WAITING {
+            let Ok(punt) = self.engine.punts().try_recv() else {
+                break;
+            };
+            match punt.kind {
+                PuntKind::RouterAdvertisement => self.advertised(&punt.packet),
+                PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
+            }
+        }
+        Ok(())
+    }
+
+    fn advertised(&mut self, packet: &[u8]) {
+        let before = self.solicitor.counts();
+        let result = if !self.advertisement_limit.take(self.clock()) {
+            "rate_limited"
+        } else {
+            match punts::advertisement(packet) {
+                None => "malformed",
+                Some((router, promise)) => match self.solicitor.advertised(Instant::now(), router, promise) {
+                    Ok(()) => "accepted",
+                    Err(_) => "unknown_router",
+                },
+            }
+        };
+        *self.counters.advertisements.entry(result.to_owned()).or_insert(0) += 1;
+        if self.solicitor.counts() != before {
+            info!("routers: {}", super::report::router_counts(&self.solicitor));
+            self.mark_changed();
+        }
+    }
+
+    /// A solicitation that some program on this host sent to all routers: the link has no multicast, so each router
+    /// of the PRL gets its own copy.
+    fn solicited_by_kernel(&mut self, packet: &[u8]) {
+        if !self.can_solicit() || !self.solicitation_limit.take(self.clock()) {
+            return;
+        }
+        let routers: Vec<_> = self.solicitor.routers().map(|router| router.addr).collect();
+        routers.into_iter().for_each(|router| self.send(router, packet));
+    }
+
+    fn icmp_error(&mut self, failure: &SendFailure) {
+        if !icmp::is_about_us(failure, self.locator) {
+            debug!(
+                "an ICMP error about a packet that is not ours, for {}",
+                failure.destination
+            );
+            return;
+        }
+        *self
+            .counters
+            .icmp_errors
+            .entry(icmp::kind(failure).to_owned())
+            .or_insert(0) += 1;
+        if icmp::is_unreachable(failure) {
+            let before = self.solicitor.counts();
+            self.solicitor.suspect(Instant::now(), failure.destination);
+            if self.solicitor.counts() != before {
+                self.mark_changed();
+            }
+        }
+    }
+
+    /// Nanoseconds since the start, for the limits.
+    fn clock(&self) -> u64 {
+        u64::try_from(self.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves HTTP on `listener` instead of wherever it was served before.
+    pub(super) fn serve_metrics(&mut self, listener: std::net::TcpListener) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        self.stop_metrics();
+        let server = crate::ops::http::serve(listener, self.ask.clone(), crate::ops::http::Limits::default());
+        self.metrics_server = Some(tokio::spawn(server));
+        Ok(())
+    }
+
+    /// Serves HTTP no longer.
+    pub(super) fn stop_metrics(&mut self) {
+        if let Some(server) = self.metrics_server.take() {
+            server.abort();
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Which IPv4 address carries the tunnel now: fixed, or following the machine (FAULTS 54). Pure.
+
+use std::net::Ipv4Addr;
+
+use isatap_engine::isatap::classify;
+
+use crate::config::resolved::Bind;
+use crate::link::MirrorState;
+
+/// What to do about the locator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The one in force is right, whether the machine has it now or not.
+    Keep,
+    /// Another one takes over.
+    Move(Ipv4Addr),
+    /// The machine has several and nothing tells them apart.
+    Ambiguous(Vec<Ipv4Addr>),
+}
+
+/// Chooses the locator. `towards_router` tells the source the kernel would use, to decide among several.
+pub(super) fn choose(
+    state: &MirrorState,
+    bind: Bind,
+    current: Ipv4Addr,
+    towards_router: impl FnOnce() -> Option<Ipv4Addr>,
+) -> Choice {
+    let wanted = match bind {
+        Bind::Fixed(addr) => addr,
+        Bind::Auto(_) if state.device_of(current).is_some() => current,
+        Bind::Auto(_) => {
+            let candidates = candidates(state);
+            match candidates.as_slice() {
+                [] => current,
+                [only] => *only,
+                _ => match towards_router().filter(|addr| candidates.contains(addr)) {
+                    Some(addr) => addr,
+                    None => return Choice::Ambiguous(candidates),
+                },
+            }
+        }
+    };
+    if wanted == current {
+        Choice::Keep
+    } else {
+        Choice::Move(wanted)
+    }
+}
+
+/// Addresses that could carry the tunnel; link-local ones (169.254/16) only if there is nothing else.
+fn candidates(state: &MirrorState) -> Vec<Ipv4Addr> {
+    let mut all: Vec<Ipv4Addr> = state
+        .v4()
+        .filter(|v4| v4.if_index != state.if_index() && !classify::invalid_next_hop(v4.addr))
+        .map(|v4| v4.addr)
+        .collect();
+    if all.iter().any(|addr| !addr.is_link_local()) {
+        all.retain(|addr| !addr.is_link_local());
+    }
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+    use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+    const OLD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const NEW: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 5);
+    const THIRD: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 5);
+
+    fn machine(addresses: &[(u32, Ipv4Addr)]) -> MirrorState {
+        let message = |(index, addr): &(u32, Ipv4Addr)| {
+            let mut message = AddressMessage::default();
+            message.header.family = AddressFamily::Inet;
+            message.header.index = *index;
+            message.header.prefix_len = 24;
+            message.attributes.push(AddressAttribute::Local((*addr).into()));
+            RouteNetlinkMessage::NewAddress(message)
+        };
+        let messages: Vec<_> = addresses.iter().map(message).collect();
+        MirrorState::from_dump(7, &messages)
+    }
+
+    #[test]
+    fn a_fixed_address_is_waited_for() {
+        let bind = Bind::Fixed(OLD);
+        assert_eq!(choose(&machine(&[(2, NEW)]), bind, OLD, || None), Choice::Keep);
+        assert_eq!(
+            choose(&machine(&[]), bind, NEW, || None),
+            Choice::Move(OLD),
+            "after a reload"
+        );
+    }
+
+    #[test]
+    fn an_automatic_one_follows_the_machine() {
+        let bind = Bind::Auto(OLD);
+        let link_local = Ipv4Addr::new(169, 254, 0, 1);
+        for (addresses, expected) in [
+            (vec![(2, OLD), (2, NEW)], Choice::Keep),
+            (vec![(2, NEW)], Choice::Move(NEW)),
+            (vec![(2, NEW), (3, link_local)], Choice::Move(NEW)),
+            (vec![(3, link_local)], Choice::Move(link_local)),
+            (vec![], Choice::Keep),
+            (vec![(1, Ipv4Addr::LOCALHOST)], Choice::Keep),
+            (vec![(7, NEW)], Choice::Keep),
+            (vec![(2, NEW), (3, THIRD)], Choice::Ambiguous(vec![NEW, THIRD])),
+        ] {
+            assert_eq!(
+                choose(&machine(&addresses), bind, OLD, || None),
+                expected,
+                "{addresses:?}"
+            );
+        }
+        let several = machine(&[(2, NEW), (3, THIRD)]);
+        assert_eq!(choose(&several, bind, OLD, || Some(THIRD)), Choice::Move(THIRD));
+        assert!(matches!(
+            choose(&several, bind, OLD, || Some(OLD)),
+            Choice::Ambiguous(_)
+        ));
+    }
+}

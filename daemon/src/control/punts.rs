@@ -1,0 +1,86 @@
+//! Solicitations that go out and advertisements that come in (RFC 5214 8.3). Pure, but for making the packet.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use isatap_engine::isatap::iid;
+use isatap_engine::wire::{ext, nd};
+
+use crate::prl::Advertisement;
+
+/// Where solicitations go inside: with the u bit of the router's identifier unknown, the group every router has
+/// joined is the one address that is always right (P7).
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+
+/// Room for a solicitation: an IPv6 header and eight bytes.
+const SOLICITATION_ROOM: usize = 64;
+
+/// Advertisements looked at per second, and at once; what is beyond is counted (FAULTS 50).
+pub(super) const ADVERTISEMENTS_PER_SECOND: u32 = 10;
+
+/// A router solicitation from the locator's link-local address.
+pub(super) fn solicitation(locator: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0; SOLICITATION_ROOM];
+    let len = nd::emit_router_solicitation(&mut packet, iid::link_local(locator), ALL_ROUTERS);
+    packet.truncate(len);
+    packet
+}
+
+/// Reads a copy of an advertisement: who sent it and what it promises. `None` when it is none after all.
+pub(super) fn advertisement(packet: &[u8]) -> Option<(Ipv4Addr, Advertisement)> {
+    let upper = ext::walk(packet).ok()?;
+    let message = nd::parse(packet, &upper)?.ok()?;
+    let fixed = message.router_advertisement()?;
+    let router = iid::embedded(&message.src())?;
+    let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+    Some((
+        router,
+        Advertisement {
+            router_lifetime: seconds(u32::from(fixed.router_lifetime)),
+            shortest_lifetime: message.min_lifetime().map(seconds),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    fn router_advertisement(fixed: nd::RouterAdvertisement, src: Ipv6Addr) -> Vec<u8> {
+        let mut packet = vec![0; 1280];
+        let len = nd::emit_router_advertisement(&mut packet, src, iid::link_local(ROUTER), &fixed, &[]);
+        packet.truncate(len);
+        packet
+    }
+
+    #[test]
+    fn a_solicitation_is_a_valid_one() {
+        let packet = solicitation(Ipv4Addr::new(10, 0, 0, 5));
+        let message = nd::parse(&packet, &ext::walk(&packet).unwrap()).unwrap().unwrap();
+        assert_eq!(message.kind(), nd::NdKind::RouterSolicitation);
+        assert_eq!(message.src(), "fe80::5efe:10.0.0.5".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(message.options().count(), 0, "no link-layer address (N3)");
+    }
+
+    #[test]
+    fn an_advertisement_tells_who_and_how_long() {
+        let fixed = nd::RouterAdvertisement {
+            router_lifetime: 1800,
+            ..Default::default()
+        };
+        for src in ["fe80::5efe:10.0.0.1", "fe80::200:5efe:10.0.0.1"] {
+            let (router, seen) = advertisement(&router_advertisement(fixed, src.parse().unwrap())).unwrap();
+            assert_eq!(router, ROUTER);
+            assert_eq!(seen.router_lifetime, Duration::from_secs(1800));
+            assert_eq!(seen.shortest_lifetime, Some(Duration::from_secs(1800)));
+        }
+        assert_eq!(
+            advertisement(&router_advertisement(fixed, "fe80::1".parse().unwrap())),
+            None
+        );
+        assert_eq!(advertisement(&solicitation(ROUTER)), None);
+        assert_eq!(advertisement(&[]), None);
+    }
+}

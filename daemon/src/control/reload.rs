@@ -1,0 +1,171 @@
+//! Loading the configuration again: read aside, checked whole, then only the differences applied.
+
+use std::net::TcpListener;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::daemon::Daemon;
+use crate::config::names::Key;
+use crate::config::reload::{Change, Plan, plan};
+use crate::config::{ConfigError, Loaded, Loader};
+use crate::link::rulebook;
+use crate::prl::SolicitConfig;
+
+/// Where the answer to a reload goes: what changed, or why nothing did.
+pub(super) type Reply = oneshot::Sender<Result<Vec<String>, String>>;
+
+/// A configuration being read.
+pub(super) struct Loading {
+    task: JoinHandle<(Loader, Result<Loaded, ConfigError>)>,
+    replies: Vec<Reply>,
+}
+
+/// A configuration that was read, or could not be.
+pub(super) struct Outcome {
+    loader: Option<Loader>,
+    loaded: Result<Loaded, String>,
+    replies: Vec<Reply>,
+}
+
+impl Loading {
+    pub(super) fn start(loader: Loader, reply: Option<Reply>) -> Self {
+        let task = tokio::task::spawn_blocking(move || {
+            let loaded = loader.load();
+            (loader, loaded)
+        });
+        Self {
+            task,
+            replies: reply.into_iter().collect(),
+        }
+    }
+
+    /// One more asks while the reading goes on.
+    pub(super) fn also_tell(&mut self, reply: Reply) {
+        self.replies.push(reply);
+    }
+
+    /// Waits for the reader. May be dropped and called again until it has answered once.
+    pub(super) async fn finished(&mut self) -> Box<Outcome> {
+        let (loader, loaded) = match (&mut self.task).await {
+            Ok((loader, loaded)) => (Some(loader), loaded.map_err(|error| error.to_string())),
+            Err(error) => (
+                None,
+                Err(format!("the reader of the configuration failed: {error}")),
+            ),
+        };
+        Box::new(Outcome {
+            loader,
+            loaded,
+            replies: std::mem::take(&mut self.replies),
+        })
+    }
+}
+
+impl Daemon {
+    /// Applies what was read, or keeps everything as it is; says so in the log, the counters and the answers.
+    pub(super) async fn finish_reload(&mut self, outcome: Outcome) {
+        self.loader = self.loader.take().or(outcome.loader);
+        let result = match outcome.loaded {
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+                self.apply(plan(&self.settings, &loaded.settings)).await
+            }
+            Err(error) => Err(error),
+        };
+        let label = match &result {
+            Ok(changes) if changes.is_empty() => {
+                info!("configuration loaded again: nothing changed");
+                "success"
+            }
+            Ok(changes) => {
+                changes.iter().for_each(|change| info!("configuration: {change}"));
+                "success"
+            }
+            Err(error) => {
+                error.lines().for_each(|line| error!("{line}"));
+                error!("the running configuration stays in force");
+                "failure"
+            }
+        };
+        *self.counters.reloads.entry(label.to_owned()).or_insert(0) += 1;
+        for reply in outcome.replies {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// Everything that can be refused is tried before anything is changed.
+    async fn apply(&mut self, plan: Plan) -> Result<Vec<String>, String> {
+        let changed = |key| plan.live.iter().any(|change: &Change| change.key == key);
+        let routers: Vec<_> = self.solicitor.routers().collect();
+        rulebook::compile(self.watch.state(), &plan.settings, self.locator, &routers)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let listener = match plan
+            .settings
+            .metrics_listen
+            .filter(|_| changed(Key::MetricsListen))
+        {
+            Some(addr) => Some(
+                TcpListener::bind(addr)
+                    .map_err(|error| format!("cannot listen on MetricsListen {addr}: {error}"))?,
+            ),
+            None => None,
+        };
+        if changed(Key::Mtu) {
+            let set = self.interface.set_mtu(&self.netlink, plan.settings.mtu).await;
+            set.map_err(|error| error.to_string())?;
+        }
+
+        let old = std::mem::replace(&mut self.settings, plan.settings.clone());
+        let settings = &self.settings;
+        if changed(Key::SyslogFacility) || changed(Key::LogLevel) {
+            (self.set_log)(settings.log_level, settings.syslog_facility);
+        }
+        if settings.role != old.role {
+            self.sysctls.apply(settings.role, settings.default_route);
+        } else if changed(Key::DefaultRoute) {
+            self.sysctls.apply_default_route(settings.default_route);
+        }
+        if changed(Key::MinRouterSolicitInterval) {
+            self.solicitor
+                .set_config(SolicitConfig::from_secs(settings.min_router_solicit_interval));
+        }
+        self.solicitor.set_routers(Instant::now(), &settings.servers);
+        match listener {
+            Some(listener) => {
+                if let Err(error) = self.serve_metrics(listener) {
+                    warn!("metrics are served no longer: {error}");
+                }
+            }
+            None if changed(Key::MetricsListen) => self.stop_metrics(),
+            None => {}
+        }
+        self.follow_locator();
+        self.mark_changed();
+        Ok(describe(&plan))
+    }
+}
+
+fn describe(plan: &Plan) -> Vec<String> {
+    let line = |change: &Change| {
+        format!(
+            "{}: {} -> {}",
+            change.key,
+            or_none(&change.old),
+            or_none(&change.new)
+        )
+    };
+    let live = plan.live.iter().map(line);
+    let restart = plan
+        .restart
+        .iter()
+        .map(|change| format!("{} (waits for a restart)", line(change)));
+    live.chain(restart).collect()
+}
+
+fn or_none(value: &str) -> &str {
+    if value.is_empty() { "none" } else { value }
+}

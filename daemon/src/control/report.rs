@@ -1,0 +1,242 @@
+//! Answers about the daemon: status, readiness, metrics, routes, the summary in the log.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use isatap_engine::fib::NextHop;
+use isatap_engine::isatap::iid;
+use tracing::info;
+
+use super::daemon::Daemon;
+use super::explain;
+use crate::config::resolved::Role;
+use crate::link::MirrorState;
+use crate::link::mirror::V6Address;
+use crate::ops::metrics::{self, Scrape};
+use crate::ops::query::Query;
+use crate::ops::status::{
+    InterfaceStatus, LocatorStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION, Status, Traffic,
+    WorkerStatus,
+};
+use crate::prl::{Health, RouterView, Solicitor};
+
+/// Routes shown at most: the answer must fit one line of the control socket.
+const MAX_ROUTES_SHOWN: usize = 10_000;
+
+/// The role in words.
+pub(super) const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Host => "host",
+        Role::Router => "router",
+    }
+}
+
+/// `2 usable, 1 unreachable`.
+pub(super) fn router_counts(solicitor: &Solicitor) -> String {
+    let counts = Health::ALL
+        .iter()
+        .zip(solicitor.counts())
+        .filter(|(_, count)| *count > 0);
+    counts
+        .map(|(health, count)| format!("{count} {}", health.name()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Addresses of a locator that is not ours now: link-local ones, and those the kernel made from an advertisement (A6).
+/// What an operator configured stays.
+pub(super) fn stale_addresses(state: &MirrorState, locator: Option<Ipv4Addr>) -> Vec<V6Address> {
+    let is_stale = |own: &V6Address| {
+        let made_for = iid::embedded(&own.addr);
+        let ours = made_for.is_some() && made_for == locator;
+        !ours && made_for.is_some() && (iid::is_link_local_64(&own.addr) || !own.permanent)
+    };
+    state.own6().filter(is_stale).collect()
+}
+
+impl Daemon {
+    /// Answers a question; whoever asked may have gone meanwhile.
+    pub(super) fn answer(&mut self, query: Query) {
+        match query {
+            Query::Status(reply) => drop(reply.send(self.status())),
+            Query::Metrics(reply) => drop(reply.send(metrics::encode(self.scrape()))),
+            Query::Ready(reply) => {
+                let obstacles = self.obstacles();
+                drop(reply.send(if obstacles.is_empty() {
+                    Ok(())
+                } else {
+                    Err(obstacles)
+                }));
+            }
+            Query::Routes(reply) => drop(reply.send(self.routes())),
+            Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
+            Query::Explain(request, reply) => {
+                drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
+            }
+            Query::Reload(reply) => drop(reply.send(Err("a reload cannot be answered here".to_owned()))),
+        }
+    }
+
+    /// Why packets cannot be carried now; empty when they can.
+    pub(super) fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if !self.watch.state().is_up() {
+            obstacles.push(format!("interface {} is down", self.interface.name));
+        }
+        if !self.is_present() {
+            obstacles.push(format!("this machine does not have the address {}", self.locator));
+        }
+        if self.settings.role == Role::Host && !self.solicitor.any_usable() {
+            obstacles.push(format!("no usable router ({})", router_counts(&self.solicitor)));
+        }
+        obstacles
+    }
+
+    fn solicit_now(&mut self) -> Result<usize, String> {
+        if self.settings.role == Role::Router {
+            return Err("this is a router: it solicits nobody".to_owned());
+        }
+        let blocked: Vec<_> = self
+            .obstacles()
+            .into_iter()
+            .filter(|why| !why.starts_with("no usable"))
+            .collect();
+        if !blocked.is_empty() {
+            return Err(format!("cannot solicit: {}", blocked.join("; ")));
+        }
+        self.solicitor.solicit_all(Instant::now());
+        Ok(self.solicitor.routers().count())
+    }
+
+    fn scrape(&self) -> Scrape {
+        let drops = self.engine.kernel_drops();
+        Scrape {
+            workers: self.engine.stats().snapshot(),
+            kernel_drops: drops
+                .into_iter()
+                .enumerate()
+                .map(|(queue, count)| (queue.to_string(), count))
+                .collect(),
+            routers: self.solicitor.counts(),
+            control: self.counters.clone(),
+            ready: self.obstacles().is_empty(),
+            lane: self.engine.lane().name().to_owned(),
+            kernel: kernel_release(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let state = self.watch.state();
+        let link = state.link().unwrap_or_default();
+        let workers = self.engine.stats().snapshot();
+        let obstacles = self.obstacles();
+        let now = Instant::now();
+        Status {
+            schema_version: SCHEMA_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started_at.elapsed().as_secs_f64(),
+            role: role_name(self.settings.role).to_owned(),
+            lane: self.engine.lane().name().to_owned(),
+            ready: obstacles.is_empty(),
+            not_ready: obstacles,
+            interface: InterfaceStatus {
+                name: self.interface.name.clone(),
+                index: self.interface.if_index,
+                up: link.up,
+                mtu: link.mtu,
+                tunnel_mtu: self.settings.mtu,
+                addresses: state
+                    .own6()
+                    .map(|own| format!("{}/{}", own.addr, own.prefix_len))
+                    .collect(),
+            },
+            locator: LocatorStatus {
+                address: self.locator,
+                automatic: self.settings.bind.is_auto(),
+                present: self.is_present(),
+            },
+            routers: self
+                .solicitor
+                .routers()
+                .map(|router| router_status(&router, now))
+                .collect(),
+            route_count: state.route_count(),
+            total: Traffic::total(&workers),
+            workers: workers
+                .iter()
+                .enumerate()
+                .map(|(number, worker)| WorkerStatus::new(number, worker))
+                .collect(),
+            control: self.counters.clone(),
+        }
+    }
+
+    fn routes(&self) -> Routes {
+        let unreachable = |router| self.solicitor.health(router) == Some(Health::Unreachable);
+        let all = self.watch.state().routes(|router| !unreachable(router));
+        let shown = all
+            .iter()
+            .take(MAX_ROUTES_SHOWN)
+            .map(|(prefix, hop)| RouteStatus {
+                prefix: prefix.to_string(),
+                next_hop: match hop {
+                    NextHop::OnLink => "on-link".to_owned(),
+                    NextHop::Via(router) => router.to_string(),
+                    NextHop::Unreachable => "unreachable".to_owned(),
+                },
+            });
+        Routes {
+            routes: shown.collect(),
+            total: all.len(),
+        }
+    }
+
+    /// USR1, and the last words at exit.
+    pub(super) fn log_summary(&self) {
+        let status = self.status();
+        for (name, direction) in [("encap", &status.total.encap), ("decap", &status.total.decap)] {
+            let drops: Vec<_> = direction
+                .drops
+                .iter()
+                .map(|(reason, count)| format!("{reason} {count}"))
+                .collect();
+            info!(
+                "{name}: {} received, {} delivered ({} bytes), {} punted, {} dropped{}{}",
+                direction.received,
+                direction.packets,
+                direction.bytes,
+                direction.punted,
+                direction.dropped,
+                if drops.is_empty() { "" } else { ": " },
+                drops.join(", ")
+            );
+        }
+        if self.settings.role == Role::Host {
+            info!("routers: {}", router_counts(&self.solicitor));
+        }
+    }
+}
+
+fn router_status(router: &RouterView, now: Instant) -> RouterStatus {
+    let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now).as_secs_f64());
+    RouterStatus {
+        address: router.addr,
+        link_local: iid::link_local(router.addr),
+        state: router.health.name().to_owned(),
+        lifetime_seconds: until(router.usable_until),
+        advertised_seconds_ago: router
+            .advertised_at
+            .map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        next_solicitation_seconds: until(router.next_solicitation_at),
+        solicitations: router.solicitations,
+        advertisements: router.advertisements,
+    }
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
+}

@@ -1,0 +1,193 @@
+//! Bringing up: everything privileged first, then the workers, then readiness.
+
+use std::time::{Duration, Instant};
+
+use isatap_engine::fib::Publisher;
+use isatap_engine::path::limit::TokenBucket;
+use isatap_engine::worker::{Engine, EngineConfig, SetupError};
+use tracing::{info, warn};
+
+use super::daemon::{Daemon, Sources};
+use super::punts::ADVERTISEMENTS_PER_SECOND;
+use super::signals::Signals;
+use super::{Startup, icmp, locator};
+use crate::config::machine::{Machine as _, ThisMachine};
+use crate::config::resolved::Role;
+use crate::exit::{ExitError, ExitStatus};
+use crate::link::setup::Interface;
+use crate::link::sysctl::Sysctls;
+use crate::link::{Netlink, NetlinkError, Watch, rulebook};
+use crate::ops;
+use crate::ops::status::ControlStatus;
+use crate::prl::{Jitter, SolicitConfig, Solicitor};
+
+/// Opens, sets up, gives up privileges, starts, and says so.
+pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
+    let Startup {
+        settings,
+        loader,
+        metrics,
+        control,
+        hooks,
+    } = startup;
+    let signals = Signals::install()?;
+    let prepared = Engine::open(EngineConfig {
+        interface: settings.interface.clone(),
+        workers: settings.workers,
+        lane: settings.lane,
+        cpus: usable_cpus(),
+        on_worker_start: hooks.worker_start,
+    })
+    .map_err(engine_error)?;
+    let interface = Interface {
+        if_index: prepared.if_index(),
+        name: prepared.interface().to_owned(),
+    };
+    let sysctls = Sysctls::open(&interface.name);
+    sysctls.apply(settings.role, settings.default_route);
+    let netlink = Netlink::open().map_err(netlink_error)?;
+    let watch = Watch::open(netlink.clone(), interface.if_index)
+        .await
+        .map_err(netlink_error)?;
+    let address = match locator::choose(watch.state(), settings.bind, settings.bind.addr(), || None) {
+        locator::Choice::Move(address) => address,
+        locator::Choice::Keep | locator::Choice::Ambiguous(_) => settings.bind.addr(),
+    };
+    let present = watch.state().device_of(address).is_some();
+    interface
+        .set_up(&netlink, settings.mtu, present.then_some(address))
+        .await
+        .map_err(netlink_error)?;
+    (hooks.drop_privileges)()?;
+
+    let now = Instant::now();
+    let mut solicitor = Solicitor::new(
+        SolicitConfig::from_secs(settings.min_router_solicit_interval),
+        Jitter::from_environment(),
+    );
+    solicitor.set_routers(now, &settings.servers);
+    let routers: Vec<_> = solicitor.routers().collect();
+    let first = rulebook::compile(watch.state(), &settings, address, &routers)
+        .build()
+        .map_err(|error| ExitError::config(error.to_string()))?;
+    let publisher = Publisher::new(first);
+    let engine = prepared.start(&publisher.reader()).map_err(engine_error)?;
+    let queues = engine
+        .error_queues()
+        .map(|queue| queue.try_clone_to_owned())
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(descriptor_error)?;
+    let (ask, queries) = ops::query::channel();
+    tokio::spawn(ops::socket::serve(
+        unix_listener(control)?,
+        ask.clone(),
+        ops::socket::Limits::default(),
+    ));
+    let sources = Sources::new(
+        signals,
+        queries,
+        icmp::drain(queues).map_err(descriptor_error)?,
+        &engine,
+    )
+    .map_err(descriptor_error)?;
+    info!(
+        "{} lane, {} worker(s), interface {} with tunnel MTU {}, {} at {address}",
+        engine.lane().name(),
+        settings.workers,
+        interface.name,
+        settings.mtu,
+        super::report::role_name(settings.role),
+    );
+    if !present {
+        warn!("this machine does not have the address {address} yet: nothing is carried until it does");
+    }
+    let mut daemon = Daemon {
+        settings,
+        loader: Some(loader),
+        set_log: hooks.set_log,
+        reopen_log: hooks.reopen_log,
+        engine,
+        publisher,
+        watch,
+        netlink,
+        interface,
+        sysctls,
+        solicitor,
+        locator: address,
+        attached: Vec::new(),
+        was_up: true,
+        was_present: present,
+        warned_ambiguous: false,
+        counters: ControlStatus::default(),
+        publish_at: Some(now),
+        published_at: None,
+        repair_at: Some(now),
+        advertisement_limit: TokenBucket::new(ADVERTISEMENTS_PER_SECOND, ADVERTISEMENTS_PER_SECOND),
+        solicitation_limit: TokenBucket::new(ADVERTISEMENTS_PER_SECOND, ADVERTISEMENTS_PER_SECOND),
+        started_at: now,
+        sources: Some(sources),
+        ask,
+        metrics_server: None,
+    };
+    if let Some(listener) = metrics {
+        daemon.serve_metrics(listener).map_err(descriptor_error)?;
+    }
+    daemon.catch_up().await?;
+    (hooks.ready)()?;
+    Ok(daemon)
+}
+
+/// The CPUs this process may use, to pin workers to; none on a single one, where pinning gains nothing.
+fn usable_cpus() -> Vec<usize> {
+    let ours = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let cpus: Vec<usize> = match ours {
+        Ok(set) => (0..nix::sched::CpuSet::count())
+            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    if cpus.len() < 2 { Vec::new() } else { cpus }
+}
+
+/// The source the kernel would take towards the first router, to tell several addresses apart.
+pub(super) fn towards_router(settings: &crate::config::Settings) -> Option<std::net::Ipv4Addr> {
+    match settings.role {
+        Role::Host => settings
+            .servers
+            .first()
+            .and_then(|server| ThisMachine.source_towards(*server)),
+        Role::Router => None,
+    }
+}
+
+fn unix_listener(listener: std::os::unix::net::UnixListener) -> Result<tokio::net::UnixListener, ExitError> {
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixListener::from_std(listener))
+        .map_err(descriptor_error)
+}
+
+fn engine_error(error: SetupError) -> ExitError {
+    let status = if error.is_permission() {
+        ExitStatus::NotPermitted
+    } else {
+        ExitStatus::Unavailable
+    };
+    ExitError::new(status, error.to_string())
+}
+
+fn netlink_error(error: NetlinkError) -> ExitError {
+    let status = match error.errno() {
+        Some(nix::libc::EPERM | nix::libc::EACCES) => ExitStatus::NotPermitted,
+        _ => ExitStatus::Unavailable,
+    };
+    ExitError::new(status, error.to_string())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn descriptor_error(error: std::io::Error) -> ExitError {
+    ExitError::other(format!("the control loop cannot watch a descriptor: {error}"))
+}
+
+/// Time the workers get to finish what they hold.
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);
