@@ -9,6 +9,8 @@ pub mod control;
 pub mod errors;
 pub mod errqueue;
 pub mod lane;
+#[cfg(test)]
+mod lane_tests;
 pub mod outgoing;
 pub mod probe;
 pub mod raw;

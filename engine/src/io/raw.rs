@@ -50,6 +50,12 @@ impl RawReceiver {
         Ok(Self { fd })
     }
 
+    /// Any datagram socket in place of a raw one.
+    #[cfg(test)]
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// A second handle to the same socket for control.
     ///
     /// # Errors
@@ -137,6 +143,12 @@ impl RawSender {
             set_int(fd.as_fd(), libc::IPPROTO_IP, name, 1).map_err(|source| socket(action, source))?;
         }
         Ok(Self { fd })
+    }
+
+    /// Any datagram socket in place of a raw one.
+    #[cfg(test)]
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 
     /// Sends one whole IPv4 packet; for control, which sends a handful a minute.

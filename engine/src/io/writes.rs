@@ -112,3 +112,90 @@ pub(crate) fn refuse(written: Written, stats: &WorkerStats) {
         Written::Reply => stats.event(LoopEvent::ReplyFailed).bump(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::Pool;
+
+    fn settle(written: Written, result: Result<usize, i32>) -> (WorkerStats, bool) {
+        let stats = WorkerStats::default();
+        let pool = Pool::new(1, 256).unwrap();
+        let packet = Packet::received(pool.take().unwrap(), 74);
+        let fault = settle_write(&packet, written, result, &stats).is_err();
+        (stats, fault)
+    }
+
+    /// FAULTS 39, 56, 57: every outcome of a write has its counter; a deleted device ends the worker.
+    #[test]
+    fn every_outcome_is_counted() {
+        let decap = Written::Decap {
+            bytes: 64,
+            segments: 1,
+        };
+        let (stats, fault) = settle(decap, Ok(74));
+        let counted = stats.direction(Direction::Decap);
+        assert_eq!(
+            (
+                counted.delivered.get(),
+                counted.bytes.get(),
+                counted.superpackets.get()
+            ),
+            (1, 64, 0)
+        );
+        assert!(!fault);
+
+        let (stats, _) = settle(
+            Written::Decap {
+                bytes: 64,
+                segments: 3,
+            },
+            Ok(74),
+        );
+        let counted = stats.direction(Direction::Decap);
+        assert_eq!((counted.superpackets.get(), counted.segments.get()), (1, 3));
+
+        for (result, reason, ends) in [
+            (Err(libc::EIO), DropReason::TunDown, false),
+            (Err(libc::EINVAL), DropReason::TunError, false),
+            (Err(libc::EBADFD), DropReason::TunError, true),
+            (Ok(10), DropReason::TunError, false),
+        ] {
+            let (stats, fault) = settle(decap, result);
+            let counted = stats.direction(Direction::Decap);
+            assert_eq!(
+                (counted.drops(reason).get(), counted.delivered.get(), fault),
+                (1, 0, ends),
+                "{result:?}"
+            );
+        }
+        assert_eq!(
+            settle(Written::Reply, Ok(74)).0.event(LoopEvent::ReplySent).get(),
+            1
+        );
+        assert_eq!(
+            settle(Written::Reply, Err(libc::EIO))
+                .0
+                .event(LoopEvent::ReplyFailed)
+                .get(),
+            1
+        );
+    }
+
+    #[test]
+    fn the_table_keeps_packets_until_their_completion() {
+        let pool = Pool::new(2, 256).unwrap();
+        let mut table = WriteTable::new();
+        let index = table
+            .insert(Packet::received(pool.take().unwrap(), 10), Written::Reply)
+            .unwrap();
+        assert_eq!((table.len(), pool.census().held), (1, 1));
+        assert!(table.take(index).is_some());
+        assert!(
+            table.take(index).is_none(),
+            "a duplicate completion finds nothing"
+        );
+        assert!(table.take(u32::MAX).is_none());
+        assert_eq!((table.is_empty(), pool.census().held), (true, 0));
+    }
+}
