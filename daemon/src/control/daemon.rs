@@ -360,12 +360,7 @@ impl Daemon {
             return Ok(false);
         };
         if link.mtu < u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
-            let (name, mtu) = (&self.interface.name, self.settings.mtu);
-            warn!(
-                "interface {name} was given MTU {}: IPv6 needs 1280, back to {mtu}",
-                link.mtu
-            );
-            self.interface.set_mtu(&self.netlink, self.settings.mtu).await?;
+            self.revive(link).await?;
             return Ok(true);
         }
         let stale = super::report::stale_addresses(state, present.then_some(self.locator));
@@ -378,8 +373,30 @@ impl Daemon {
         }
         if missing {
             self.interface.add_link_local(&self.netlink, self.locator).await?;
+            // Whatever took it away took the addresses from advertisements as well.
+            self.solicitor.solicit_all(Instant::now());
         }
         Ok(missing || !stale.is_empty())
+    }
+
+    /// Below an MTU of 1280 the kernel ends IPv6 on the interface and forgets its settings. All is made anew, and while
+    /// the interface is down, or the kernel would choose a link-local address first.
+    async fn revive(&mut self, link: crate::link::mirror::LinkState) -> Result<(), NetlinkError> {
+        let (name, mtu) = (&self.interface.name, self.settings.mtu);
+        warn!(
+            "interface {name} was given MTU {}, and IPv6 needs 1280: it is set up anew with {mtu}",
+            link.mtu
+        );
+        self.interface.set_down(&self.netlink).await?;
+        self.interface.set_mtu(&self.netlink, mtu).await?;
+        self.sysctls
+            .apply(self.settings.role, self.settings.default_route);
+        if link.up {
+            let locator = self.is_present().then_some(self.locator);
+            self.interface.set_up(&self.netlink, mtu, locator).await?;
+            self.solicitor.solicit_all(Instant::now());
+        }
+        Ok(())
     }
 
     /// Whether the machine has the locator now.

@@ -110,6 +110,18 @@ impl Interface {
         }
     }
 
+    /// Sets the interface down.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn set_down(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        let mut message = self.message();
+        message.header.change_mask = LinkFlags::Up;
+        netlink
+            .set_link(&format!("set {} down", self.name), message)
+            .await
+    }
+
     async fn set_link_up(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
         let mut message = self.message();
         message.header.flags = LinkFlags::Up;

@@ -10,6 +10,9 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use tracing::warn;
 
+/// Where the kernel keeps them, a directory for each interface.
+const CONF: &str = "/proc/sys/net/ipv6/conf";
+
 /// The sysctls of one interface, reachable also after the chroot: whoever has CAP_NET_ADMIN may write them.
 #[derive(Debug)]
 pub struct Sysctls {
@@ -44,6 +47,12 @@ fn wanted(role: Role) -> Vec<(&'static str, &'static str, &'static str)> {
             // 2: also on a machine that forwards.
             ("accept_ra", "2", "router advertisements are ignored"),
             ("autoconf", "1", "no addresses from router advertisements"),
+            // A random identifier embeds no IPv4 address: no peer would accept it.
+            (
+                "use_tempaddr",
+                "0",
+                "the kernel adds temporary addresses that do not work here",
+            ),
             (
                 "accept_ra_defrtr",
                 "1",
@@ -69,14 +78,15 @@ fn wanted(role: Role) -> Vec<(&'static str, &'static str, &'static str)> {
 }
 
 fn path(interface: &str, name: &str) -> PathBuf {
-    ["/proc/sys/net/ipv6/conf", interface, name].iter().collect()
+    [CONF, interface, name].iter().collect()
 }
 
 impl Sysctls {
-    /// Opens the directory; without it (no `/proc`, or IPv6 switched off) every write fails and says so.
+    /// Opens the directory above the interface's own, which the kernel replaces whenever IPv6 on the interface ends and
+    /// begins anew. Without it (no `/proc`, or IPv6 switched off) every write fails and says so.
     pub fn open(interface: &str) -> Self {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(&path(interface, ""), flags, Mode::empty()).ok();
+        let dir = open(CONF, flags, Mode::empty()).ok();
         Self {
             interface: interface.to_owned(),
             dir,
@@ -121,7 +131,8 @@ impl Sysctls {
 
     fn try_write(&self, name: &str, value: &str) -> std::io::Result<()> {
         let dir = self.dir.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
-        let file = openat(dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let path = PathBuf::from(&self.interface).join(name);
+        let file = openat(dir, &path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         File::from(file).write_all(value.as_bytes())
     }
 }
