@@ -306,6 +306,7 @@ fn the_janitor_keeps_no_power_and_outlives_signals_to_the_group() {
         ("000000000000000a", "000000000000000a")
     );
     assert_eq!(value("NoNewPrivs:"), "1");
+    assert_eq!(value("Name:"), "isatapd-janitor");
     let process = nix::unistd::Pid::from_raw(i32::try_from(process).unwrap());
     for signal in [
         nix::sys::signal::Signal::SIGTERM,

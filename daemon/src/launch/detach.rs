@@ -100,6 +100,7 @@ impl Launcher {
                 format!("--{READY_ON_STDIN} is for isatapd itself"),
             )
         };
+        close_inherited();
         let stdin = std::io::stdin()
             .as_fd()
             .try_clone_to_owned()
@@ -141,6 +142,23 @@ impl Launcher {
     pub fn failed(mut self, error: &ExitError) {
         let message = format!("failed {}\n{error}", error.status().code());
         let _ = self.stream.write_all(message.as_bytes());
+    }
+}
+
+/// Closes what the caller's shell left open: whoever waits for the end of such a pipe would wait for the daemon's end.
+///
+/// Called before this process has opened anything, so nobody here owns these descriptors.
+fn close_inherited() {
+    let Ok(listing) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let inherited: Vec<i32> = listing
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > 2)
+        .collect();
+    for descriptor in inherited {
+        // The listing's own descriptor is among them, and closed already.
+        let _ = nix::unistd::close(descriptor);
     }
 }
 

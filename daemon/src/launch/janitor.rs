@@ -143,6 +143,8 @@ pub fn requested(arguments: &[OsString]) -> Option<Vec<FileId>> {
 /// # Errors
 /// Privileges cannot be given up, or standard input is not usable.
 pub fn run(files: &[FileId]) -> std::io::Result<()> {
+    // So that a look for "isatapd" among the processes finds the daemon alone.
+    let _ = nix::sys::prctl::set_name(c"isatapd-janitor");
     // Whoever ends the daemon ends its whole group or unit: the janitor comes last and goes by itself.
     let _ = nix::unistd::setsid();
     nix::sys::signal::SigSet::all().thread_block()?;
