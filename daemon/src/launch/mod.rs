@@ -19,5 +19,6 @@ pub mod notify;
 pub mod pidfile;
 pub mod privilege;
 pub mod ready;
+pub mod start;
 
 pub use ready::Ready;
