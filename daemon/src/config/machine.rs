@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::net::if_::InterfaceFlags;
 
@@ -133,6 +134,7 @@ pub struct Remembering<M> {
     names: Mutex<HashMap<String, Vec<Ipv4Addr>>>,
     users: Mutex<HashMap<String, User>>,
     groups: Mutex<HashMap<String, u32>>,
+    sealed: AtomicBool,
     cores: usize,
 }
 
@@ -148,8 +150,28 @@ impl<M: Machine> Remembering<M> {
             names: Mutex::default(),
             users: Mutex::default(),
             groups: Mutex::default(),
+            sealed: AtomicBool::new(false),
             cores,
         }
+    }
+
+    /// From now on accounts are no longer asked for: inside the chroot there would seem to be none.
+    pub fn seal(&self) {
+        self.sealed.store(true, Ordering::Relaxed);
+    }
+
+    fn account<V: Clone>(
+        &self,
+        memory: &Mutex<HashMap<String, V>>,
+        name: &str,
+        ask: impl FnOnce(&str) -> Result<Option<V>, String>,
+    ) -> Result<Option<V>, String> {
+        remembered(memory, name, || {
+            if self.sealed.load(Ordering::Relaxed) {
+                return Err("accounts are looked up at start only; restart to use another".into());
+            }
+            ask(name)
+        })
     }
 
     /// The machine that is asked.
@@ -198,11 +220,11 @@ impl<M: Machine> Machine for Remembering<M> {
     }
 
     fn user(&self, name: &str) -> Result<Option<User>, String> {
-        remembered(&self.users, name, || self.machine.user(name))
+        self.account(&self.users, name, |name| self.machine.user(name))
     }
 
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
-        remembered(&self.groups, name, || self.machine.group(name))
+        self.account(&self.groups, name, |name| self.machine.group(name))
     }
 
     fn usable_cores(&self) -> usize {

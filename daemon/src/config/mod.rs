@@ -64,7 +64,8 @@ impl Loader {
 }
 
 impl<M: Machine> Loader<M> {
-    /// Reads, checks and resolves. What was looked up once keeps its answer.
+    /// Reads, checks and resolves. What was looked up once keeps its answer; after the first success, accounts that were
+    /// not looked up by then are refused.
     ///
     /// # Errors
     /// Everything that is wrong with the file; then everything that is wrong with what it names.
@@ -78,6 +79,7 @@ impl<M: Machine> Loader<M> {
             }
         };
         let settings = resolve::resolve(file, &self.overrides, path, &self.machine)?;
+        self.machine.seal();
         let mut warnings = Vec::new();
         if let Some(content) = content
             && !content.readable_by(&settings.user)

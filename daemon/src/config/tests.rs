@@ -866,6 +866,10 @@ fn a_reload_inside_the_chroot_keeps_what_it_knew() {
     assert_eq!(loader.load().unwrap().settings, before);
     write("Mtu 1400\nServerAddress isatap.example\nControlSocket /x netops\n");
     assert_eq!(loader.load().unwrap().settings.mtu, 1400);
+    write("User isatap\n");
+    let error = loader.load().unwrap_err().to_string();
+    let expected = ":1:6: the user \"isatap\" cannot be looked up: accounts are looked up at start only; restart to use another";
+    assert!(error.ends_with(expected), "{error}");
     write("ServerAddress isatap.example mixed.example\n");
     let error = loader.load().unwrap_err().to_string();
     assert!(
