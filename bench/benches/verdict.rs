@@ -30,7 +30,7 @@ struct Case<'a> {
     bytes: Vec<u8>,
     hosts: u32,
     readdress: &'a dyn Fn(&mut [u8], u32),
-    carry: fn(&Rulebook, Packet) -> Option<Packet>,
+    carry: fn(&Rulebook, &mut Packet) -> bool,
 }
 
 fn inner_address(peer: Peer, k: u32) -> [u8; 16] {

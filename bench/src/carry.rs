@@ -16,34 +16,42 @@ pub const BURST: usize = 64;
 /// Bytes of a slot that holds any packet of the tunnel MTU.
 pub const SLOT_LEN: usize = 2048;
 
-/// A frame from the TUN becomes an IPv4 packet; `None` when the verdict is another one.
+/// A frame from the TUN becomes an IPv4 packet, in place; false when the verdict is another one.
 #[inline]
-pub fn encap(rules: &Rulebook, mut packet: Packet) -> Option<Packet> {
+pub fn encap(rules: &Rulebook, packet: &mut Packet) -> bool {
     let EncapVerdict::Send(route) = path::encap::decide(rules, packet.bytes()) else {
-        return None;
+        return false;
     };
     packet.strip(vnet::LEN);
     packet.truncate(route.inner_len);
-    if let Some(vnet) = &route.complete_checksum {
-        csum::complete(vnet, packet.bytes_mut()).ok()?;
+    if let Some(vnet) = &route.complete_checksum
+        && csum::complete(vnet, packet.bytes_mut()).is_err()
+    {
+        return false;
     }
-    route.outer.emit(packet.prepend(MIN_HEADER_LEN).try_into().ok()?);
-    Some(packet)
+    let Ok(header) = packet.prepend(MIN_HEADER_LEN).try_into() else {
+        return false;
+    };
+    route.outer.emit(header);
+    true
 }
 
-/// A packet from the raw socket becomes a frame for the TUN; `None` when the verdict is another one.
+/// A packet from the raw socket becomes a frame for the TUN, in place; false when the verdict is another one.
 #[inline]
-pub fn decap(rules: &Rulebook, mut packet: Packet) -> Option<Packet> {
+pub fn decap(rules: &Rulebook, packet: &mut Packet) -> bool {
     let DecapVerdict::Deliver(delivery) = path::decap::decide(rules, packet.bytes()) else {
-        return None;
+        return false;
     };
     packet.strip(delivery.outer_len);
     packet.truncate(delivery.inner_len);
     if let Some(mark) = delivery.set_ecn {
         ipv6::set_ecn(packet.bytes_mut(), mark);
     }
-    delivery.vnet.emit(packet.prepend(vnet::LEN).try_into().ok()?);
-    Some(packet)
+    let Ok(header) = packet.prepend(vnet::LEN).try_into() else {
+        return false;
+    };
+    delivery.vnet.emit(header);
+    true
 }
 
 /// Puts `bytes` into a slot as the kernel would; `None` when the pool is empty or the slot too small.

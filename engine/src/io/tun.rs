@@ -79,19 +79,18 @@ impl Tun {
     }
 }
 
+/// Creates interface `name` with one queue, without vnet header and offloads: one packet per read and write, as programs
+/// used it before there were offloads. For loops the engine is compared with.
+///
+/// # Errors
+/// As [`Tun::create`].
+pub fn create_plain(name: &str) -> Result<OwnedFd, SetupError> {
+    attach_queue(name, libc::IFF_TUN | libc::IFF_NO_PI).map(OwnedFd::from)
+}
+
 fn open_queue(name: &str) -> Result<File, SetupError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open(TUN_DEVICE)
-        .map_err(|source| SetupError::TunDevice { source })?;
-    let request = interface_request(name)?;
-    // SAFETY: the descriptor is open, and `request` is a whole `ifreq` that outlives the call.
-    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const request) }.map_err(|errno| match errno {
-        Errno::EBUSY => SetupError::InterfaceTaken { name: name.into() },
-        errno => kernel(name, "create", errno),
-    })?;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    let file = attach_queue(name, flags)?;
     let header_len = libc::c_int::try_from(vnet::LEN).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is open, and the kernel reads one `int`.
     unsafe { ioctl::tun_set_vnet_hdr_sz(file.as_raw_fd(), &raw const header_len) }
@@ -99,7 +98,24 @@ fn open_queue(name: &str) -> Result<File, SetupError> {
     Ok(file)
 }
 
-fn interface_request(name: &str) -> Result<libc::ifreq, SetupError> {
+/// A descriptor of interface `name`, which is created if it does not exist.
+fn attach_queue(name: &str, flags: libc::c_int) -> Result<File, SetupError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(TUN_DEVICE)
+        .map_err(|source| SetupError::TunDevice { source })?;
+    let request = interface_request(name, flags)?;
+    // SAFETY: the descriptor is open, and `request` is a whole `ifreq` that outlives the call.
+    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const request) }.map_err(|errno| match errno {
+        Errno::EBUSY => SetupError::InterfaceTaken { name: name.into() },
+        errno => kernel(name, "create", errno),
+    })?;
+    Ok(file)
+}
+
+fn interface_request(name: &str, flags: libc::c_int) -> Result<libc::ifreq, SetupError> {
     let refused = || SetupError::InterfaceName { name: name.into() };
     let text = CString::new(name).map_err(|_| refused())?;
     let bytes = text.as_bytes_with_nul();
@@ -111,7 +127,6 @@ fn interface_request(name: &str) -> Result<libc::ifreq, SetupError> {
     for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(|_| refused())?;
     Ok(request)
 }
