@@ -42,6 +42,9 @@ const REPAIR_AGAIN: Duration = Duration::from_millis(500);
 /// How long retired Rulebooks wait before the workers are asked whether they still hold them.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for the interface to be taken back at the end.
+const WITHDRAW_LIMIT: Duration = Duration::from_millis(200);
+
 /// Where events come from.
 pub(super) struct Sources {
     signals: Signals,
@@ -155,6 +158,11 @@ impl Daemon {
             warn!("workers {workers:?} did not end in time");
         }
         self.log_summary();
+        if let Ok(Err(error)) =
+            tokio::time::timeout(WITHDRAW_LIMIT, self.interface.delete(&self.netlink)).await
+        {
+            debug!("{error}");
+        }
         outcome
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use isatap_engine::fib::Publisher;
 use isatap_engine::path::limit::TokenBucket;
-use isatap_engine::worker::{Engine, EngineConfig, SetupError};
+use isatap_engine::worker::{Engine, EngineConfig, Prepared, SetupError};
 use tracing::{info, warn};
 
 use super::daemon::{Daemon, Sources};
@@ -31,14 +31,14 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         hooks,
     } = startup;
     let signals = Signals::install()?;
-    let prepared = Engine::open(EngineConfig {
+    let prepared = open_engine(&EngineConfig {
         interface: settings.interface.clone(),
         workers: settings.workers,
         lane: settings.lane,
         cpus: usable_cpus(),
         on_worker_start: hooks.worker_start,
     })
-    .map_err(engine_error)?;
+    .await?;
     let interface = Interface {
         if_index: prepared.if_index(),
         name: prepared.interface().to_owned(),
@@ -137,6 +137,20 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     Ok(daemon)
 }
 
+/// A daemon that was killed leaves its interface behind for a moment, until the kernel has taken its rings apart: one
+/// that is started at once waits for that (FAULTS 60).
+async fn open_engine(config: &EngineConfig) -> Result<Prepared, ExitError> {
+    let deadline = Instant::now() + NAME_LIMIT;
+    loop {
+        match Engine::open(config.clone()) {
+            Err(SetupError::InterfaceTaken { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(NAME_RETRY).await;
+            }
+            opened => return opened.map_err(engine_error),
+        }
+    }
+}
+
 /// The CPUs this process may use, to pin workers to; none on a single one, where pinning gains nothing.
 fn usable_cpus() -> Vec<usize> {
     let ours = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
@@ -188,6 +202,10 @@ fn netlink_error(error: NetlinkError) -> ExitError {
 fn descriptor_error(error: std::io::Error) -> ExitError {
     ExitError::other(format!("the control loop cannot watch a descriptor: {error}"))
 }
+
+/// How long the interface's name may still be taken, and how often to look.
+const NAME_LIMIT: Duration = Duration::from_millis(600);
+const NAME_RETRY: Duration = Duration::from_millis(20);
 
 /// Time the workers get to finish what they hold.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);

@@ -5,8 +5,8 @@ use std::io;
 use futures_util::StreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
@@ -112,6 +112,17 @@ impl Netlink {
             .map(|_| ())
     }
 
+    /// Deletes the interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also because there is none.
+    pub async fn delete_link(&self, operation: &str, message: LinkMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.request(operation, RouteNetlinkMessage::DelLink(message), flags)
+            .await
+            .map(|_| ())
+    }
+
     /// Adds an address, or changes the one that is there.
     ///
     /// # Errors
@@ -130,17 +141,6 @@ impl Netlink {
     pub async fn delete_address(&self, operation: &str, message: AddressMessage) -> Result<(), NetlinkError> {
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         self.request(operation, RouteNetlinkMessage::DelAddress(message), flags)
-            .await
-            .map(|_| ())
-    }
-
-    /// Adds a route that must not be there yet.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn add_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.request(operation, RouteNetlinkMessage::NewRoute(message), flags)
             .await
             .map(|_| ())
     }

@@ -110,6 +110,17 @@ impl Interface {
         }
     }
 
+    /// Deletes the interface, whoever still holds one of its queues: a ring lets go of its files some time after its
+    /// process has ended, and until then the name would be taken.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also because it is gone already.
+    pub async fn delete(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        netlink
+            .delete_link(&format!("delete {}", self.name), self.message())
+            .await
+    }
+
     /// Sets the interface down.
     ///
     /// # Errors
