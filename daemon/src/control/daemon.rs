@@ -39,6 +39,8 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
 /// Least time between two repairs of the interface, and between failed attempts.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
 const REPAIR_AGAIN: Duration = Duration::from_millis(500);
+/// How long after an event suppressed log lines are told.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long retired Rulebooks wait before the workers are asked whether they still hold them.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -72,6 +74,9 @@ pub(super) struct Daemon {
     pub(super) loader: Option<Loader>,
     pub(super) set_log: Box<dyn Fn(LogLevel, Facility)>,
     pub(super) reopen_log: Box<dyn Fn()>,
+    pub(super) flush_log: Box<dyn Fn()>,
+    /// When suppressed lines are to be told; set by whatever happens, so that an idle daemon sleeps.
+    pub(super) flush_at: Option<Instant>,
     pub(super) engine: Engine,
     pub(super) publisher: Publisher,
     pub(super) watch: Watch,
@@ -169,6 +174,7 @@ impl Daemon {
     async fn turn(&mut self, sources: &mut Sources) -> Result<(), ExitError> {
         loop {
             let deadline = self.deadline();
+            let mut timer = false;
             match sources.next(&mut self.watch, deadline).await {
                 Event::Signal(Request::Stop(signal)) => {
                     info!("stopping on signal {signal}");
@@ -189,7 +195,10 @@ impl Daemon {
                         self.start_reload(sources, None);
                     }
                 }
-                Event::Timer => {}
+                Event::Timer => timer = true,
+            }
+            if !timer {
+                self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
             }
             self.catch_up().await?;
         }
@@ -218,7 +227,7 @@ impl Daemon {
             None
         };
         let collect = self.published_at.map(|at| at + COLLECT_INTERVAL);
-        [solicit, self.publish_at, self.repair_at, collect]
+        [solicit, self.publish_at, self.repair_at, self.flush_at, collect]
             .into_iter()
             .flatten()
             .min()
@@ -228,6 +237,10 @@ impl Daemon {
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
         self.solicit(now);
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            (self.flush_log)();
+        }
         if self.repair_at.is_some_and(|at| at <= now) {
             self.repair(now).await;
         }
@@ -421,13 +434,13 @@ impl Daemon {
         if !self.can_solicit() {
             return;
         }
-        let before = self.solicitor.counts();
+        let before = self.solicitor.healths();
         let due = self.solicitor.due(now);
         if !due.is_empty() {
             let packet = punts::solicitation(self.locator);
             due.iter().for_each(|router| self.send(*router, &packet));
         }
-        if self.solicitor.counts() != before {
+        if self.solicitor.healths() != before {
             self.mark_changed();
         }
     }
@@ -469,7 +482,7 @@ impl Daemon {
     }
 
     fn advertised(&mut self, packet: &[u8]) {
-        let before = self.solicitor.counts();
+        let before = self.solicitor.healths();
         let result = if !self.advertisement_limit.take(self.clock()) {
             "rate_limited"
         } else {
@@ -482,7 +495,7 @@ impl Daemon {
             }
         };
         *self.counters.advertisements.entry(result.to_owned()).or_insert(0) += 1;
-        if self.solicitor.counts() != before {
+        if self.solicitor.healths() != before {
             info!("routers: {}", super::report::router_counts(&self.solicitor));
             self.mark_changed();
         }
@@ -512,9 +525,9 @@ impl Daemon {
             .entry(icmp::kind(failure).to_owned())
             .or_insert(0) += 1;
         if icmp::is_unreachable(failure) {
-            let before = self.solicitor.counts();
+            let before = self.solicitor.healths();
             self.solicitor.suspect(Instant::now(), failure.destination);
-            if self.solicitor.counts() != before {
+            if self.solicitor.healths() != before {
                 self.mark_changed();
             }
         }

@@ -106,6 +106,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         loader: Some(loader),
         set_log: hooks.set_log,
         reopen_log: hooks.reopen_log,
+        flush_log: hooks.flush_log,
+        flush_at: None,
         engine,
         publisher,
         watch,

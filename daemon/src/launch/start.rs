@@ -87,6 +87,7 @@ fn run(settings: Settings, loader: Loader, logs: &Logs, ready: &Rc<RefCell<Ready
 fn hooks(settings: &Settings, sandbox: Sandbox, logs: &Logs, ready: &Rc<RefCell<Ready>>) -> Hooks {
     let status = format!("serving on {} at {}", settings.interface, settings.bind.addr());
     let (ready, set_log, reopen_log) = (Rc::clone(ready), logs.clone(), logs.clone());
+    let flush_log = logs.clone();
     Hooks {
         drop_privileges: Box::new(|| sandbox.enter()),
         worker_start: privilege::drop_all_in_thread,
@@ -98,6 +99,7 @@ fn hooks(settings: &Settings, sandbox: Sandbox, logs: &Logs, ready: &Rc<RefCell<
             set_log.set_level(level);
             set_log.set_facility(facility);
         }),
+        flush_log: Box::new(move || flush_log.flush_suppressed(Instant::now())),
         reopen_log: Box::new(move || {
             if let Err(error) = reopen_log.reopen() {
                 tracing::warn!("the system log cannot be opened again: {error}");

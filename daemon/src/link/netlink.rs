@@ -1,6 +1,7 @@
 //! One rtnetlink connection for requests: dumps that are consistent, changes that say what they tried.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use rtnetlink::Handle;
@@ -15,6 +16,9 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// How often a dump is repeated when the kernel says that it changed underneath.
 const MAX_DUMP_ATTEMPTS: usize = 5;
+
+/// How long the kernel may take to answer: its answers can be lost, and the control loop must not wait for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A netlink request that failed, by name.
 #[derive(Debug, thiserror::Error)]
@@ -184,17 +188,23 @@ impl Netlink {
         let closed = || NetlinkError::Closed {
             operation: operation.to_owned(),
         };
+        let refused = |error| NetlinkError::Refused {
+            operation: operation.to_owned(),
+            error,
+        };
         let mut answers = self.handle.clone().request(request).map_err(|_| closed())?;
         let (mut all, mut interrupted) = (Vec::new(), false);
-        while let Some(answer) = answers.next().await {
+        let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
+        loop {
+            let next = tokio::time::timeout_at(deadline, answers.next()).await;
+            let Some(answer) = next.map_err(|_| refused(io::ErrorKind::TimedOut.into()))? else {
+                break;
+            };
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
                 NetlinkPayload::InnerMessage(inner) => all.push(inner),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(NetlinkError::Refused {
-                        operation: operation.to_owned(),
-                        error: error.to_io(),
-                    });
+                    return Err(refused(error.to_io()));
                 }
                 _ => {}
             }

@@ -91,3 +91,110 @@ fn site(state: &MirrorState, site: &SiteNetworks) -> Vec<Ipv4Prefix> {
     }
     prefixes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loader;
+    use crate::config::Overrides;
+    use isatap_engine::isatap::SiteKnowledge as _;
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+    use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+    use std::time::Instant;
+
+    use crate::prl::{Advertisement, Jitter, SolicitConfig, Solicitor};
+
+    const US: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 5);
+    const ROUTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
+
+    fn settings(lines: &str) -> Settings {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("isatapd.conf");
+        std::fs::write(&file, format!("BindAddress {US}\n{lines}")).unwrap();
+        Loader::open(Some(file), Overrides::default())
+            .unwrap()
+            .load()
+            .unwrap()
+            .settings
+    }
+
+    fn machine(device: u32) -> MirrorState {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.index = device;
+        message.header.prefix_len = 24;
+        message.attributes.push(AddressAttribute::Local(US.into()));
+        MirrorState::from_dump(7, &[RouteNetlinkMessage::NewAddress(message)])
+    }
+
+    /// D2: packets must arrive on the device that has the address; an address of the loopback device has none.
+    #[test]
+    fn d2_the_locator_is_there_when_the_machine_has_it() {
+        let settings = settings("");
+        let locators = |state: &MirrorState| compile(state, &settings, US, &[]).locators;
+        assert_eq!(
+            locators(&machine(3)),
+            [Locator {
+                addr: US,
+                if_index: 3
+            }]
+        );
+        assert_eq!(
+            locators(&machine(LOOPBACK)),
+            [Locator {
+                addr: US,
+                if_index: 0
+            }]
+        );
+        assert_eq!(locators(&MirrorState::new(7)), []);
+    }
+
+    #[test]
+    fn private_means_private_and_connected() {
+        let private = compile(&machine(3), &settings(""), US, &[]).build().unwrap();
+        for inside in [
+            "10.9.9.9",
+            "172.31.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.3.3",
+            "198.51.100.77",
+        ] {
+            assert!(private.is_site_host(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["172.32.0.1", "100.128.0.1", "198.51.101.1", "8.8.8.8"] {
+            assert!(!private.is_site_host(outside.parse().unwrap()), "{outside}");
+        }
+        let listed = compile(&machine(3), &settings("SiteNetwork 8.8.8.0/24\n"), US, &[])
+            .build()
+            .unwrap();
+        assert!(listed.is_site_host("8.8.8.8".parse().unwrap()));
+        assert!(!listed.is_site_host("10.9.9.9".parse().unwrap()));
+        assert!(listed.is_broadcast("198.51.100.255".parse().unwrap()));
+    }
+
+    #[test]
+    fn usable_routers_come_first() {
+        let now = Instant::now();
+        let mut solicitor = Solicitor::new(SolicitConfig::from_secs(120), Jitter::new(1));
+        solicitor.set_routers(now, &ROUTERS);
+        let prl = |solicitor: &Solicitor| {
+            let routers: Vec<_> = solicitor.routers().collect();
+            compile(
+                &machine(3),
+                &settings("ServerAddress 203.0.113.1 203.0.113.2\n"),
+                US,
+                &routers,
+            )
+            .prl
+        };
+        assert_eq!(prl(&solicitor), ROUTERS);
+        let lifetime = std::time::Duration::from_secs(1800);
+        let promise = Advertisement {
+            router_lifetime: lifetime,
+            shortest_lifetime: None,
+        };
+        solicitor.advertised(now, ROUTERS[1], promise).unwrap();
+        assert_eq!(prl(&solicitor), [ROUTERS[1], ROUTERS[0]]);
+    }
+}

@@ -22,6 +22,10 @@ const GROUPS: [MulticastGroup; 4] = [
 /// Least time between two dumps, so that a storm of changes costs a bounded share of control's time.
 const MIN_DUMP_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Failed dumps in a row before the caller is told, and the pause between them.
+const MAX_FAILURES: u32 = 10;
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
 /// Most notifications taken before the caller gets its turn.
 const MAX_BURST: usize = 4096;
 
@@ -33,6 +37,7 @@ pub struct Watch {
     resync: bool,
     dumped_at: Instant,
     overruns: u64,
+    failures: u32,
 }
 
 impl std::fmt::Debug for Watch {
@@ -60,6 +65,7 @@ impl Watch {
             resync: false,
             dumped_at: Instant::now(),
             overruns: 0,
+            failures: 0,
         })
     }
 
@@ -125,9 +131,18 @@ impl Watch {
         let if_index = self.state.if_index();
         // Notifications that wait already describe what the dump will show anyhow; later ones stay in the stream.
         let dump = match self.netlink.dump(if_index).await {
+            Ok(dump) => dump,
             Err(error) if error.errno() == Some(nix::libc::ENODEV) => return Ok(Effect::Gone),
-            other => other?,
+            // The old state is better than none for the moment: the next attempt follows.
+            Err(error) if self.failures < MAX_FAILURES => {
+                tracing::warn!("{error}; trying again");
+                self.failures += 1;
+                self.dumped_at = Instant::now() + RETRY_AFTER;
+                return Ok(Effect::Changed);
+            }
+            Err(error) => return Err(error),
         };
+        self.failures = 0;
         self.state = MirrorState::from_dump(if_index, &dump);
         self.dumped_at = Instant::now();
         self.resync = false;

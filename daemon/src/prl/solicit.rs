@@ -26,6 +26,8 @@ const IRT: Duration = Duration::from_secs(4);
 const MRT: Duration = Duration::from_secs(3600);
 /// Unanswered solicitations after which a router counts as unreachable (RFC 4861 10).
 pub const MAX_RTR_SOLICITATIONS: u32 = 3;
+/// Least time between two solicitations to one router, whatever asks for them: an interface that flaps asks often.
+const MIN_GAP: Duration = Duration::from_millis(250);
 /// Share by which RFC 8415 15 (RFC 3315 14) randomises each interval.
 const RAND: f64 = 0.1;
 /// A refresh falls between these shares of the shortest lifetime, so that three attempts fit before its end (P5).
@@ -120,6 +122,7 @@ struct Entry {
     health: Health,
     usable_until: Option<Instant>,
     advertised_at: Option<Instant>,
+    solicited_at: Option<Instant>,
     next_at: Option<Instant>,
     /// Retransmission time in force: `RT` of RFC 8415 15; `None` while nothing is outstanding.
     retransmit: Option<Duration>,
@@ -145,6 +148,7 @@ impl Entry {
             health: Health::Unknown,
             usable_until: None,
             advertised_at: None,
+            solicited_at: None,
             next_at: Some(now),
             retransmit: None,
             unanswered: 0,
@@ -167,6 +171,7 @@ impl Entry {
         self.retransmit = Some(wait);
         self.unanswered = self.unanswered.saturating_add(1);
         self.solicitations += 1;
+        self.solicited_at = Some(now);
         self.next_at = Some(now + wait);
     }
 
@@ -180,7 +185,8 @@ impl Entry {
     fn ask_again(&mut self, now: Instant) {
         self.retransmit = None;
         self.unanswered = 0;
-        self.next_at = Some(now);
+        let earliest = self.solicited_at.map_or(now, |at| at + MIN_GAP);
+        self.next_at = Some(now.max(earliest));
     }
 }
 
@@ -300,6 +306,11 @@ impl Solicitor {
     /// Whether at least one router can carry packets.
     pub fn any_usable(&self) -> bool {
         self.routers.iter().any(|entry| entry.health == Health::Usable)
+    }
+
+    /// The health of each router, in the order of the list: what changes when others should hear of it.
+    pub fn healths(&self) -> Vec<Health> {
+        self.routers.iter().map(|entry| entry.health).collect()
     }
 
     /// Routers in each state, in the order of [`Health::ALL`].
@@ -486,6 +497,20 @@ mod tests {
         assert_eq!(machine.health(A), None);
     }
 
+    /// An interface that flaps makes no storm of solicitations.
+    #[test]
+    fn asking_again_and_again_keeps_a_distance() {
+        let start = Instant::now();
+        let mut machine = machine(start, 120, &[A]);
+        let mut sent = 0;
+        for millis in 0..1000 {
+            let now = start + Duration::from_millis(millis);
+            machine.solicit_all(now);
+            sent += machine.due(now).len();
+        }
+        assert_eq!(sent, 4);
+    }
+
     /// N5: errors are a hint; the router is asked once, and stays in use until it fails to answer.
     #[test]
     fn n5_a_hint_asks_once() {
@@ -493,6 +518,7 @@ mod tests {
         let mut machine = machine(now, 120, &[A]);
         machine.due(now);
         machine.advertised(now, A, ra(1800, None)).unwrap();
+        let now = now + secs(1);
         machine.suspect(now, A);
         machine.suspect(now, A);
         assert_eq!(machine.due(now), [A]);
