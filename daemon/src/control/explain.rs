@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use isatap_engine::fib::Rulebook;
+use isatap_engine::fib::{NextHop, Rulebook};
 use isatap_engine::isatap::{SiteKnowledge as _, iid};
 use isatap_engine::path::{self, DecapVerdict, EncapVerdict};
 use isatap_engine::reason::DropReason;
@@ -89,7 +89,9 @@ fn received(
 
 fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
     let mut lines = vec![match rules.route(&dst) {
-        Some(hop) => format!("the route for {dst} says {hop:?}"),
+        Some(NextHop::OnLink) => format!("{dst} is on-link"),
+        Some(NextHop::Via(router)) => format!("the route for {dst} leads to {router}"),
+        Some(NextHop::Unreachable) => format!("the gateway of the route for {dst} is no ISATAP address"),
         None => format!("there is no route for {dst} over this interface"),
     }];
     let frame = [&[0; vnet::LEN][..], inner].concat();
@@ -109,7 +111,7 @@ fn dropped(reason: DropReason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isatap_engine::fib::{Locator, NextHop, Role, RulebookBuilder};
+    use isatap_engine::fib::{Locator, Role, RulebookBuilder};
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
