@@ -45,6 +45,7 @@ impl Region {
     ///
     /// # Panics
     /// When `offset` lies past the end.
+    #[inline]
     pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
         assert!(
             offset <= self.len,

@@ -4,6 +4,7 @@
 //! the [`Publisher`]. Workers load it once per loop turn (DESIGN D11) and never lock, allocate or free for it.
 
 mod builder;
+mod flat;
 mod prefix;
 mod publish;
 mod rulebook;

@@ -2,9 +2,9 @@
 //!
 //! Nothing here is per host: a router for a million hosts holds what one for ten holds (DESIGN D13).
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::flat::FlatMap;
 use super::{Ipv6Prefix, Locator, NextHop, PrefixTable, Role, RulebookBuilder};
 use crate::isatap::ecn::EcnMode;
 use crate::isatap::mtu::MtuPolicy;
@@ -33,11 +33,11 @@ pub struct Tunnel {
 pub struct Rulebook {
     role: Role,
     locators: Vec<Locator>,
-    own6: HashSet<Ipv6Addr, ahash::RandomState>,
+    own6: FlatMap<u128, ()>,
     reply_global: Option<Ipv6Addr>,
     prl: Vec<Ipv4Addr>,
-    routers: HashSet<Ipv4Addr, ahash::RandomState>,
-    prl_members: HashSet<Ipv4Addr, ahash::RandomState>,
+    routers: FlatMap<u32, ()>,
+    prl_members: FlatMap<u32, ()>,
     routes: PrefixTable<NextHop>,
     site: PrefixTable<()>,
     any_site: bool,
@@ -47,17 +47,8 @@ pub struct Rulebook {
 
 impl Rulebook {
     pub(super) fn assemble(parts: RulebookBuilder) -> Self {
-        let mut routes = PrefixTable::default();
-        for (prefix, hop) in parts.routes {
-            routes.insert_v6(prefix, hop);
-        }
-        if let Ok(link_local) = Ipv6Prefix::containing(iid::link_local(Ipv4Addr::UNSPECIFIED), 64) {
-            routes.insert_v6(link_local, NextHop::OnLink);
-        }
-        let mut site = PrefixTable::default();
-        for prefix in parts.site {
-            site.insert_v4(prefix, ());
-        }
+        let link_local = Ipv6Prefix::containing(iid::link_local(Ipv4Addr::UNSPECIFIED), 64);
+        let link_local = link_local.ok().map(|prefix| (prefix, NextHop::OnLink));
         let reply_global = parts
             .own6
             .iter()
@@ -66,13 +57,19 @@ impl Rulebook {
         Self {
             role: parts.role,
             locators: parts.locators,
-            own6: parts.own6.into_iter().collect(),
+            own6: FlatMap::new(
+                &parts
+                    .own6
+                    .iter()
+                    .map(|addr| (addr.to_bits(), ()))
+                    .collect::<Vec<_>>(),
+            ),
             reply_global,
-            routers: parts.prl.iter().chain(&parts.peer_routers).copied().collect(),
-            prl_members: parts.prl.iter().copied().collect(),
+            routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
+            prl_members: addresses(&parts.prl),
             prl: parts.prl,
-            routes,
-            site,
+            routes: PrefixTable::v6(parts.routes.into_iter().chain(link_local)),
+            site: PrefixTable::v4(parts.site.into_iter().map(|prefix| (prefix, ()))),
             any_site: parts.any_site,
             broadcasts: parts.broadcasts,
             tunnel: Tunnel {
@@ -137,6 +134,11 @@ impl Rulebook {
     }
 }
 
+fn addresses<'a>(list: impl IntoIterator<Item = &'a Ipv4Addr>) -> FlatMap<u32, ()> {
+    let entries = list.into_iter().map(|addr| (addr.to_bits(), ()));
+    FlatMap::new(&entries.collect::<Vec<_>>())
+}
+
 impl SiteKnowledge for Rulebook {
     #[inline]
     fn is_locator(&self, addr: Ipv4Addr) -> bool {
@@ -150,12 +152,12 @@ impl SiteKnowledge for Rulebook {
 
     #[inline]
     fn is_router(&self, addr: Ipv4Addr) -> bool {
-        !self.routers.is_empty() && self.routers.contains(&addr)
+        self.routers.contains(addr.to_bits())
     }
 
     #[inline]
     fn is_prl_member(&self, addr: Ipv4Addr) -> bool {
-        self.prl_members.contains(&addr)
+        self.prl_members.contains(addr.to_bits())
     }
 
     #[inline]
@@ -165,7 +167,7 @@ impl SiteKnowledge for Rulebook {
 
     #[inline]
     fn is_own(&self, addr: &Ipv6Addr) -> bool {
-        self.own6.contains(addr)
+        self.own6.contains(addr.to_bits())
     }
 
     #[inline]

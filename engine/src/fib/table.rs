@@ -1,96 +1,114 @@
-//! Longest-prefix match: one keyed hash table per prefix length in use, longest first.
+//! Longest-prefix match: one frozen hash table per prefix length in use, longest first.
 //!
-//! A lookup costs one probe per distinct length, whatever the number of entries: a site has a handful of lengths. The
-//! hash is keyed at random, so that nobody can choose addresses that collide (FAULTS 20).
+//! A lookup costs one probe per distinct length, whatever the number of entries: a site has a handful of lengths.
+//! Prefixes of up to 64 bits, which is nearly all there are, are kept by the high half of the address alone.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::BitAnd;
 
+use super::flat::{FlatMap, Key, halves};
 use super::{Ipv4Prefix, Ipv6Prefix};
-
-#[derive(Debug)]
-struct Level<V> {
-    len: u8,
-    mask: u128,
-    entries: HashMap<u128, V, ahash::RandomState>,
-}
 
 /// Values by prefix, looked up by the longest prefix that contains an address.
 #[derive(Debug)]
 pub struct PrefixTable<V> {
-    levels: Vec<Level<V>>,
+    /// Lengths 65..=128, longest first.
+    long: Vec<Level<u128, V>>,
+    /// Lengths 0..=64, longest first.
+    short: Vec<Level<u64, V>>,
 }
 
-impl<V> Default for PrefixTable<V> {
-    fn default() -> Self {
-        Self { levels: Vec::new() }
-    }
+#[derive(Debug)]
+struct Level<K, V> {
+    mask: K,
+    entries: FlatMap<K, V>,
 }
 
-impl<V> PrefixTable<V> {
-    /// Adds an IPv6 prefix; the value that was there before is returned.
-    pub fn insert_v6(&mut self, prefix: Ipv6Prefix, value: V) -> Option<V> {
-        self.insert(prefix.addr().to_bits(), prefix.len(), value)
+impl<V: Copy> PrefixTable<V> {
+    /// A table of IPv6 prefixes; of two values of the same prefix the later one counts.
+    pub fn v6(prefixes: impl IntoIterator<Item = (Ipv6Prefix, V)>) -> Self {
+        let prefixes = prefixes.into_iter();
+        Self::build(prefixes.map(|(prefix, value)| (prefix.len(), prefix.addr().to_bits(), value)))
     }
 
-    /// Adds an IPv4 prefix; the value that was there before is returned.
-    pub fn insert_v4(&mut self, prefix: Ipv4Prefix, value: V) -> Option<V> {
-        self.insert(v4_key(prefix.addr()), prefix.len(), value)
+    /// A table of IPv4 prefixes; of two values of the same prefix the later one counts.
+    pub fn v4(prefixes: impl IntoIterator<Item = (Ipv4Prefix, V)>) -> Self {
+        let prefixes = prefixes.into_iter();
+        Self::build(
+            prefixes.map(|(prefix, value)| (prefix.len(), u128::from(v4_key(prefix.addr())) << 64, value)),
+        )
     }
 
     /// The value of the longest prefix that contains `addr`.
     #[inline]
     pub fn lookup_v6(&self, addr: &Ipv6Addr) -> Option<&V> {
-        self.lookup(addr.to_bits())
+        let key = addr.to_bits();
+        longest(&self.long, key).or_else(|| longest(&self.short, halves(key).0))
     }
 
     /// The value of the longest prefix that contains `addr`.
     #[inline]
     pub fn lookup_v4(&self, addr: Ipv4Addr) -> Option<&V> {
-        self.lookup(v4_key(addr))
+        longest(&self.short, v4_key(addr))
     }
 
     /// How many prefixes are held.
     pub fn len(&self) -> usize {
-        self.levels.iter().map(|level| level.entries.len()).sum()
+        let long = self.long.iter().map(|level| level.entries.len());
+        long.chain(self.short.iter().map(|level| level.entries.len()))
+            .sum()
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.levels.is_empty()
+        self.len() == 0
     }
 
-    #[inline]
-    fn lookup(&self, key: u128) -> Option<&V> {
-        self.levels
-            .iter()
-            .find_map(|level| level.entries.get(&(key & level.mask)))
-    }
-
-    fn insert(&mut self, key: u128, len: u8, value: V) -> Option<V> {
-        let at = match self.levels.binary_search_by(|level| len.cmp(&level.len)) {
-            Ok(at) => at,
-            Err(at) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-                self.levels.insert(
-                    at,
-                    Level {
-                        len,
-                        mask,
-                        entries: HashMap::default(),
-                    },
-                );
-                at
-            }
+    /// Prefixes as length, leading bits of 128, value.
+    fn build(prefixes: impl Iterator<Item = (u8, u128, V)>) -> Self {
+        let mut by_len: [Vec<(u128, V)>; 129] = std::array::from_fn(|_| Vec::new());
+        for (len, bits, value) in prefixes {
+            by_len[usize::from(len).min(128)].push((bits, value));
+        }
+        let mut table = Self {
+            long: Vec::new(),
+            short: Vec::new(),
         };
-        self.levels[at].entries.insert(key, value)
+        for (len, entries) in by_len.into_iter().enumerate().rev() {
+            if entries.is_empty() {
+                continue;
+            }
+            let host_bits = u32::try_from(128 - len).unwrap_or(0);
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            if len > 64 {
+                let entries = FlatMap::new(&entries);
+                table.long.push(Level { mask, entries });
+            } else {
+                let entries: Vec<_> = entries
+                    .into_iter()
+                    .map(|(bits, value)| (halves(bits).0, value))
+                    .collect();
+                table.short.push(Level {
+                    mask: halves(mask).0,
+                    entries: FlatMap::new(&entries),
+                });
+            }
+        }
+        table
     }
+}
+
+#[inline]
+fn longest<K: Key + BitAnd<Output = K>, V: Copy>(levels: &[Level<K, V>], key: K) -> Option<&V> {
+    levels
+        .iter()
+        .find_map(|level| level.entries.get(key & level.mask))
 }
 
 /// IPv4 prefixes use the leading 32 bits, so that lengths mean the same in both families.
 #[inline]
-fn v4_key(addr: Ipv4Addr) -> u128 {
-    u128::from(addr.to_bits()) << 96
+fn v4_key(addr: Ipv4Addr) -> u64 {
+    u64::from(addr.to_bits()) << 32
 }
 
 #[cfg(test)]
@@ -100,15 +118,14 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let mut table = PrefixTable::default();
-        for (text, value) in [
-            ("::/0", 0),
+        let prefixes = [
             ("2001:db8::/32", 32),
-            ("2001:db8:1::/48", 48),
+            ("::/0", 0),
             ("2001:db8:1::1/128", 128),
-        ] {
-            assert_eq!(table.insert_v6(text.parse().unwrap(), value), None);
-        }
+            ("2001:db8:1::/48", 4),
+            ("2001:db8:1::/48", 48),
+        ];
+        let table = PrefixTable::v6(prefixes.map(|(text, value)| (text.parse().unwrap(), value)));
         for (text, value) in [
             ("::1", 0),
             ("2001:db8:2::", 32),
@@ -128,20 +145,42 @@ mod tests {
             prefixes in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40),
             probes in prop::collection::vec(any::<u32>(), 0..40),
         ) {
-            let mut table = PrefixTable::default();
+            let mut all = Vec::new();
             let mut model: Vec<(Ipv4Prefix, usize)> = Vec::new();
             for (i, (addr, len)) in prefixes.iter().enumerate() {
                 let prefix = Ipv4Prefix::containing(Ipv4Addr::from_bits(*addr), *len).unwrap();
-                table.insert_v4(prefix, i);
+                all.push((prefix, i));
                 model.retain(|(p, _)| *p != prefix);
                 model.push((prefix, i));
             }
+            let table = PrefixTable::v4(all);
+            prop_assert_eq!(table.len(), model.len());
             let starts = prefixes.iter().map(|(addr, _)| *addr);
             for probe in probes.iter().copied().chain(starts) {
                 let addr = Ipv4Addr::from_bits(probe);
                 let expected =
                     model.iter().filter(|(p, _)| p.contains(addr)).max_by_key(|(p, _)| p.len()).map(|(_, v)| v);
                 prop_assert_eq!(table.lookup_v4(addr), expected);
+            }
+        }
+
+        /// The same for lengths on both sides of 64; addresses differ in a few bits only, so that prefixes nest.
+        #[test]
+        fn agrees_with_a_plain_scan_of_both_halves(
+            prefixes in prop::collection::vec((0u128..16, 56u8..=128), 0..40),
+            probes in prop::collection::vec(0u128..16, 0..40),
+        ) {
+            let spread = |bits: u128| Ipv6Addr::from_bits((bits & 3) << 64 | (bits & 4) << 50 | bits >> 3);
+            let all: Vec<_> = prefixes
+                .iter()
+                .enumerate()
+                .map(|(i, (bits, len))| (Ipv6Prefix::containing(spread(*bits), *len).unwrap(), i))
+                .collect();
+            let table = PrefixTable::v6(all.iter().copied());
+            for probe in probes.into_iter().map(spread) {
+                let expected =
+                    all.iter().filter(|(p, _)| p.contains(probe)).max_by_key(|(p, i)| (p.len(), *i)).map(|(_, v)| v);
+                prop_assert_eq!(table.lookup_v6(&probe), expected);
             }
         }
     }

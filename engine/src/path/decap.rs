@@ -16,6 +16,7 @@ use crate::wire::ipv6::{self, Ipv6Error, Ipv6View};
 use crate::wire::vnet::{GsoType, VnetHeader};
 
 /// Decides about one outer packet as a raw socket gives it: IPv4 header, options, inner packet, perhaps padding.
+#[inline]
 pub fn decide(rules: &Rulebook, packet: &[u8]) -> DecapVerdict {
     match check(rules, packet) {
         Ok(delivery) => DecapVerdict::Deliver(delivery),
@@ -23,6 +24,7 @@ pub fn decide(rules: &Rulebook, packet: &[u8]) -> DecapVerdict {
     }
 }
 
+#[inline]
 fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
     let outer = Ipv4View::new(packet).map_err(outer_refusal)?;
     if outer.protocol() != ipv4::PROTO_IPV6 || outer.is_fragment() {

@@ -19,6 +19,7 @@ use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::{ext, nd};
 
 /// Decides about one frame from the TUN queue: 10 bytes of vnet header, then the inner packet.
+#[inline]
 pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
     let Some((vnet, inner)) = frame.split_first_chunk::<{ vnet::LEN }>() else {
         return EncapVerdict::Drop(DropReason::Truncated);
@@ -59,6 +60,7 @@ fn refusal(rules: &Rulebook, inner: &[u8], error: Ipv6Error) -> DropReason {
     }
 }
 
+#[inline]
 fn check_addresses(view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdict> {
     match classify::inner_dest(dst) {
         InnerDest::Unicast | InnerDest::LinkLocal => {}
@@ -115,6 +117,7 @@ pub(super) fn is_tunnel(view: &Ipv6View<'_>) -> bool {
     }
 }
 
+#[inline]
 fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr) -> EncapVerdict {
     let Some(src) = rules.source() else {
         return EncapVerdict::Drop(DropReason::NoRoute);
