@@ -112,8 +112,10 @@ pub enum Form {
 /// What a packet written to the TUN interface counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// A decapsulated packet: inner bytes, and how many segments it stands for.
+    /// Decapsulated packets: as many as were received, as one packet that stands for so many segments.
     Decap {
+        /// Packets as they were received: what the packet counters count.
+        packets: usize,
         /// Inner bytes.
         bytes: usize,
         /// Segments; 1 for an ordinary packet.
@@ -162,8 +164,9 @@ pub trait Lane {
     /// Queues a packet for the IPv4 network. It is accounted for as encap when the kernel has taken or refused it.
     fn send(&mut self, outgoing: Outgoing, stats: &WorkerStats);
 
-    /// Queues a packet, vnet header in front, for the TUN interface; accounted for as `written`.
-    fn write(&mut self, packet: Packet, written: Written, stats: &WorkerStats);
+    /// Queues one packet for the TUN interface: `head` with the vnet header in front, then the bytes of `tails`, which is
+    /// emptied. Accounted for as `written`.
+    fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats);
 
     /// The pool for packets the worker makes itself.
     fn reply_pool(&self) -> &std::rc::Rc<Pool>;

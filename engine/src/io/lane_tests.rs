@@ -152,7 +152,9 @@ fn writes<L: Lane>(lane: Option<(L, Far)>) {
         packet.bytes_mut().fill(n);
         lane.write(
             packet,
+            &mut Vec::new(),
             Written::Decap {
+                packets: 1,
                 bytes: 20,
                 segments: 1,
             },

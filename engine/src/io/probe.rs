@@ -54,6 +54,7 @@ pub fn uring() -> Result<String, String> {
         ("receive", opcode::RecvMulti::CODE),
         ("sendmsg", opcode::SendMsg::CODE),
         ("write", opcode::Write::CODE),
+        ("writev", opcode::Writev::CODE),
         ("poll", opcode::PollAdd::CODE),
         ("cancel", opcode::AsyncCancel::CODE),
     ];

@@ -21,7 +21,7 @@ use super::lane::{
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
 use super::wake::Bell;
-use super::writes::settle_write;
+use super::writes::WriteTable;
 use crate::buf::{HEAD_ROOM, Packet, Pool, Slot};
 use crate::stats::{IoOperation, LoopEvent, WorkerStats};
 
@@ -42,6 +42,7 @@ pub struct SyscallLane {
     raw_pool: Rc<Pool>,
     reply_pool: Rc<Pool>,
     sends: SendQueue,
+    writes: WriteTable,
     batch: ReceiveBatch,
     /// The send socket was full: nothing is sent until it is writable.
     blocked: bool,
@@ -75,6 +76,7 @@ impl SyscallLane {
             raw_pool: Pool::new(RAW_SLOTS, SLOT_LEN)?,
             reply_pool: Pool::new(REPLY_SLOTS, REPLY_SLOT_LEN)?,
             sends: SendQueue::new(),
+            writes: WriteTable::new(),
             batch: ReceiveBatch::new(),
             blocked: false,
             watching_tun: true,
@@ -297,10 +299,18 @@ impl Lane for SyscallLane {
         self.sends.push(outgoing, stats);
     }
 
-    fn write(&mut self, packet: Packet, written: Written, stats: &WorkerStats) {
+    fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats) {
+        let index = match self.writes.insert(head, tails, written) {
+            Ok(index) => index,
+            Err(written) => return super::writes::refuse(written, stats),
+        };
+        let parts = self.writes.parts(index);
+        let count = libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX);
         stats.syscalls.bump();
-        let result = nix::unistd::write(&self.tun, packet.bytes()).map_err(|errno| errno as i32);
-        if let Err(fault) = settle_write(&packet, written, result, stats) {
+        // SAFETY: the parts point into slots that the table keeps until the write is settled, below.
+        let taken = unsafe { libc::writev(self.tun.as_raw_fd(), parts.as_ptr(), count) };
+        let result = usize::try_from(taken).map_err(|_| Errno::last() as i32);
+        if let Some(Err(fault)) = self.writes.settle(index, result, stats) {
             self.fault = Some(fault);
         }
     }

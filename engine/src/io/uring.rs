@@ -27,7 +27,7 @@ use super::lane::{
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
 use super::wake::Bell;
-use super::writes::{WriteTable, settle_write};
+use super::writes::WriteTable;
 use crate::buf::{Packet, Pool};
 use crate::stats::{IoOperation, LoopEvent, WorkerStats};
 
@@ -342,8 +342,8 @@ impl UringLane {
             Some(Token::TunRead) => self.received(IoOperation::TunRead, entry, inbox, stats)?,
             Some(Token::RawReceive) => self.received(IoOperation::RawReceive, entry, inbox, stats)?,
             Some(Token::Send(frame)) => self.sends.done(frame as usize, result, stats),
-            Some(Token::Write(index)) => match self.writes.take(index) {
-                Some((packet, written)) => settle_write(&packet, written, result, stats)?,
+            Some(Token::Write(index)) => match self.writes.settle(index, result, stats) {
+                Some(settled) => settled?,
                 None => stats.event(LoopEvent::StrayCompletion).bump(),
             },
             Some(Token::Bell) => {
@@ -384,15 +384,20 @@ impl Lane for UringLane {
         self.sends.push(outgoing, stats);
     }
 
-    fn write(&mut self, mut packet: Packet, written: Written, stats: &WorkerStats) {
-        let (address, len) = (packet.bytes_mut().as_mut_ptr(), packet.len());
-        match self.writes.insert(packet, written) {
+    fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats) {
+        match self.writes.insert(head, tails, written) {
             Ok(index) => {
-                let len = u32::try_from(len).unwrap_or(u32::MAX);
-                let entry = opcode::Write::new(TUN, address, len)
-                    .build()
-                    .user_data(Token::Write(index).pack());
-                self.push(&entry, stats);
+                let entry = match self.writes.parts(index) {
+                    [only] => {
+                        let len = u32::try_from(only.iov_len).unwrap_or(u32::MAX);
+                        opcode::Write::new(TUN, only.iov_base.cast(), len).build()
+                    }
+                    parts => {
+                        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+                        opcode::Writev::new(TUN, parts.as_ptr(), count).build()
+                    }
+                };
+                self.push(&entry.user_data(Token::Write(index).pack()), stats);
             }
             Err(written) => super::writes::refuse(written, stats),
         }

@@ -13,6 +13,7 @@ use crate::wire::ipv4::MIN_HEADER_LEN;
 use crate::wire::ipv6;
 use crate::wire::vnet::{self, VnetHeader};
 
+use super::gather::Gatherer;
 use super::punt::PuntSender;
 
 /// What a worker carries packets with during one batch.
@@ -22,11 +23,17 @@ pub(super) struct Carrier<'a, L> {
     pub(super) stats: &'a WorkerStats,
     pub(super) punts: &'a PuntSender,
     pub(super) replies: &'a mut TokenBucket,
+    pub(super) gatherer: &'a mut Gatherer,
     /// Nanoseconds since the worker began, read once per batch.
     pub(super) now: u64,
 }
 
 impl<L: Lane> Carrier<'_, L> {
+    /// The batch is over: what waited to be merged is written.
+    pub(super) fn finish(self) {
+        self.gatherer.flush(self.lane, self.stats);
+    }
+
     /// One frame from the TUN queue.
     pub(super) fn encap(&mut self, packet: Packet) {
         let encap = self.stats.direction(Direction::Encap);
@@ -107,14 +114,12 @@ impl<L: Lane> Carrier<'_, L> {
         {
             self.stats.event(LoopEvent::PuntOverflow).bump();
         }
-        if let Ok(header) = packet.prepend(vnet::LEN).try_into() {
-            delivery.vnet.emit(header);
+        if delivery.vnet == VnetHeader::NONE {
+            self.gatherer.offer(packet, self.lane, self.stats);
+        } else {
+            self.gatherer
+                .bypass(packet, &delivery.vnet, delivery.segments, self.lane, self.stats);
         }
-        let written = Written::Decap {
-            bytes: delivery.inner_len,
-            segments: delivery.segments,
-        };
-        self.lane.write(packet, written, self.stats);
     }
 
     /// Tells the sender of `offending` why it was dropped, within the limits of RFC 4443 2.4 (f).
@@ -134,6 +139,7 @@ impl<L: Lane> Carrier<'_, L> {
             return self.stats.event(LoopEvent::ReplyLimited).bump();
         }
         reply.truncate(vnet::LEN + len);
-        self.lane.write(reply, Written::Reply, self.stats);
+        self.lane
+            .write(reply, &mut Vec::new(), Written::Reply, self.stats);
     }
 }

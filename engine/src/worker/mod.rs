@@ -5,6 +5,7 @@
 
 mod carry;
 mod engine;
+mod gather;
 mod punt;
 mod run;
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
+use super::gather::Gatherer;
 use super::punt::PuntSender;
 use crate::fib::Reader;
 use crate::io::lane::{Inbox, Lane, LaneFault};
@@ -35,6 +36,7 @@ pub(super) fn run<L: Lane>(mut lane: L, duty: &Duty, stats: &WorkerStats) -> Res
     let began = Instant::now();
     let mut inbox = Inbox::new();
     let mut replies = TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND);
+    let mut gatherer = Gatherer::new();
     let mut stopping_since: Option<Instant> = None;
     let outcome = loop {
         if duty.stop.load(Ordering::Acquire) && stopping_since.is_none() {
@@ -50,7 +52,15 @@ pub(super) fn run<L: Lane>(mut lane: L, duty: &Duty, stats: &WorkerStats) -> Res
             break Err(fault);
         }
         if !inbox.is_empty() {
-            carry_burst(&mut lane, &mut inbox, duty, &mut replies, began, stats);
+            carry_burst(
+                &mut lane,
+                &mut inbox,
+                duty,
+                &mut replies,
+                &mut gatherer,
+                began,
+                stats,
+            );
         }
     };
     forfeit(&mut inbox, stats);
@@ -63,6 +73,7 @@ fn carry_burst<L: Lane>(
     inbox: &mut Inbox,
     duty: &Duty,
     replies: &mut TokenBucket,
+    gatherer: &mut Gatherer,
     began: Instant,
     stats: &WorkerStats,
 ) {
@@ -82,6 +93,7 @@ fn carry_burst<L: Lane>(
         stats,
         punts: &duty.punts,
         replies,
+        gatherer,
         now,
     };
     for packet in inbox.tun.drain(..) {
@@ -90,6 +102,7 @@ fn carry_burst<L: Lane>(
     for packet in inbox.raw.drain(..) {
         carrier.decap(packet);
     }
+    carrier.finish();
 }
 
 /// Accounts for packets that were taken and can no longer be carried.
