@@ -5,10 +5,13 @@
 
 mod counter;
 mod events;
+mod latency;
 mod snapshot;
 mod worker;
 
 pub use counter::Counter;
 pub use events::{ERRNO_SLOTS, IoOperation, LoopEvent};
+pub use latency::{Harvest, Latencies};
+pub(crate) use latency::{LatencyCollector, LatencyRecorder, latency_channels};
 pub use snapshot::{DirectionSnapshot, IoErrorCount, WorkerSnapshot};
 pub use worker::{BATCH_BUCKETS, Direction, DirectionStats, EngineStats, WorkerStats};

@@ -24,7 +24,7 @@ use crate::io::syscall::SyscallLane;
 use crate::io::tun::Tun;
 use crate::io::uring::UringLane;
 use crate::io::wake::Bell;
-use crate::stats::EngineStats;
+use crate::stats::{EngineStats, Harvest, LatencyCollector, latency_channels};
 
 /// How many workers one engine may have: the TUN driver's limit of queues is 256.
 pub const MAX_WORKERS: usize = 128;
@@ -78,6 +78,7 @@ pub struct Engine {
     error_queues: Vec<OwnedFd>,
     control: ControlSender,
     punts: Receiver<Punt>,
+    latencies: LatencyCollector,
     exits: Receiver<WorkerExit>,
     bell: Bell,
     stop: Arc<AtomicBool>,
@@ -178,6 +179,7 @@ impl Prepared {
         let bell = Bell::new().map_err(wake_failed)?;
         let (punt_sender, punts) = PuntSender::new(bell.clone());
         let (exit_sender, exits) = unbounded();
+        let (latencies, recorders) = latency_channels(self.config.workers);
         let (ready_sender, ready) = bounded(self.config.workers);
         let mut engine = Engine {
             lane: self.lane,
@@ -186,14 +188,21 @@ impl Prepared {
             error_queues: self.error_queues,
             control: self.control,
             punts,
+            latencies,
             exits,
             bell,
             stop: Arc::new(AtomicBool::new(false)),
             worker_bells: Vec::new(),
             threads: Vec::new(),
         };
-        for (worker, (queue, (receiver, sender))) in self.tun.queues.into_iter().zip(self.sockets).enumerate()
-        {
+        let parts = self
+            .tun
+            .queues
+            .into_iter()
+            .zip(self.sockets)
+            .zip(recorders)
+            .enumerate();
+        for (worker, ((queue, (receiver, sender)), latency)) in parts {
             let worker_bell = Bell::new().map_err(wake_failed)?;
             engine.worker_bells.push(worker_bell.clone());
             let thread = WorkerThread {
@@ -205,11 +214,12 @@ impl Prepared {
                     .get(worker % self.config.cpus.len().max(1))
                     .copied(),
                 hook: self.config.on_worker_start,
-                duty: Duty {
+                duty: Some(Duty {
                     rules: rules.clone(),
                     punts: punt_sender.clone(),
+                    latency,
                     stop: Arc::clone(&engine.stop),
-                },
+                }),
                 stats: engine.stats.clone(),
                 ready: ready_sender.clone(),
                 exits: exit_sender.clone(),
@@ -246,7 +256,7 @@ struct WorkerThread {
     lane: LaneKind,
     cpu: Option<usize>,
     hook: fn() -> Result<(), String>,
-    duty: Duty,
+    duty: Option<Duty>,
     stats: EngineStats,
     ready: Sender<Result<(), SetupError>>,
     exits: Sender<WorkerExit>,
@@ -254,7 +264,7 @@ struct WorkerThread {
 }
 
 impl WorkerThread {
-    fn main(self, queue: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) {
+    fn main(mut self, queue: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) {
         if let Some(id) = self.cpu {
             // A CPU that may not be used is no reason to stop: the worker runs wherever it may (FAULTS 35).
             core_affinity::set_for_current(CoreId { id });
@@ -273,10 +283,11 @@ impl WorkerThread {
     }
 
     /// Reports readiness and runs; `None` after an orderly end, else why there was none.
-    fn serve<L: crate::io::lane::Lane>(&self, lane: io::Result<L>) -> Option<String> {
+    fn serve<L: crate::io::lane::Lane>(&mut self, lane: io::Result<L>) -> Option<String> {
+        let (ready, worker) = (self.ready.clone(), self.worker);
         let refuse = |reason: String| {
-            let _ = self.ready.send(Err(SetupError::Worker {
-                worker: self.worker,
+            let _ = ready.send(Err(SetupError::Worker {
+                worker,
                 reason: reason.clone(),
             }));
             Some(reason)
@@ -288,13 +299,11 @@ impl WorkerThread {
         if let Err(reason) = (self.hook)() {
             return refuse(reason);
         }
-        let Some(stats) = self.stats.worker(self.worker) else {
-            return refuse("it has no counters".into());
+        let (Some(stats), Some(duty)) = (self.stats.worker(worker), self.duty.take()) else {
+            return refuse("it has no counters or no duty".into());
         };
-        let _ = self.ready.send(Ok(()));
-        run::run(lane, &self.duty, stats)
-            .err()
-            .map(|fault| fault.to_string())
+        let _ = ready.send(Ok(()));
+        run::run(lane, duty, stats).err().map(|fault| fault.to_string())
     }
 }
 
@@ -356,6 +365,17 @@ impl Engine {
             .iter()
             .map(|receiver| receiver.kernel_drops().unwrap_or(0))
             .collect()
+    }
+
+    /// Asks every worker for its latencies since the last time; idle workers are woken for it.
+    pub fn request_latencies(&self) {
+        self.latencies.request();
+        self.worker_bells.iter().for_each(Bell::ring);
+    }
+
+    /// Latencies that workers have handed over; each value is handed over once.
+    pub fn latencies(&self) -> &Receiver<Harvest> {
+        self.latencies.answers()
     }
 
     /// Stops receiving, lets the workers finish what they hold, and waits for them until `limit`.
