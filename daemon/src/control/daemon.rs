@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use super::latency::LatencyBook;
 use super::reload::Loading;
 use super::signals::{Request, Signals};
 use super::start::{STOP_LIMIT, towards_router};
@@ -91,6 +92,7 @@ pub(super) struct Daemon {
     pub(super) was_up: bool,
     pub(super) was_present: bool,
     pub(super) warned_ambiguous: bool,
+    pub(super) latencies: LatencyBook,
     pub(super) counters: ControlStatus,
     pub(super) publish_at: Option<Instant>,
     pub(super) published_at: Option<Instant>,
@@ -185,7 +187,12 @@ impl Daemon {
                 Event::Signal(Request::ReopenLogs) => (self.reopen_log)(),
                 Event::Mirror(effect) => self.mirrored(effect)?,
                 Event::Query(Query::Reload(reply)) => self.start_reload(sources, Some(reply)),
-                Event::Query(query) => self.answer(query),
+                Event::Query(query) => {
+                    if query.needs_latencies() {
+                        self.latencies.gather(&self.engine, self.settings.workers).await;
+                    }
+                    self.answer(query);
+                }
                 Event::Bell => self.rung()?,
                 Event::Icmp(failure) => self.icmp_error(&failure),
                 Event::Loaded(outcome) => {

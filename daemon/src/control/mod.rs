@@ -10,6 +10,7 @@
 mod daemon;
 mod explain;
 mod icmp;
+mod latency;
 mod locator;
 mod punts;
 mod reload;

@@ -68,6 +68,7 @@ impl Daemon {
                     Err(obstacles)
                 }));
             }
+            Query::Latency(reply) => drop(reply.send(self.latencies.rows())),
             Query::Routes(reply) => drop(reply.send(self.routes())),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
             Query::Explain(request, reply) => {
@@ -118,6 +119,7 @@ impl Daemon {
                 .map(|(queue, count)| (queue.to_string(), count))
                 .collect(),
             routers: self.solicitor.counts(),
+            latencies: self.latencies.total(),
             control: self.counters.clone(),
             ready: self.obstacles().is_empty(),
             lane: self.engine.lane().name().to_owned(),

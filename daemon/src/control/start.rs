@@ -8,6 +8,7 @@ use isatap_engine::worker::{Engine, EngineConfig, Prepared, SetupError};
 use tracing::{info, warn};
 
 use super::daemon::{Daemon, Sources};
+use super::latency::LatencyBook;
 use super::punts::ADVERTISEMENTS_PER_SECOND;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
@@ -120,6 +121,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         was_up: true,
         was_present: present,
         warned_ambiguous: false,
+        latencies: LatencyBook::default(),
         counters: ControlStatus::default(),
         publish_at: Some(now),
         published_at: None,

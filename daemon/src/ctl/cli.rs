@@ -53,6 +53,18 @@ pub enum Order {
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
         rate: Option<f64>,
     },
+    /// Show how long packets stay in the daemon, per worker and direction
+    Histogram {
+        /// Write an HdrHistogram log (one tag per worker and direction) that HistogramLogAnalyzer reads
+        #[arg(long, value_name = "FILE")]
+        hlog: Option<PathBuf>,
+        /// Look so many times, one interval apart, and show each interval; without it, everything since the start
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        count: Option<u32>,
+        /// Length of one interval
+        #[arg(long, value_name = "SECONDS", default_value = "1", requires = "count", value_parser = seconds)]
+        interval: f64,
+    },
     /// Load the configuration again; what did not change is not touched
     Reload,
     /// Check a configuration file without a daemon

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod histogram;
 pub mod render;
 pub mod table;
 
@@ -52,6 +53,17 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
         Order::Routes => client
             .get::<Routes>(Command::Routes)
             .map(|routes| render::routes(&routes)),
+        Order::Histogram {
+            hlog,
+            count,
+            interval,
+        } => {
+            let watch = count.map(|count| histogram::Watch {
+                count,
+                interval: Duration::from_secs_f64(*interval),
+            });
+            histogram::show(&mut client, watch, hlog.as_deref())
+        }
         Order::Reload => client
             .get::<Vec<String>>(Command::Reload)
             .map(|changes| render::reload(&changes)),

@@ -6,12 +6,13 @@
 use std::fmt::Error;
 
 use isatap_engine::reason::DropReason;
-use isatap_engine::stats::{Direction, DirectionSnapshot, LoopEvent, WorkerSnapshot};
+use isatap_engine::stats::{Direction, DirectionSnapshot, Latencies, LoopEvent, WorkerSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::latency::{BUCKETS, bucket_counts};
 use super::status::ControlStatus;
 use crate::prl::Health;
 
@@ -34,6 +35,8 @@ pub struct Scrape {
     pub kernel_drops: Vec<(String, u64)>,
     /// Routers per state, in the order of [`Health::ALL`].
     pub routers: [usize; Health::ALL.len()],
+    /// Latencies of all workers since the start.
+    pub latencies: Latencies,
     /// What control did.
     pub control: ControlStatus,
     /// Whether packets can be carried.
@@ -70,6 +73,28 @@ impl Family<'_> {
         self.0
             .encode_family(&labels)?
             .encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    fn latency(&mut self, labels: Labels<'_>, histogram: &hdrhistogram::Histogram<u64>) -> Result<(), Error> {
+        // Nanoseconds and counts are far below 2^53.
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "seconds in a float are the format's choice"
+        )]
+        let as_float = |number: u64| number as f64;
+        let bounds = BUCKETS
+            .iter()
+            .map(|nanos| as_float(*nanos) / 1e9)
+            .chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(bucket_counts(histogram)).collect();
+        let sum = if histogram.is_empty() {
+            0.0
+        } else {
+            histogram.mean() * as_float(histogram.len()) / 1e9
+        };
+        self.0
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(sum, histogram.len(), &buckets, None)
     }
 
     fn histogram(&mut self, labels: Labels<'_>, snapshot: &DirectionSnapshot) -> Result<(), Error> {
@@ -198,6 +223,19 @@ impl Scrape {
                 .iter()
                 .for_each(|worker| sum.merge(worker.direction(direction)));
             batches.histogram(&[("direction", direction.name())], &sum)?;
+        }
+        let help = "Time packets spend in the daemon, from their arrival in user space to their hand-over";
+        let mut latency = family(
+            encoder,
+            MetricType::Histogram,
+            "isatapd_packet_latency_seconds",
+            help,
+        )?;
+        for direction in Direction::ALL {
+            latency.latency(
+                &[("direction", direction.name())],
+                self.latencies.direction(direction),
+            )?;
         }
         Ok(())
     }

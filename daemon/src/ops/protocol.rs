@@ -23,6 +23,8 @@ pub enum Command {
     Status,
     /// The routes of the interface.
     Routes,
+    /// The latency histograms of every worker.
+    Histogram,
     /// Load the configuration again.
     Reload,
     /// Solicit every router now.
@@ -155,6 +157,7 @@ mod tests {
         for command in [
             Command::Status,
             Command::Routes,
+            Command::Histogram,
             Command::Reload,
             Command::Solicit,
             explain,

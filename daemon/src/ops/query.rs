@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::latency::LatencyRow;
 use super::status::{Routes, Status};
 
 /// Questions that may wait for the control loop at once.
@@ -25,6 +26,8 @@ pub enum Query {
     Ready(oneshot::Sender<Result<(), Vec<String>>>),
     /// The routes of the interface.
     Routes(oneshot::Sender<Routes>),
+    /// The latencies of every worker since the start.
+    Latency(oneshot::Sender<Vec<LatencyRow>>),
     /// Load the configuration again; the answer says what changed.
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// Solicit every router now; the answer is how many.
@@ -69,6 +72,13 @@ pub fn channel() -> (Ask, Queries) {
     (Ask(sender), Queries(receiver))
 }
 
+impl Query {
+    /// Whether the answer needs the workers' latencies as they are now.
+    pub fn needs_latencies(&self) -> bool {
+        matches!(self, Query::Metrics(_) | Query::Latency(_))
+    }
+}
+
 impl Queries {
     /// The next question; `None` when nobody can ask any more.
     pub async fn next(&mut self) -> Option<Query> {
@@ -107,6 +117,14 @@ impl Ask {
     /// [`NoAnswer`].
     pub async fn routes(&self) -> Result<Routes, NoAnswer> {
         self.ask(Query::Routes, ANSWER_WITHIN).await
+    }
+
+    /// Asks for the latencies.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn latency(&self) -> Result<Vec<LatencyRow>, NoAnswer> {
+        self.ask(Query::Latency, ANSWER_WITHIN).await
     }
 
     /// Asks for a reload.

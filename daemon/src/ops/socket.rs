@@ -101,6 +101,7 @@ async fn answer(line: &[u8], ask: &Ask, who: &str) -> Response {
     match request.command {
         Command::Status => known(ask.status().await),
         Command::Routes => known(ask.routes().await),
+        Command::Histogram => known(ask.latency().await),
         Command::Reload => {
             info!("reload asked for over the control socket by {who}");
             tried(ask.reload().await)

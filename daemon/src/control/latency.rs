@@ -1,0 +1,56 @@
+//! The workers' latencies, gathered by message and summed here: nothing waits for a worker longer than a moment.
+
+use std::time::Duration;
+
+use isatap_engine::stats::{Direction, Latencies};
+use isatap_engine::worker::Engine;
+
+use crate::ops::latency::LatencyRow;
+
+/// How long one gathering waits. A worker answers at the end of its turn; one that does not answer now is read next time.
+const PATIENCE: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_micros(250);
+
+/// Latencies since the start, per worker.
+#[derive(Debug, Default)]
+pub(super) struct LatencyBook {
+    workers: Vec<Latencies>,
+}
+
+impl LatencyBook {
+    /// Asks every worker and takes what arrives in time.
+    pub(super) async fn gather(&mut self, engine: &Engine, workers: usize) {
+        self.workers
+            .resize_with(workers.max(self.workers.len()), Latencies::default);
+        engine.request_latencies();
+        let mut missing = workers;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while missing > 0 && tokio::time::Instant::now() < deadline {
+            while let Ok(harvest) = engine.latencies().try_recv() {
+                if let Some(sum) = self.workers.get_mut(harvest.worker) {
+                    sum.merge(&harvest.latencies);
+                }
+                missing = missing.saturating_sub(1);
+            }
+            if missing > 0 {
+                tokio::time::sleep(STEP).await;
+            }
+        }
+    }
+
+    /// All workers together.
+    pub(super) fn total(&self) -> Latencies {
+        let mut total = Latencies::default();
+        self.workers.iter().for_each(|worker| total.merge(worker));
+        total
+    }
+
+    /// One row per worker and direction.
+    pub(super) fn rows(&self) -> Vec<LatencyRow> {
+        let rows = self.workers.iter().enumerate().flat_map(|(number, latencies)| {
+            Direction::ALL
+                .map(|direction| LatencyRow::new(number, direction.name(), latencies.direction(direction)))
+        });
+        rows.collect()
+    }
+}
