@@ -21,7 +21,7 @@ impl ControlSender {
     /// [`SetupError::Socket`].
     pub fn open() -> Result<Self, SetupError> {
         Ok(Self {
-            socket: RawSender::open()?,
+            socket: RawSender::open_hearing()?,
         })
     }
 
@@ -45,7 +45,7 @@ impl ControlSender {
         self.socket.send(&[&header[..], inner].concat(), dst)
     }
 
-    /// The socket's error queue, as for the workers' sockets.
+    /// The socket's error queue: the ICMPv4 errors about everything we sent, workers included.
     ///
     /// # Errors
     /// [`SetupError::Socket`] when no descriptor is left.

@@ -1,7 +1,7 @@
 //! Raw sockets of IPv4 protocol 41: receive and send apart (DESIGN D2).
 //!
-//! The send socket has `IP_RECVERR`, without which a full queue loses packets silently, and a filter that receives
-//! nothing. The receive socket has no `IP_RECVERR`: with it, one dead peer's ICMP error fails `recv` on every socket.
+//! A send socket has `IP_RECVERR`, without which a full queue loses packets silently, and a filter that receives
+//! nothing. One socket, control's, hears the ICMPv4 errors for all. The receive socket has no `IP_RECVERR`: with it, one dead peer's ICMP error fails `recv` on every socket.
 
 use std::io;
 use std::mem::size_of;
@@ -17,6 +17,11 @@ use crate::wire::ipv4::PROTO_IPV6;
 
 /// Kernel buffer per socket, in bytes: a burst of superpackets waits here while a worker is off its core.
 const SOCKET_BUFFER: libc::c_int = 8 << 20;
+
+/// An address no packet of ours is ever sent to: a multicast group for documentation (MCAST-TEST-NET, RFC 6676). A raw
+/// socket bound to a group sends as before, but matches no unicast packet: the kernel neither clones what arrives for it,
+/// nor lets an ICMP error about one peer fail the next send to another (`raw_v4_match`, `raw_bind`; FAULTS 26).
+const DEAF: Ipv4Addr = Ipv4Addr::new(233, 252, 0, 1);
 
 /// The receive side of one worker.
 #[derive(Debug)]
@@ -127,11 +132,27 @@ impl ReceiverHandle {
 }
 
 impl RawSender {
-    /// A socket to which whole IPv4 packets are written.
+    /// A worker's socket: whole IPv4 packets are written to it, and it hears of nothing but the kernel's own refusals.
     ///
     /// # Errors
     /// [`SetupError::Socket`].
     pub fn open() -> Result<Self, SetupError> {
+        let sender = Self::open_hearing()?;
+        let name = socket_address(DEAF);
+        let name_len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or_default();
+        // SAFETY: the address lives through the call, and its length is passed along.
+        let bound = unsafe { libc::bind(sender.fd.as_raw_fd(), (&raw const name).cast(), name_len) };
+        if bound < 0 {
+            return Err(socket("bind", io::Error::last_os_error()));
+        }
+        Ok(sender)
+    }
+
+    /// Control's socket: its error queue also yields the ICMPv4 errors about what the workers sent.
+    ///
+    /// # Errors
+    /// [`SetupError::Socket`].
+    pub fn open_hearing() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
         set_buffer(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)

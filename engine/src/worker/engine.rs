@@ -354,7 +354,7 @@ impl Engine {
         &self.control
     }
 
-    /// The error queues of all send sockets. One ICMP error is queued on each of them.
+    /// The error queues of all send sockets: the workers' hold the kernel's own refusals, control's the ICMPv4 errors.
     pub fn error_queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.error_queues.iter().map(AsFd::as_fd)
     }
