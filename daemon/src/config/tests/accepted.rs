@@ -1,0 +1,188 @@
+//! What a file may say, and what it means: defaults, the old program's file, every new name.
+
+use super::*;
+
+#[test]
+fn nothing_said_means_the_defaults_of_the_manual() {
+    let expected = "\
+# ISATAP router at 10.0.0.1
+InterfaceName is0
+BindAddress auto
+SyslogFacility daemon
+LogLevel info
+Workers 3
+Lane auto
+Mtu 1280
+Ttl 64
+Dscp 0
+Ecn normal
+PrlRefreshInterval 3600
+MinRouterSolicitInterval 120
+SiteNetwork private
+NestedTunnels no
+StrictIngress yes
+DefaultRoute yes metric 1024
+MetricsListen 127.0.0.1:9441
+ControlSocket /run/isatapd/control.sock
+User nobody
+ChrootDir /var/empty/isatapd
+PidFile /var/run/isatapd.pid
+";
+    assert_eq!(load("").to_string(), expected);
+}
+
+#[test]
+fn a_file_of_the_old_program_runs_unchanged() {
+    let old = "# /etc/isatapd.conf\r\n\r\n  interfacename\tis1   # tunnel\r\nBINDADDRESS 10.0.0.9\n\
+               serverADDRESS isatap.example # the router\n\n\tSyslogFacility LOCAL3\n";
+    let settings = load(old);
+    assert_eq!(settings.interface, "is1");
+    assert_eq!(settings.bind, Bind::Fixed(v4("10.0.0.9")));
+    assert_eq!(settings.role, Role::Host);
+    assert_eq!(settings.servers, [v4("192.0.2.1"), v4("192.0.2.2")]);
+    assert_eq!(settings.server_names, ["isatap.example"]);
+    assert_eq!(settings.syslog_facility.to_string(), "local3");
+}
+
+#[test]
+fn every_new_name_is_understood() {
+    let text = "\
+ServerAddress 192.0.2.7, isatap.example 192.0.2.1
+LogLevel debug
+Workers 8
+Lane uring
+Mtu 1480
+PathMtu static
+PathMtu static 10.0.0.0/8
+Ttl inherit
+Dscp 46
+Ecn compat
+Ecn compat 10.1.0.0/16
+PrlRefreshInterval 60
+MinRouterSolicitInterval infinite
+SiteNetwork private, 203.0.113.0/24
+SiteNetwork 198.51.100.7
+NestedTunnels yes
+StrictIngress no
+LoopChecks yes
+Advertise no
+RouterLifetime 1800
+RouterPreference medium
+DefaultRoute yes metric 77
+MetricsListen [::1]:9000
+ControlSocket /run/x.sock netops 0600
+User isatap
+ChrootDir /srv/empty,really
+PidFile /run/x.pid
+";
+    let settings = load(text);
+    assert_eq!(
+        settings.servers,
+        [v4("192.0.2.7"), v4("192.0.2.1"), v4("192.0.2.2")]
+    );
+    assert_eq!(
+        (settings.workers, settings.lane, settings.mtu),
+        (8, LaneChoice::Uring, 1480)
+    );
+    assert_eq!(
+        (settings.ttl, settings.dscp),
+        (TtlPolicy::Inherit, DscpPolicy::Fixed(46))
+    );
+    assert_eq!(settings.ecn, EcnMode::Compat);
+    assert_eq!(
+        (
+            settings.prl_refresh_interval,
+            settings.min_router_solicit_interval
+        ),
+        (60, u32::MAX)
+    );
+    let list = vec!["203.0.113.0/24".parse().unwrap(), "198.51.100.7".parse().unwrap()];
+    assert_eq!(
+        settings.site,
+        SiteNetworks {
+            any: false,
+            private: true,
+            list
+        }
+    );
+    assert!(settings.nested && !settings.strict_ingress);
+    assert_eq!(settings.default_route, Some(77));
+    assert_eq!(settings.metrics_listen, Some("[::1]:9000".parse().unwrap()));
+    assert_eq!(
+        (settings.control_socket.gid, settings.control_socket.mode),
+        (Some(44), 0o600)
+    );
+    assert_eq!(
+        (settings.user.uid, settings.chroot_dir.as_path()),
+        (990, Path::new("/srv/empty,really"))
+    );
+    assert_eq!(settings.pidfile, Path::new("/run/x.pid"));
+}
+
+#[test]
+fn spellings_of_the_default_route() {
+    for (text, expected) in [
+        ("yes", Some(1024)),
+        ("no", None),
+        ("yes metric 5", Some(5)),
+        ("yes 5", Some(5)),
+        ("metric 5", Some(5)),
+    ] {
+        assert_eq!(
+            load(&format!("DefaultRoute {text}")).default_route,
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let text = "ServerAddress isatap.example\nTtl inherit\nDscp inherit\nEcn compat\nSiteNetwork any 10.0.0.0/8\n\
+                DefaultRoute no\nMetricsListen off\nControlSocket /x netops 600\nPrlRefreshInterval infinite\n";
+    for text in ["", text] {
+        let settings = load(text);
+        assert_eq!(load(&settings.to_string()), settings);
+    }
+}
+
+#[test]
+fn the_example_file_names_everything_and_its_values_are_right() {
+    let example = include_str!("../../../isatapd.conf");
+    let defaults = load("");
+    assert_eq!(load(example), defaults);
+    let mut named = Vec::new();
+    for line in example.lines() {
+        assert!(line.is_empty() || line.starts_with('#'), "not commented: {line}");
+        let Some(body) = line
+            .strip_prefix('#')
+            .filter(|body| body.starts_with(char::is_alphabetic))
+        else {
+            continue;
+        };
+        let key = Key::from_text(body.split_whitespace().next().unwrap())
+            .unwrap_or_else(|| panic!("unknown: {line}"));
+        assert!(!named.contains(&key), "twice: {line}");
+        named.push(key);
+        match parse(body) {
+            // What the file shows as a default is the default.
+            Ok(_)
+                if !matches!(
+                    key,
+                    Key::ServerAddress | Key::PeerRouter | Key::Workers | Key::ControlSocket
+                ) =>
+            {
+                assert_eq!(load(body), defaults, "{line}");
+            }
+            Ok(_) => {}
+            Err(wrong) => assert!(
+                wrong
+                    .iter()
+                    .all(|why| why.contains("not available in this version")),
+                "{wrong:?}"
+            ),
+        }
+    }
+    named.sort();
+    assert_eq!(named, Key::ALL);
+}

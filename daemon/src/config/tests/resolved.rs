@@ -1,0 +1,134 @@
+//! From text to settings of this machine: our own address, routers, the command line, the lane.
+
+use super::*;
+
+#[test]
+fn our_own_address() {
+    let both = Fake {
+        addresses: vec![("10.0.0.1", "eth0"), ("192.0.2.9", "eth1"), ("10.0.0.1", "br0")],
+        ..Fake::default()
+    };
+    let none = Fake {
+        addresses: vec![("127.0.0.2", "x")],
+        ..Fake::default()
+    };
+    let local = Fake {
+        addresses: vec![("169.254.1.1", "eth0"), ("10.0.0.1", "eth0")],
+        ..Fake::default()
+    };
+    let only_local = Fake {
+        addresses: vec![("169.254.1.1", "eth0")],
+        ..Fake::default()
+    };
+    let towards = Fake {
+        source: Some(v4("192.0.2.9")),
+        ..both.clone()
+    };
+    let bind = |text: &str, machine: &Fake| {
+        load_with(text, &Overrides::default(), machine)
+            .map(|settings| settings.bind)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(bind("", &Fake::default()), Ok(Bind::Auto(v4("10.0.0.1"))));
+    assert_eq!(
+        bind("BindAddress AUTO", &Fake::default()),
+        Ok(Bind::Auto(v4("10.0.0.1")))
+    );
+    let several = "this machine has several IPv4 addresses: 10.0.0.1 (eth0), 192.0.2.9 (eth1); choose one with BindAddress";
+    assert_eq!(bind("", &both), Err(several.into()));
+    assert_eq!(bind("BindAddress auto", &both), Err(format!("f:1:13: {several}")));
+    let nothing =
+        "this machine has no IPv4 address to use; give it one, or name the one it will get with BindAddress";
+    assert_eq!(bind("", &none), Err(nothing.into()));
+    assert_eq!(bind("", &local), Ok(Bind::Auto(v4("10.0.0.1"))));
+    assert_eq!(bind("", &only_local), Ok(Bind::Auto(v4("169.254.1.1"))));
+    assert_eq!(
+        bind("BindAddress 10.9.9.9", &none),
+        Ok(Bind::Fixed(v4("10.9.9.9")))
+    );
+    assert_eq!(
+        bind("BindAddress ourselves.example", &both),
+        Ok(Bind::Fixed(v4("10.0.0.1")))
+    );
+    assert_eq!(
+        bind("ServerAddress 192.0.2.1", &towards),
+        Ok(Bind::Auto(v4("192.0.2.9")))
+    );
+    assert_eq!(
+        bind("ServerAddress 192.0.2.1", &Fake::default()),
+        Ok(Bind::Auto(v4("10.0.0.1")))
+    );
+    assert_eq!(bind("ServerAddress 192.0.2.1", &both), Err(several.into()));
+}
+
+#[test]
+fn routers_are_filtered_and_counted_once() {
+    let settings = load("ServerAddress mixed.example 192.0.2.3 10.0.0.1 isatap.example");
+    assert_eq!(
+        settings.servers,
+        [v4("192.0.2.3"), v4("192.0.2.1"), v4("192.0.2.2")]
+    );
+    let many: Vec<_> = (1..=100).map(|last| format!("192.0.2.{last}")).collect();
+    assert_eq!(
+        load(&format!("ServerAddress {}", many.join(","))).servers.len(),
+        crate::config::resolved::MAX_SERVERS
+    );
+}
+
+#[test]
+fn the_command_line_wins_and_routers_add_up() {
+    let overrides = Overrides {
+        workers: Some(2),
+        lane: Some(LaneText::Syscall),
+        user: Some("isatap".into()),
+        chroot_dir: Some("/c".into()),
+        pidfile: Some("/p".into()),
+        routers: vec![Host::Name("isatap.example".into()), Host::Addr(v4("192.0.2.9"))],
+    };
+    let text = "Workers 7\nLane uring\nUser nobody\nChrootDir /x\nPidFile /y\nServerAddress 192.0.2.9";
+    let settings = load_with(text, &overrides, &Fake::default()).unwrap();
+    assert_eq!(
+        (settings.workers, settings.lane, settings.user.uid),
+        (2, LaneChoice::Syscall, 990)
+    );
+    assert_eq!(
+        (settings.chroot_dir.as_path(), settings.pidfile.as_path()),
+        (Path::new("/c"), Path::new("/p"))
+    );
+    assert_eq!(settings.server_names, ["192.0.2.9", "isatap.example"]);
+    assert_eq!(
+        settings.servers,
+        [v4("192.0.2.9"), v4("192.0.2.1"), v4("192.0.2.2")]
+    );
+
+    let root = Overrides {
+        user: Some("root".into()),
+        routers: vec![Host::Name("nowhere".into())],
+        ..Overrides::default()
+    };
+    let error = load_with("", &root, &Fake::default()).unwrap_err();
+    let expected = "\
+command line: ROUTER: the name \"nowhere\" cannot be resolved: Name or service not known
+command line: --user: the user \"root\" is root or in its group; choose an account without privileges";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(error.status(), ExitStatus::Config);
+}
+
+#[test]
+fn a_lane_that_is_not_there_has_its_own_status() {
+    let ebpf = Overrides {
+        lane: Some(LaneText::Ebpf),
+        ..Overrides::default()
+    };
+    let error = load_with("", &ebpf, &Fake::default()).unwrap_err();
+    assert_eq!(error.status(), ExitStatus::Unavailable);
+    let expected =
+        "command line: --lane: the ebpf lane is not built into this version; choose auto, uring or syscall";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(
+        load_with("User root", &ebpf, &Fake::default())
+            .unwrap_err()
+            .status(),
+        ExitStatus::Config
+    );
+}
