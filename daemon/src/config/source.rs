@@ -59,6 +59,9 @@ impl Content {
     }
 }
 
+/// What says "no configuration at all" everywhere on Unix.
+const NO_FILE: &str = "/dev/null";
+
 impl ConfigSource {
     /// Finds the directory of `named`, or of the default file. A symbolic link is followed now and never again.
     ///
@@ -79,6 +82,10 @@ impl ConfigSource {
             place: None,
             owner,
         };
+        if written == Path::new(NO_FILE) {
+            source.named = false;
+            return Ok(source);
+        }
         match std::fs::canonicalize(written) {
             Ok(real) => source.path = real,
             Err(error) if named => return Err(source.cannot_read(&error)),
@@ -274,6 +281,8 @@ mod tests {
         fs::create_dir(bench.path("dir")).unwrap();
         assert_eq!(bench.refusal(&bench.path("dir")), "DIR/dir: this is not a file");
         assert_eq!(bench.refusal(Path::new("/")), "/: this is not a file");
+        let nothing = ConfigSource::open(Some(Path::new("/dev/null"))).unwrap();
+        assert!(nothing.read().unwrap().is_none());
     }
 
     #[test]

@@ -36,8 +36,9 @@ fn a_reload_changes_what_changed_and_nothing_else() {
     for (key, text) in CHANGES {
         let new = load(text);
         let plan = plan(&old, &new);
-        let keys =
-            |changes: &[crate::config::reload::Change]| changes.iter().map(|change| change.key).collect::<Vec<_>>();
+        let keys = |changes: &[crate::config::reload::Change]| {
+            changes.iter().map(|change| change.key).collect::<Vec<_>>()
+        };
         match key.reload() {
             Reload::Live => {
                 assert_eq!(
