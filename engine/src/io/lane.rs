@@ -147,10 +147,19 @@ pub enum LaneFault {
 /// After so many errors of one receive operation without one success, the worker gives up.
 pub const PERSISTENT_ERRORS: u32 = 64;
 
+/// Whether a turn asked the kernel for more, and may have slept, or found that there was more already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing was asked: no time has passed.
+    AtOnce,
+    /// The kernel was asked.
+    Waited,
+}
+
 /// A way to carry bursts between the TUN queue and the raw sockets.
 pub trait Lane {
-    /// Hands over what was queued, then waits for packets, completions, the bell, or `patience` (for ever if `None`);
-    /// fills `inbox`, which the caller has emptied.
+    /// Waits for packets, completions, the bell, or `patience` (for ever if `None`); fills `inbox`, which the caller has
+    /// emptied.
     ///
     /// # Errors
     /// [`LaneFault`] when the worker cannot go on.
@@ -159,7 +168,14 @@ pub trait Lane {
         inbox: &mut Inbox,
         patience: Option<Duration>,
         stats: &WorkerStats,
-    ) -> Result<(), LaneFault>;
+    ) -> Result<Turn, LaneFault>;
+
+    /// Hands over what was queued, and returns when the kernel has taken it, or the send socket has been full for a moment:
+    /// the other direction must not starve.
+    ///
+    /// # Errors
+    /// [`LaneFault`] when the worker cannot go on.
+    fn hand_over(&mut self, stats: &WorkerStats) -> Result<(), LaneFault>;
 
     /// Queues a packet for the IPv4 network. It is accounted for as encap when the kernel has taken or refused it.
     fn send(&mut self, outgoing: Outgoing, stats: &WorkerStats);

@@ -161,6 +161,7 @@ fn writes<L: Lane>(lane: Option<(L, Far)>) {
             &stats,
         );
     }
+    lane.hand_over(&stats).unwrap();
     while stats.direction(Direction::Decap).delivered.get() < 8 {
         lane.turn(&mut inbox, PATIENCE, &stats).unwrap();
     }

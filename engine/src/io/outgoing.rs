@@ -162,6 +162,11 @@ impl SendQueue {
         self.chain.iter().copied()
     }
 
+    /// How many frames of the chain are not done.
+    pub(crate) fn chain_len(&self) -> usize {
+        self.chain.len()
+    }
+
     /// The first frame of the chain that is not done.
     pub(crate) fn chain_head(&self) -> Option<usize> {
         self.chain.front().copied()

@@ -16,6 +16,11 @@ use crate::fib::Locator;
 /// Multiplier of the flow hash (the golden ratio, as in many integer hashes).
 const HASH_MULTIPLIER: u32 = 0x9e37_79b1;
 
+/// What the last steps of the hash shift and multiply by (the finaliser of MurmurHash3): without them, flows whose ports
+/// differ by two share a shard.
+const MIX: [(u32, u32); 2] = [(16, 0x85eb_ca6b), (13, 0xc2b2_ae35)];
+const MIX_LAST_SHIFT: u32 = 16;
+
 /// Offsets within the inner IPv6 header.
 const NEXT_HEADER_AT: u32 = 6;
 const ADDRESSES_AT: u32 = 8;
@@ -127,15 +132,14 @@ fn shard_share(program: &mut Vec<Instruction>, shard: &Shard) {
         op(JGE_K, 0, 6, PORTS_AT + 4),
     ]);
     fold_word(program, PORTS_AT);
-    program.extend([
-        op(LD_MEM, 0, 0, M_HASH),
-        op(TAX, 0, 0, 0),
-        op(RSH_K, 0, 0, 16),
-        op(XOR_X, 0, 0, 0),
-        op(MOD_K, 0, 0, count),
-        op(JEQ, 1, 0, index),
-        REJECT,
-    ]);
+    program.push(op(LD_MEM, 0, 0, M_HASH));
+    let shift = |by| [op(TAX, 0, 0, 0), op(RSH_K, 0, 0, by), op(XOR_X, 0, 0, 0)];
+    for (by, multiplier) in MIX {
+        program.extend(shift(by));
+        program.push(op(MUL_K, 0, 0, multiplier));
+    }
+    program.extend(shift(MIX_LAST_SHIFT));
+    program.extend([op(MOD_K, 0, 0, count), op(JEQ, 1, 0, index), REJECT]);
 }
 
 /// hash = (hash ^ word) * multiplier: six instructions.
@@ -169,7 +173,10 @@ pub fn shard_of(outer: &[u8], key: u32, count: usize) -> usize {
     if matches!(next_header, 6 | 17) && outer.len() >= outer_len + PORTS_AT as usize + 4 {
         fold(PORTS_AT);
     }
-    (hash ^ (hash >> 16)) as usize % count
+    for (by, multiplier) in MIX {
+        hash = (hash ^ (hash >> by)).wrapping_mul(multiplier);
+    }
+    (hash ^ (hash >> MIX_LAST_SHIFT)) as usize % count
 }
 
 /// Loads the steering program of the TUN queues: the flow hash of an inner packet; the kernel takes it modulo the
@@ -217,12 +224,21 @@ fn steering_program(key: u32) -> Vec<u64> {
     program.push(insn(0x15, R0, 0, 1, 6)); // if r0 == TCP goto ports
     program.push(insn(0x55, R0, 0, 3, 17)); // if r0 != UDP goto end
     program.extend(fold(PORTS_AT));
-    program.extend([
-        insn(0xbc, R0, R7, 0, 0), // w0 = w7
-        insn(0x74, R0, 0, 0, 16), // w0 >>= 16
-        insn(0xac, R0, R7, 0, 0), // w0 ^= w7
-        insn(0x95, 0, 0, 0, 0),   // exit
-    ]);
+    // w7 ^= w7 >> by
+    let shift = |by| {
+        [
+            insn(0xbc, R0, R7, 0, 0),
+            insn(0x74, R0, 0, 0, by),
+            insn(0xac, R7, R0, 0, 0),
+        ]
+    };
+    for (by, multiplier) in MIX {
+        program.extend(shift(by));
+        program.push(insn(0x24, R7, 0, 0, multiplier)); // w7 *= multiplier
+    }
+    program.extend(shift(MIX_LAST_SHIFT));
+    program.push(insn(0xbc, R0, R7, 0, 0)); // w0 = w7
+    program.push(insn(0x95, 0, 0, 0, 0)); // exit
     program
 }
 
@@ -369,6 +385,23 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Programs take every second port, and servers have one: no shard may stay empty for that.
+    #[test]
+    fn flows_spread_evenly_whatever_the_step_of_their_ports() {
+        for step in [1u16, 2, 4, 8, 256] {
+            let mut counts = [0; 4];
+            for n in 0..64u16 {
+                let mut packet = outer(6, 100, 1);
+                packet[60..62].copy_from_slice(&(40_000 + n * step).to_be_bytes());
+                counts[shard_of(&packet, 0x1234_5677, 4)] += 1;
+            }
+            assert!(
+                counts.iter().all(|count| (6..=28).contains(count)),
+                "step {step}: {counts:?}"
+            );
         }
     }
 

@@ -16,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::lane::{
     BURST, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS,
-    SLOT_LEN, TUN_SLOTS, Written,
+    SLOT_LEN, TUN_SLOTS, Turn, Written,
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
@@ -283,16 +283,22 @@ impl Lane for SyscallLane {
         inbox: &mut Inbox,
         patience: Option<Duration>,
         stats: &WorkerStats,
-    ) -> Result<(), LaneFault> {
+    ) -> Result<Turn, LaneFault> {
+        // Whatever a socket that was full has room for again.
+        self.hand_over(stats)?;
+        if self.quiescing && self.sends.is_empty() {
+            return Ok(Turn::AtOnce);
+        }
+        self.watch_tun().map_err(LaneFault::Wait)?;
+        self.wait(patience, inbox, stats)?;
+        Ok(Turn::Waited)
+    }
+
+    fn hand_over(&mut self, stats: &WorkerStats) -> Result<(), LaneFault> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
-        self.flush(stats).map_err(LaneFault::Wait)?;
-        if self.quiescing && self.sends.is_empty() {
-            return Ok(());
-        }
-        self.watch_tun().map_err(LaneFault::Wait)?;
-        self.wait(patience, inbox, stats)
+        self.flush(stats).map_err(LaneFault::Wait)
     }
 
     fn send(&mut self, outgoing: Outgoing, stats: &WorkerStats) {

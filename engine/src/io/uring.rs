@@ -22,7 +22,7 @@ use nix::libc;
 use super::bufring::BufRing;
 use super::lane::{
     Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS, SLOT_LEN,
-    TUN_SLOTS, Written,
+    TUN_SLOTS, Turn, Written,
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
@@ -235,12 +235,16 @@ impl UringLane {
         }
     }
 
+    /// Sends and writes that the kernel has not answered.
+    fn in_flight(&self) -> usize {
+        self.sends.chain_len() + self.writes.len()
+    }
+
     fn enter(&mut self, patience: Option<Duration>, stats: &WorkerStats) -> Result<(), LaneFault> {
         stats.syscalls.bump();
         // Sends and writes complete within the call that submits them: wait for all, so that the next call can sleep. Only
         // a full socket makes that wait long; the other direction must not starve meanwhile.
-        let in_flight = self.sends.chain().count() + self.writes.len();
-        let (want, patience) = match in_flight {
+        let (want, patience) = match self.in_flight() {
             0 => (1, patience),
             some => (
                 some,
@@ -363,12 +367,15 @@ impl Lane for UringLane {
         inbox: &mut Inbox,
         patience: Option<Duration>,
         stats: &WorkerStats,
-    ) -> Result<(), LaneFault> {
+    ) -> Result<Turn, LaneFault> {
         self.arm(stats);
         self.launch(stats);
-        if self.completions.is_empty() {
+        let turn = if self.completions.is_empty() {
             self.enter(patience, stats)?;
-        }
+            Turn::Waited
+        } else {
+            Turn::AtOnce
+        };
         self.gather(stats);
         let mut completions = std::mem::take(&mut self.completions);
         let mut outcome = Ok(());
@@ -377,7 +384,16 @@ impl Lane for UringLane {
             outcome = outcome.and(self.complete(&entry, inbox, stats));
         }
         self.completions = completions;
-        outcome
+        outcome.map(|()| turn)
+    }
+
+    fn hand_over(&mut self, stats: &WorkerStats) -> Result<(), LaneFault> {
+        self.launch(stats);
+        if self.in_flight() > 0 {
+            self.enter(None, stats)?;
+            self.gather(stats);
+        }
+        Ok(())
     }
 
     fn send(&mut self, outgoing: Outgoing, stats: &WorkerStats) {

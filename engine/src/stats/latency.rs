@@ -1,7 +1,6 @@
 //! How long packets stay with a worker: from their arrival in user space to their hand-over to the kernel.
 //!
-//! One clock read per turn: a batch arrives when a turn ends and is handed over when the next one ends, so that all its packets
-//! share one value. The histogram belongs to its worker; control asks for it by message and gets it in exchange for an empty
+//! All packets of a batch share one value: they arrive together and are handed over together. The histogram belongs to its worker; control asks for it by message and gets it in exchange for an empty
 //! one, so that nobody shares, locks or waits (DESIGN D11, D12).
 
 use std::time::Duration;

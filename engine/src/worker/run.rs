@@ -1,8 +1,8 @@
 //! The loop of one worker: wait, load the Rulebook, carry the burst, again; and the orderly end.
 //!
 //! One batch is bounded by the slots of the two pools, both directions are served in every turn, and a sleeping worker
-//! holds no snapshot. The clock is read once per turn: when a batch arrives, which is also when the one before it has been
-//! handed over.
+//! holds no snapshot. The clock is read when a batch has been handed over, and once more when the worker slept before the
+//! next one; never per packet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::carry::Carrier;
 use super::gather::Gatherer;
 use super::punt::PuntSender;
 use crate::fib::Reader;
-use crate::io::lane::{Inbox, Lane, LaneFault};
+use crate::io::lane::{Inbox, Lane, LaneFault, Turn};
 use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LatencyRecorder, WorkerStats};
@@ -39,8 +39,8 @@ struct Worker<'a, L> {
     gatherer: Gatherer,
     replies: TokenBucket,
     began: Instant,
-    /// The batch in the kernel's hands: when it arrived, and its packets per direction.
-    carried: Option<(Instant, [usize; 2])>,
+    /// When the last batch had been handed over.
+    handed_over_at: Instant,
     stopping_since: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         gatherer: Gatherer::new(),
         replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
         began: Instant::now(),
-        carried: None,
+        handed_over_at: Instant::now(),
         stopping_since: None,
     };
     let outcome = worker.serve();
@@ -80,17 +80,22 @@ impl<L: Lane> Worker<'_, L> {
                 return Ok(());
             }
             let patience = self.stopping_since.map(|_| DRAIN_STEP);
-            self.lane.turn(&mut self.inbox, patience, self.stats)?;
-            let now = Instant::now();
-            self.record(now);
+            let turn = self.lane.turn(&mut self.inbox, patience, self.stats)?;
             if !self.inbox.is_empty() {
-                self.carry_burst(now);
+                let arrived_at = match turn {
+                    Turn::AtOnce => self.handed_over_at,
+                    Turn::Waited => Instant::now(),
+                };
+                let counts = self.carry_burst(arrived_at);
+                self.lane.hand_over(self.stats)?;
+                self.record(arrived_at, counts);
             }
             self.duty.latency.answer();
         }
     }
 
-    fn carry_burst(&mut self, now: Instant) {
+    /// Carries what the inbox holds; says how many packets that were, per direction.
+    fn carry_burst(&mut self, now: Instant) -> [usize; 2] {
         let rules = self.duty.rules.load();
         let counts = [self.inbox.tun.len(), self.inbox.raw.len()];
         for (direction, count) in Direction::ALL.into_iter().zip(counts) {
@@ -114,20 +119,16 @@ impl<L: Lane> Worker<'_, L> {
             carrier.decap(packet);
         }
         carrier.finish();
-        self.carried = Some((now, counts));
+        counts
     }
 
-    /// The batch before has been handed over by now.
-    fn record(&mut self, now: Instant) {
-        let Some((arrived, counts)) = self.carried.take() else {
-            return;
-        };
+    /// The batch has been handed over by now.
+    fn record(&mut self, arrived_at: Instant, counts: [usize; 2]) {
+        self.handed_over_at = Instant::now();
+        let stay = self.handed_over_at - arrived_at;
         for (direction, count) in Direction::ALL.into_iter().zip(counts) {
             if count > 0 {
-                self.duty
-                    .latency
-                    .current()
-                    .record(direction, now - arrived, count);
+                self.duty.latency.current().record(direction, stay, count);
             }
         }
     }
