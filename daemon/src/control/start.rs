@@ -16,7 +16,7 @@ use crate::config::machine::{Machine as _, ThisMachine};
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
 use crate::link::setup::Interface;
-use crate::link::sysctl::Sysctls;
+use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
 use crate::ops;
 use crate::ops::status::ControlStatus;
@@ -46,6 +46,12 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     };
     let sysctls = Sysctls::open(&interface.name);
     sysctls.apply(settings.role, settings.default_route);
+    if settings.role == Role::Router && !sysctl::forwards() {
+        warn!(
+            "this machine does not forward IPv6: hosts reach this router and nothing behind it; \
+             set sysctl net.ipv6.conf.all.forwarding=1"
+        );
+    }
     let netlink = Netlink::open().map_err(netlink_error)?;
     let watch = Watch::open(netlink.clone(), interface.if_index)
         .await
