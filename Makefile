@@ -5,7 +5,7 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test does as well.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench setup
+.PHONY: help run demo test check fmt bench perf setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ fmt: ## format the code
 
 bench: ## criterion benches of the engine
 	$(CARGO) bench -p isatap-bench
+
+perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots (root)
+	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf --bins
+	./target/release/isatap-perf $(ARGS)
 
 setup: ## install Debian packages the tests need, if missing
 	@./tests/setup.sh
