@@ -111,9 +111,29 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
         self.slots[self.find(key)].is_some()
     }
 
+    /// Reads where `key` would be, and depends on nothing it finds: the next look-up of `key` need not wait for memory.
+    /// Returns a number for the caller to consume, lest the compiler leave the reading out.
+    #[inline]
+    pub(super) fn touch(&self, key: K) -> usize {
+        usize::from(self.slots[self.home(key)].is_some())
+    }
+
+    /// Whether the table is too large to lie in a core's own caches.
+    pub(super) fn is_large(&self) -> bool {
+        self.slots.len() > ROOMY_ENTRIES
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Where the search for `key` begins. The high half of a product with the length is below the length, and every slot is
+    /// as likely as any other.
+    #[inline]
+    fn home(&self, key: K) -> usize {
+        let (home, _) = halves(u128::from(key.hash(&self.secret)) * self.slots.len() as u128);
+        usize::try_from(home).unwrap_or(0)
     }
 
     /// Where `key` is, or where it would be.
@@ -125,9 +145,7 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
             let here = |slot: &Option<(K, V)>| slot.is_none_or(|(found, _)| found == key);
             return self.slots.iter().position(here).unwrap_or(0);
         }
-        // The high half of a product with the length is below the length, and every slot is as likely as any other.
-        let (home, _) = halves(u128::from(key.hash(&self.secret)) * len as u128);
-        let mut at = usize::try_from(home).unwrap_or(0);
+        let mut at = self.home(key);
         while let Some((found, _)) = &self.slots[at] {
             if *found == key {
                 break;

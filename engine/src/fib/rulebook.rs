@@ -39,6 +39,7 @@ pub struct Rulebook {
     routers: FlatMap<u32, ()>,
     prl_members: FlatMap<u32, ()>,
     routes: PrefixTable<NextHop>,
+    large: bool,
     site: PrefixTable<()>,
     any_site: bool,
     broadcasts: Vec<Ipv4Addr>,
@@ -54,6 +55,7 @@ impl Rulebook {
             .iter()
             .copied()
             .find(|addr| !addr.is_unicast_link_local());
+        let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         Self {
             role: parts.role,
             locators: parts.locators,
@@ -68,7 +70,8 @@ impl Rulebook {
             routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
             prl_members: addresses(&parts.prl),
             prl: parts.prl,
-            routes: PrefixTable::v6(parts.routes.into_iter().chain(link_local)),
+            large: routes.is_large(),
+            routes,
             site: PrefixTable::v4(parts.site.into_iter().map(|prefix| (prefix, ()))),
             any_site: parts.any_site,
             broadcasts: parts.broadcasts,
@@ -120,6 +123,18 @@ impl Rulebook {
             None if self.role == Role::Host => self.prl.first().map(|router| NextHop::Via(*router)),
             None => None,
         }
+    }
+
+    /// Whether reading ahead with [`Rulebook::touch`] is worth it: the routes do not fit a core's own caches.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.large
+    }
+
+    /// Reads ahead for the decision about a packet to, or from, `addr`. The number means nothing; consume it.
+    #[inline]
+    pub fn touch(&self, addr: &Ipv6Addr) -> usize {
+        self.routes.touch_v6(addr)
     }
 
     /// The address our ICMPv6 errors come from: link-local answers link-local, else a global one if we have any, since

@@ -52,6 +52,20 @@ impl<V: Copy> PrefixTable<V> {
         longest(&self.short, v4_key(addr))
     }
 
+    /// Reads ahead for a later [`PrefixTable::lookup_v6`] of `addr`, in the levels too large for a core's own caches. The
+    /// number means nothing; consume it, or the reading is left out.
+    #[inline]
+    pub fn touch_v6(&self, addr: &Ipv6Addr) -> usize {
+        let key = addr.to_bits();
+        touch(&self.long, key) + touch(&self.short, halves(key).0)
+    }
+
+    /// Whether reading ahead is worth it.
+    pub fn is_large(&self) -> bool {
+        self.long.iter().any(|level| level.entries.is_large())
+            || self.short.iter().any(|level| level.entries.is_large())
+    }
+
     /// How many prefixes are held.
     pub fn len(&self) -> usize {
         let long = self.long.iter().map(|level| level.entries.len());
@@ -103,6 +117,12 @@ fn longest<K: Key + BitAnd<Output = K>, V: Copy>(levels: &[Level<K, V>], key: K)
     levels
         .iter()
         .find_map(|level| level.entries.get(key & level.mask))
+}
+
+#[inline]
+fn touch<K: Key + BitAnd<Output = K>, V: Copy>(levels: &[Level<K, V>], key: K) -> usize {
+    let large = levels.iter().filter(|level| level.entries.is_large());
+    large.map(|level| level.entries.touch(key & level.mask)).sum()
 }
 
 /// IPv4 prefixes use the leading 32 bits, so that lengths mean the same in both families.

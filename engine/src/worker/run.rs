@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use super::carry::Carrier;
 use super::gather::Gatherer;
 use super::punt::PuntSender;
+use crate::buf::Packet;
 use crate::fib::Reader;
 use crate::io::lane::{Inbox, Lane, LaneFault, Turn};
+use crate::path;
 use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LatencyRecorder, WorkerStats};
@@ -102,6 +104,11 @@ impl<L: Lane> Worker<'_, L> {
             if count > 0 {
                 self.stats.direction(direction).batch(count);
             }
+        }
+        if rules.is_large() {
+            let bytes = Packet::bytes;
+            std::hint::black_box(path::read_ahead::encap(&rules, self.inbox.tun.iter().map(bytes)));
+            std::hint::black_box(path::read_ahead::decap(&rules, self.inbox.raw.iter().map(bytes)));
         }
         let mut carrier = Carrier {
             lane: &mut self.lane,
