@@ -1,10 +1,15 @@
 //! Carries verdicts out: moves the window of a packet, writes the headers, hands it to the lane, and counts.
 
+use std::hint::black_box;
+
+use crossbeam_channel::Receiver;
+
 use crate::buf::Packet;
 use crate::fib::Rulebook;
-use crate::io::lane::{Form, Lane, Outgoing, Written};
+use crate::io::lane::{Form, Inbox, Lane, Outgoing, Written};
+use crate::io::wake::Bell;
 use crate::offload::csum;
-use crate::path::limit::TokenBucket;
+use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Route};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
@@ -14,28 +19,100 @@ use crate::wire::ipv6;
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
-use super::punt::PuntSender;
+use super::punt::{Punt, PuntSender};
 
-/// What a worker carries packets with during one batch.
-pub(super) struct Carrier<'a, L> {
-    pub(super) lane: &'a mut L,
-    pub(super) rules: &'a Rulebook,
-    pub(super) stats: &'a WorkerStats,
-    pub(super) punts: &'a PuntSender,
-    pub(super) replies: &'a mut TokenBucket,
-    pub(super) gatherer: &'a mut Gatherer,
-    /// Nanoseconds since the worker began, read once per batch.
-    pub(super) now: u64,
+/// A worker's work on packets, without thread, clock or kernel: its loop calls it, and so do benches and simulations.
+pub struct Carriage {
+    punts: PuntSender,
+    replies: TokenBucket,
+    gatherer: Gatherer,
+}
+
+impl std::fmt::Debug for Carriage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Carriage")
+            .field("replies", &self.replies)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Carriage {
+    /// A carriage of its own, with the far end of its punts.
+    ///
+    /// # Errors
+    /// When no descriptor is left for the bell.
+    pub fn new() -> std::io::Result<(Self, Receiver<Punt>)> {
+        let (punts, receiver) = PuntSender::new(Bell::new()?);
+        Ok((Self::with(punts), receiver))
+    }
+
+    pub(super) fn with(punts: PuntSender) -> Self {
+        Self {
+            punts,
+            replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
+            gatherer: Gatherer::new(),
+        }
+    }
+
+    /// Carries the whole inbox by one Rulebook: afterwards every packet is queued with the lane, or counted. `now` is in
+    /// nanoseconds of a clock that never steps back.
+    pub fn carry<L: Lane>(
+        &mut self,
+        lane: &mut L,
+        inbox: &mut Inbox,
+        rules: &Rulebook,
+        now: u64,
+        stats: &WorkerStats,
+    ) {
+        if rules.is_large() {
+            black_box(path::read_ahead::encap(
+                rules,
+                inbox.tun.iter().map(Packet::bytes),
+            ));
+            black_box(path::read_ahead::decap(
+                rules,
+                inbox.raw.iter().map(Packet::bytes),
+            ));
+        }
+        let Self {
+            punts,
+            replies,
+            gatherer,
+        } = self;
+        let mut carrier = Carrier {
+            lane,
+            rules,
+            stats,
+            punts,
+            replies,
+            gatherer,
+            now,
+        };
+        for packet in inbox.tun.drain(..) {
+            carrier.encap(packet);
+        }
+        for packet in inbox.raw.drain(..) {
+            carrier.decap(packet);
+        }
+        // The batch is over: what waited to be merged is written.
+        carrier.gatherer.flush(carrier.lane, stats);
+    }
+}
+
+/// One batch being carried.
+struct Carrier<'a, L> {
+    lane: &'a mut L,
+    rules: &'a Rulebook,
+    stats: &'a WorkerStats,
+    punts: &'a PuntSender,
+    replies: &'a mut TokenBucket,
+    gatherer: &'a mut Gatherer,
+    now: u64,
 }
 
 impl<L: Lane> Carrier<'_, L> {
-    /// The batch is over: what waited to be merged is written.
-    pub(super) fn finish(self) {
-        self.gatherer.flush(self.lane, self.stats);
-    }
-
     /// One frame from the TUN queue.
-    pub(super) fn encap(&mut self, packet: Packet) {
+    fn encap(&mut self, packet: Packet) {
         let encap = self.stats.direction(Direction::Encap);
         encap.received.bump();
         match path::encap::decide(self.rules, packet.bytes()) {
@@ -59,7 +136,7 @@ impl<L: Lane> Carrier<'_, L> {
     }
 
     /// One packet from the raw socket.
-    pub(super) fn decap(&mut self, packet: Packet) {
+    fn decap(&mut self, packet: Packet) {
         let decap = self.stats.direction(Direction::Decap);
         decap.received.bump();
         match path::decap::decide(self.rules, packet.bytes()) {

@@ -11,5 +11,6 @@ mod run;
 
 pub use crate::io::errors::SetupError;
 pub use crate::io::lane::{LaneChoice, LaneKind};
+pub use carry::Carriage;
 pub use engine::{Engine, EngineConfig, MAX_WORKERS, Prepared, WorkerExit};
 pub use punt::{MAX_PUNTS_WAITING, Punt};

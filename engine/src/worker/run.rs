@@ -8,14 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::carry::Carrier;
-use super::gather::Gatherer;
+use super::carry::Carriage;
 use super::punt::PuntSender;
-use crate::buf::Packet;
 use crate::fib::Reader;
 use crate::io::lane::{Inbox, Lane, LaneFault, Turn};
-use crate::path;
-use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LatencyRecorder, WorkerStats};
 
@@ -38,8 +34,7 @@ struct Worker<'a, L> {
     duty: Duty,
     stats: &'a WorkerStats,
     inbox: Inbox,
-    gatherer: Gatherer,
-    replies: TokenBucket,
+    carriage: Carriage,
     began: Instant,
     /// When the last batch had been handed over.
     handed_over_at: Instant,
@@ -53,11 +48,10 @@ struct Worker<'a, L> {
 pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(), LaneFault> {
     let mut worker = Worker {
         lane,
+        carriage: Carriage::with(duty.punts.clone()),
         duty,
         stats,
         inbox: Inbox::new(),
-        gatherer: Gatherer::new(),
-        replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
         began: Instant::now(),
         handed_over_at: Instant::now(),
         stopping_since: None,
@@ -105,27 +99,9 @@ impl<L: Lane> Worker<'_, L> {
                 self.stats.direction(direction).batch(count);
             }
         }
-        if rules.is_large() {
-            let bytes = Packet::bytes;
-            std::hint::black_box(path::read_ahead::encap(&rules, self.inbox.tun.iter().map(bytes)));
-            std::hint::black_box(path::read_ahead::decap(&rules, self.inbox.raw.iter().map(bytes)));
-        }
-        let mut carrier = Carrier {
-            lane: &mut self.lane,
-            rules: &rules,
-            stats: self.stats,
-            punts: &self.duty.punts,
-            replies: &mut self.replies,
-            gatherer: &mut self.gatherer,
-            now: u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX),
-        };
-        for packet in self.inbox.tun.drain(..) {
-            carrier.encap(packet);
-        }
-        for packet in self.inbox.raw.drain(..) {
-            carrier.decap(packet);
-        }
-        carrier.finish();
+        let now = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
+        self.carriage
+            .carry(&mut self.lane, &mut self.inbox, &rules, now, self.stats);
         counts
     }
 
