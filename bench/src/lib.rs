@@ -6,9 +6,11 @@
 //! | [`scene`] | what is known: routers, routes, site, hosts? |
 //! | [`packets`] | which packets arrive? |
 //! | [`carry`] | what is done to each, as `engine/src/worker/carry.rs` does it? |
+//! | [`sim`] | how does a whole worker turn run without a kernel? |
 //! | [`measure`] | how long may a bench run, and what is timed? |
 
 pub mod carry;
 pub mod measure;
 pub mod packets;
 pub mod scene;
+pub mod sim;

@@ -3,6 +3,7 @@
 use isatap_bench::carry::{self, SLOT_LEN};
 use isatap_bench::packets::{self, Checksum, Shape};
 use isatap_bench::scene::{self, LOCATOR, SERVER, Size};
+use isatap_bench::sim::SimWorker;
 use isatap_engine::buf::{Packet, Pool};
 use isatap_engine::fib::{Publisher, Rulebook};
 use isatap_engine::offload::split::{MAX_SEGMENT_HEADERS, SplitPlan};
@@ -143,4 +144,53 @@ fn loading_a_snapshot_allocates_nothing() {
     let reader = publisher.reader();
     drop(reader.load()); // The first load of a thread makes its place in arc-swap's list.
     assert_eq!(allocations(|| drop(std::hint::black_box(reader.load()))), 0);
+}
+
+/// Whole turns: verdicts, splitting, merging, ICMPv6 errors, counters. Only the first turns may make room for later ones.
+#[test]
+fn a_worker_turn_allocates_nothing() {
+    let rules = scene::rulebook(Size::ONE).unwrap();
+    let (vnet, big) = packets::superpacket(true, SERVER, scene::host_v6(0));
+    let nowhere = packets::inner(
+        Shape::SMALL,
+        SERVER,
+        "2001:db8:ffff::1".parse().unwrap(),
+        Checksum::Complete,
+    );
+    let frames = [
+        packets::from_tun(
+            &VnetHeader::NONE,
+            &packets::inner(Shape::FULL, SERVER, scene::host_v6(0), Checksum::Complete),
+        ),
+        packets::from_tun(&vnet, &big),
+        packets::from_tun(&VnetHeader::NONE, &nowhere),
+    ];
+    let (vnet, big) = packets::superpacket(true, scene::host_v6(0), SERVER);
+    let plan = SplitPlan::new(&vnet, &big).unwrap();
+    let segments: Vec<_> = (0..plan.count)
+        .map(|index| {
+            let mut headers = [0; MAX_SEGMENT_HEADERS];
+            let payload = plan.segment(&big, index, &mut headers);
+            let segment = [&headers[..plan.header_len], &big[payload]].concat();
+            packets::from_raw(scene::host_v4(0), LOCATOR, &segment)
+        })
+        .collect();
+    let mut worker = SimWorker::new().unwrap();
+    let mut turn = || {
+        for frame in &frames {
+            assert!(worker.lane.from_tun(&mut worker.inbox, frame));
+        }
+        for segment in &segments {
+            assert!(worker.lane.from_raw(&mut worker.inbox, segment));
+        }
+        worker.turn(&rules);
+    };
+    (0..3).for_each(|_| turn());
+    assert_eq!(allocations(|| (0..ROUNDS).for_each(|_| turn())), 0);
+    let decap = worker.stats.snapshot().decap;
+    assert_eq!(
+        (decap.received, decap.delivered),
+        (decap.received, decap.received)
+    );
+    assert!(worker.lane.gone.writes < decap.received, "segments are merged");
 }
