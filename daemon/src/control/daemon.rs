@@ -243,7 +243,6 @@ impl Daemon {
     /// Does what is due.
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
-        self.solicit(now);
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = None;
             (self.flush_log)();
@@ -254,6 +253,8 @@ impl Daemon {
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
+        // After the rules and the sockets' filters: the answer comes at once.
+        self.solicit(now);
         if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
             let held = self.publisher.collect();
             self.published_at = (held > 0).then_some(now);

@@ -1,6 +1,7 @@
 //! One rtnetlink connection for requests: dumps that are consistent, changes that say what they tried.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +12,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// How often a dump is repeated when the kernel says that it changed underneath.
@@ -147,6 +148,30 @@ impl Netlink {
         self.request(operation, RouteNetlinkMessage::DelAddress(message), flags)
             .await
             .map(|_| ())
+    }
+
+    /// Whether the kernel would deliver a packet to `addr` on the interface to itself.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn is_delivered(&self, if_index: u32, addr: Ipv6Addr) -> Result<bool, NetlinkError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet6;
+        question.header.destination_prefix_length = 128;
+        question.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet6(addr)),
+            RouteAttribute::Oif(if_index),
+        ];
+        let answers = self
+            .request(
+                &format!("look up {addr}"),
+                RouteNetlinkMessage::GetRoute(question),
+                NLM_F_REQUEST,
+            )
+            .await?;
+        Ok(answers.iter().any(
+            |answer| matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local),
+        ))
     }
 
     /// A dump during which nothing changed; the last attempt is taken as it is.

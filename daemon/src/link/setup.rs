@@ -1,6 +1,7 @@
 //! Sets the ISATAP interface up, and its link-local address again whenever that got lost (RFC 5214 6.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use isatap_engine::isatap::iid;
 use rtnetlink::packet_route::AddressFamily;
@@ -18,6 +19,10 @@ pub const TX_QUEUE_LEN: u32 = 10_000;
 
 /// The length of the prefix all ISATAP addresses have.
 const PREFIX_LEN: u8 = 64;
+
+/// How long the route to a new address may take, on a machine with much else to do; and how often to look.
+const DELIVERY_LIMIT: Duration = Duration::from_millis(500);
+const DELIVERY_RETRY: Duration = Duration::from_millis(1);
 
 /// The interface to be worked on.
 #[derive(Clone, Debug)]
@@ -69,7 +74,9 @@ impl Interface {
             .await
     }
 
-    /// Gives the interface the link-local address of `locator`; it may be there already.
+    /// Gives the interface the link-local address of `locator`; it may be there already. Returns when the kernel
+    /// takes packets for it: it adds the route for that a moment after the address, and an advertisement that came
+    /// in between would be lost, though its sender counts as having answered.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -77,7 +84,12 @@ impl Interface {
         let addr = iid::link_local(locator);
         netlink
             .add_address(&format!("add {addr} to {}", self.name), self.link_local(addr))
-            .await
+            .await?;
+        let deadline = Instant::now() + DELIVERY_LIMIT;
+        while !netlink.is_delivered(self.if_index, addr).await? && Instant::now() < deadline {
+            tokio::time::sleep(DELIVERY_RETRY).await;
+        }
+        Ok(())
     }
 
     /// Takes the link-local address of `locator` away; it may be gone already.
