@@ -13,8 +13,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use isatap_tests::netns::Netns;
+use isatap_tests::ping::ping_until;
 use isatap_tests::topology::{UNDERLAY, connect};
-use isatap_tests::traffic::ping_until;
 
 use crate::peer::{Peer, Runner};
 use crate::plan::Plan;

@@ -124,6 +124,20 @@ impl<'a> Builder<'a> {
         daemon
     }
 
+    /// Starts it with its metrics at another port than the default, and waits until it serves there.
+    #[track_caller]
+    pub fn start_at(self, port: u16) -> Daemon<'a> {
+        let ns = self.ns;
+        let daemon = self.launch();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        wait::until(
+            &format!("isatapd to answer at port {port}"),
+            START_TIMEOUT,
+            || http_get(ns, address, "/healthz").map_err(|e| format!("{e}\n{}", daemon.log())),
+        );
+        daemon
+    }
+
     /// Starts it and waits for nothing.
     pub fn launch(self) -> Daemon<'a> {
         let folder = scratch();
@@ -375,6 +389,23 @@ impl<'a> Daemon<'a> {
                 Ok(())
             },
         );
+    }
+
+    /// Waits until it knows a route of its interface, for example `2001:db8:1::/64`.
+    ///
+    /// # Panics
+    /// When it does not learn it.
+    #[track_caller]
+    pub fn wait_route(&self, prefix: &str) {
+        wait::until(&format!("{prefix} to be known"), Duration::from_secs(5), || {
+            let output = self.ctl("routes");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.split_whitespace().any(|word| word == prefix) {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        });
     }
 
     /// Runs `isatapctl COMMAND` against it.

@@ -12,8 +12,10 @@
 //! | [`packet`], [`nd`] | which bytes are sent, and what do seen bytes say? |
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
+//! | [`ping`] | does it answer? |
 //! | [`traffic`] | did ordinary traffic arrive, once and in order? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
+//! | [`radvd`] | who else advertises? |
 //! | [`wait`] | when is it so far? |
 
 pub mod daemon;
@@ -21,6 +23,8 @@ pub mod metrics;
 pub mod nd;
 pub mod netns;
 pub mod packet;
+pub mod ping;
+pub mod radvd;
 pub mod raw;
 pub mod scene;
 pub mod topology;

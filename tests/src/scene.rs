@@ -1,4 +1,5 @@
-//! The topology most tests share: an ISATAP router, hosts, and an IPv6-only server behind the router.
+//! The topologies most tests share: an ISATAP router, hosts, and an IPv6-only server behind the router; or one
+//! daemon opposite a crafter.
 //!
 //! ```text
 //!   srv  2001:db8:99::2                                 IPv6 only
@@ -16,9 +17,11 @@ use std::time::Duration;
 
 use crate::daemon::{Builder, Daemon, TUNNEL};
 use crate::netns::Netns;
-use crate::packet::{isatap, link_local};
-use crate::topology::{Site, connect_v6};
-use crate::traffic;
+use crate::packet::{Inner, isatap, link_local};
+use crate::ping::ping_direct_until;
+use crate::raw::{Crafter, Sniffer};
+use crate::topology::{Site, UNDERLAY, connect_v6, mac};
+use crate::wait;
 
 /// The prefix of the ISATAP link.
 pub const PREFIX: &str = "2001:db8:1::";
@@ -89,7 +92,7 @@ impl Scene {
     }
 
     /// Starts every daemon with further configuration by `options`, and gives the interfaces static addresses and
-    /// routes. Returns when each host reaches the router.
+    /// routes. Returns when the link works between any two.
     #[track_caller]
     pub fn start(&self, options: impl Fn(Builder<'_>) -> Builder<'_>) -> Running<'_> {
         let router = options(Daemon::router(&self.router, ROUTER)).start();
@@ -104,8 +107,12 @@ impl Scene {
             daemon
         };
         let hosts: Vec<_> = self.hosts.iter().enumerate().map(host).collect();
-        for ns in &self.hosts {
-            traffic::ping_until(ns, &on_link(ROUTER).to_string(), SOON);
+        // Everybody reaches everybody without a detour: each daemon has seen the new addresses.
+        let members = || std::iter::once((ROUTER, &self.router)).chain((0..).map(host_v4).zip(&self.hosts));
+        for (from, ns) in members() {
+            for (to, _) in members().filter(|(to, _)| *to != from) {
+                ping_direct_until(ns, &on_link(to).to_string(), SOON);
+            }
         }
         Running { router, hosts }
     }
@@ -121,6 +128,72 @@ impl Running<'_> {
     #[track_caller]
     pub fn conservation(&self) {
         self.all().for_each(Daemon::conservation);
+    }
+}
+
+/// A daemon under test opposite a site member that sends crafted packets.
+///
+/// ```text
+///   dut 10.0.0.1 ------ x 10.0.0.9 (crafted)
+/// ```
+#[derive(Debug)]
+pub struct Opposite {
+    /// The IPv4 network; more members can be added.
+    pub site: Site,
+    /// The daemon's namespace.
+    pub dut: Netns,
+    /// The crafter's namespace.
+    pub x: Netns,
+}
+
+/// The locator of the daemon under test opposite a crafter.
+pub const DUT: Ipv4Addr = ROUTER;
+/// The crafter's IPv4 address.
+pub const X: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+
+impl Opposite {
+    /// Builds the namespaces.
+    pub fn new() -> Self {
+        let site = Site::new();
+        let (dut, x) = (
+            site.member("dut", DUT.octets()[3]),
+            site.member("x", X.octets()[3]),
+        );
+        Self { site, dut, x }
+    }
+
+    /// Starts a router with an on-link prefix and further configuration by `options`; returns when it accepts
+    /// packets under the prefix.
+    #[track_caller]
+    pub fn router(&self, options: impl Fn(Builder<'_>) -> Builder<'_>) -> Daemon<'_> {
+        let daemon = options(Daemon::router(&self.dut, DUT)).start();
+        set_address(&self.dut, DUT);
+        self.wait_prefix(&daemon);
+        daemon
+    }
+
+    /// The crafter.
+    pub fn crafter(&self) -> Crafter {
+        Crafter::new(&self.x, UNDERLAY, X, mac(&self.dut, UNDERLAY), DUT)
+    }
+
+    /// Waits until packets from an on-link address are accepted: the daemon knows the prefix.
+    #[track_caller]
+    pub fn wait_prefix(&self, daemon: &Daemon<'_>) {
+        let crafter = self.crafter();
+        let sniffer = Sniffer::start(&self.dut, TUNNEL);
+        let probe = Inner::new(on_link(X), on_link(DUT)).udp(9, 9, b"is the prefix known?");
+        wait::holds("packets under the on-link prefix to be accepted", SOON, || {
+            crafter.send_inner(&probe);
+            sniffer.count(|c| c.packet == probe) > 0
+        });
+        daemon.conservation();
+    }
+}
+
+impl Default for Opposite {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

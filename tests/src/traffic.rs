@@ -1,5 +1,5 @@
 //! Ordinary traffic through the kernel's sockets: UDP flows with sequence numbers, TCP streams compared byte by
-//! byte, ping. Says exactly what arrived, how often and in which order.
+//! byte. Says exactly what arrived, how often and in which order.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Netns;
 use crate::raw::Captured;
-use crate::wait;
 
 /// Starts every datagram of a flow.
 const MAGIC: &[u8; 8] = b"isatflow";
@@ -55,6 +54,13 @@ impl FlowBook {
             _ => flow.highest = Some(sequence),
         }
         true
+    }
+
+    /// Notes the datagrams of `size` bytes that arrived as one superpacket (or alone).
+    pub fn observe_merged(&mut self, data: &[u8], size: usize) {
+        for datagram in data.chunks(size) {
+            self.observe(datagram);
+        }
     }
 
     /// Notes what a sniffer saw on an IPv4 interface, encapsulated, in one direction.
@@ -367,47 +373,4 @@ fn receive_and_compare(listener: &TcpListener, content: &[u8], stall: Duration) 
             data = &data[part..];
         }
     }
-}
-
-/// Pings `dst` (`address` or `address%device`) `count` times; every request must be answered exactly once.
-///
-/// # Panics
-/// When not, with what ping printed.
-#[track_caller]
-pub fn ping(ns: &Netns, dst: &str, count: u32) {
-    let output = ns.try_run(&format!("ping -6 -n -c {count} -i 0.02 -W 2 {dst}"));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let all = format!("{count} packets transmitted, {count} received");
-    assert!(
-        output.status.success()
-            && text.contains(&all)
-            && !text.contains("DUP")
-            && !text.contains("duplicates"),
-        "ping {dst} in {}: {text}{}",
-        ns.name(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Pings once and again until there is an answer.
-///
-/// # Panics
-/// When there is none in time.
-#[track_caller]
-pub fn ping_until(ns: &Netns, dst: &str, timeout: Duration) {
-    wait::until(&format!("an answer from {dst}"), timeout, || {
-        let output = ns.try_run(&format!("ping -6 -n -c 1 -W 1 {dst}"));
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-    });
-}
-
-/// Whether `dst` does not answer one ping within a second.
-pub fn is_silent(ns: &Netns, dst: &str) -> bool {
-    !ns.try_run(&format!("ping -6 -n -c 1 -W 1 {dst}"))
-        .status
-        .success()
 }

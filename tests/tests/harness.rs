@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::{Inner, Outer, link_local};
+use isatap_tests::ping::ping;
 use isatap_tests::raw::{Crafter, Injector, Sniffer};
 use isatap_tests::topology::{Gro, Site, UNDERLAY, connect, connect_v6, mac, set_gro};
-use isatap_tests::traffic::{FlowBook, UdpFlows, ping, tcp_transfer, write_flow_header};
+use isatap_tests::traffic::{FlowBook, UdpFlows, tcp_transfer, write_flow_header};
 
 const A4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -56,7 +57,8 @@ fn packets_injected_out_of_a_device_are_not_changed() {
     let mut inner = Inner::new(v6("2001:db8::7"), v6("2001:db8::8"));
     inner.payload_len = Some(0);
     let odd = inner.wrap(17, b"payload length 0 and foreign addresses");
-    injector.send(&odd);
+    // The kernel adds the route of an address a moment after the address.
+    isatap_tests::wait::until("a route", SOON, || injector.try_send(&odd));
     sniffer.wait_for("the packet as injected", SOON, |c| c.packet == odd);
 }
 
@@ -100,7 +102,7 @@ fn tcp_content_is_compared_and_ping_is_counted() {
     assert_eq!(report.bytes, 40_000_000);
     ping(&a, "fd00::2", 5);
     b.ip("link set eth0 down");
-    assert!(isatap_tests::traffic::is_silent(&a, "fd00::2"));
+    assert!(isatap_tests::ping::is_silent(&a, "fd00::2"));
 }
 
 #[test]

@@ -1,0 +1,269 @@
+//! What an operator changes on the machine while the daemon runs, and what the kernel refuses: effective at once,
+//! counted, and over when it is over (E1, A6; FAULTS 29, 56, 57).
+//!
+//! ```text
+//!   dut 10.0.0.1 (router) ------ x 10.0.0.9 (crafted)
+//! ```
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::metrics::Direction;
+use isatap_tests::packet::{Inner, isatap, link_local};
+use isatap_tests::raw::{Captured, Injector, Sniffer};
+use isatap_tests::scene::{DUT, Opposite, SOON, X, on_link};
+use isatap_tests::topology::UNDERLAY;
+use isatap_tests::wait;
+
+const PORT: u16 = 4000;
+/// A change by an operator is effective within (the contract of the mirror).
+const EFFECTIVE: Duration = Duration::from_millis(100);
+
+fn incoming(captured: &Captured) -> bool {
+    !captured.outgoing
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn an_added_prefix_is_effective_within_100_ms() {
+    let scene = Opposite::new();
+    let daemon = Daemon::router(&scene.dut, DUT).start();
+    let (crafter, sniffer) = (scene.crafter(), Sniffer::start(&scene.dut, TUNNEL));
+    let mut times = Vec::new();
+    for round in 1..=5 {
+        let prefix = format!("2001:db8:{round}::");
+        let (src, dst) = (isatap(&prefix, false, X), isatap(&prefix, false, DUT));
+        let packet = Inner::new(src, dst).udp(1, PORT, prefix.as_bytes());
+        let before = daemon.counters(Direction::Decap);
+        crafter.send_inner(&packet);
+        let since = daemon.wait_received(Direction::Decap, &before, 1);
+        assert_eq!(
+            since.drops.get("src_prefix"),
+            Some(&1),
+            "not on-link yet: {since}"
+        );
+        scene.dut.ip(&format!("addr add {dst}/64 dev {TUNNEL} nodad"));
+        let added = Instant::now();
+        wait::holds("the prefix to be effective", SOON, || {
+            crafter.send_inner(&packet);
+            sniffer.count(|c| c.packet == packet) > 0
+        });
+        times.push(added.elapsed());
+        // And gone with the address.
+        scene.dut.ip(&format!("addr del {dst}/64 dev {TUNNEL}"));
+        wait::holds("the prefix to be forgotten", SOON, || {
+            let before = daemon.counters(Direction::Decap);
+            crafter.send_inner(&packet);
+            daemon
+                .wait_received(Direction::Decap, &before, 1)
+                .drops
+                .contains_key("src_prefix")
+        });
+    }
+    eprintln!("prefixes were effective after {times:?}");
+    assert!(median(times.clone()) <= EFFECTIVE, "{times:?}");
+    daemon.conservation();
+}
+
+#[test]
+fn an_added_route_is_effective_within_100_ms() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let _sink = scene.crafter();
+    let (injector, wire) = (
+        Injector::tun(&scene.dut, TUNNEL),
+        Sniffer::start(&scene.dut, UNDERLAY),
+    );
+    let mut times = Vec::new();
+    for round in 1..=5 {
+        let dst: Ipv6Addr = format!("2001:db8:{round}00::1").parse().expect("an address");
+        let packet = Inner::new(on_link(DUT), dst).udp(1, PORT, b"route");
+        let before = daemon.counters(Direction::Encap);
+        injector.send(&packet);
+        let since = daemon.wait_received(Direction::Encap, &before, 1);
+        assert_eq!(since.drops.get("no_route"), Some(&1), "no route yet: {since}");
+        scene.dut.ip(&format!(
+            "route add 2001:db8:{round}00::/48 via {} dev {TUNNEL}",
+            link_local(X)
+        ));
+        let added = Instant::now();
+        wait::holds("the route to be effective", SOON, || {
+            injector.send(&packet);
+            wire.count(|c| c.outgoing && c.outer().is_some_and(|outer| outer.payload == packet)) > 0
+        });
+        times.push(added.elapsed());
+        scene
+            .dut
+            .ip(&format!("route del 2001:db8:{round}00::/48 dev {TUNNEL}"));
+        wait::holds("the route to be forgotten", SOON, || {
+            let before = daemon.counters(Direction::Encap);
+            injector.send(&packet);
+            daemon
+                .wait_received(Direction::Encap, &before, 1)
+                .drops
+                .contains_key("no_route")
+        });
+    }
+    eprintln!("routes were effective after {times:?}");
+    assert!(median(times.clone()) <= EFFECTIVE, "{times:?}");
+    daemon.conservation();
+}
+
+fn down_and_up(lane: Lane) {
+    // FAULTS 57.
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.lane(lane));
+    let (crafter, sniffer) = (scene.crafter(), Sniffer::start(&scene.dut, TUNNEL));
+    let packet = Inner::new(link_local(X), link_local(DUT)).udp(1, PORT, b"down and up");
+    for round in 0..5 {
+        scene.dut.ip(&format!("link set {TUNNEL} down"));
+        let before = daemon.counters(Direction::Decap);
+        for _ in 0..10 {
+            crafter.send_inner(&packet);
+        }
+        let since = daemon.wait_received(Direction::Decap, &before, 10);
+        assert_eq!(since.drops.get("tun_down"), Some(&10), "round {round}: {since}");
+        scene.dut.ip(&format!("link set {TUNNEL} up"));
+        sniffer.clear();
+        wait::holds("packets to pass again", Duration::from_secs(1), || {
+            crafter.send_inner(&packet);
+            sniffer.count(incoming) > 0
+        });
+        wait::holds(
+            "the link-local address to be back",
+            Duration::from_secs(1),
+            || {
+                scene
+                    .dut
+                    .ip(&format!("-6 addr show dev {TUNNEL}"))
+                    .contains("fe80::5efe:a00:1/64")
+            },
+        );
+    }
+    daemon.conservation();
+}
+
+#[test]
+fn interface_down_and_up_uring() {
+    down_and_up(Lane::Uring);
+}
+
+#[test]
+fn interface_down_and_up_syscall() {
+    down_and_up(Lane::Syscall);
+}
+
+fn deleted_interface(lane: Lane) {
+    // FAULTS 56: recreate it, or end with an error; never sit there.
+    let scene = Opposite::new();
+    let mut daemon = scene.router(|builder| builder.lane(lane));
+    let old = scene.dut.ip(&format!("-o link show {TUNNEL}"));
+    scene.dut.ip(&format!("link del {TUNNEL}"));
+    let recreated = || {
+        let link = scene.dut.try_run(&format!("ip -o link show {TUNNEL}"));
+        link.status.success() && link.stdout != old.as_bytes()
+    };
+    let pid = daemon.pid();
+    let runs = || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    wait::holds(
+        "the interface to be recreated or the daemon to end",
+        Duration::from_secs(2),
+        || recreated() || !runs(),
+    );
+    if !runs() {
+        let status = daemon.wait_exit(SOON);
+        assert!(status.code().is_some_and(|code| code != 0), "{status:?}");
+        let log = daemon.log();
+        assert!(log.contains(TUNNEL), "the log names the interface: {log}");
+    }
+}
+
+#[test]
+fn interface_deleted_uring() {
+    deleted_interface(Lane::Uring);
+}
+
+#[test]
+fn interface_deleted_syscall() {
+    deleted_interface(Lane::Syscall);
+}
+
+fn refused_sends(lane: Lane) {
+    // FAULTS 29: the firewall says no; each packet is counted, and packets pass again when it says yes.
+    const COUNT: usize = 200;
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.lane(lane));
+    let _sink = scene.crafter();
+    let (injector, wire) = (
+        Injector::tun(&scene.dut, TUNNEL),
+        Sniffer::start(&scene.dut, UNDERLAY),
+    );
+    let packet = Inner::new(on_link(DUT), on_link(X)).udp(1, PORT, b"refused");
+    let left = || wire.count(|c| c.outgoing && c.outer().is_some_and(|outer| outer.payload == packet));
+    wait::holds("the first packet", SOON, || {
+        injector.send(&packet);
+        left() > 0
+    });
+    scene.dut.run("nft add table ip t");
+    scene
+        .dut
+        .run("nft add chain ip t out { type filter hook output priority 0 ; }");
+    scene.dut.run("nft add rule ip t out ip protocol 41 drop");
+    wire.clear();
+    daemon.conservation();
+    let before = daemon.counters(Direction::Encap);
+    for _ in 0..COUNT {
+        injector.send(&packet);
+    }
+    let count = u64::try_from(COUNT).expect("a count");
+    let since = daemon.wait_received(Direction::Encap, &before, count);
+    assert_eq!(since.drops.get("send_error"), Some(&count), "{since}");
+    assert_eq!(left(), 0);
+    scene.dut.run("nft delete table ip t");
+    injector.send(&packet);
+    wire.wait_for("a packet after the rule is gone", SOON, |c| {
+        c.outer().is_some_and(|outer| outer.payload == packet)
+    });
+    daemon.conservation();
+}
+
+#[test]
+fn refused_sends_are_counted_uring() {
+    refused_sends(Lane::Uring);
+}
+
+#[test]
+fn refused_sends_are_counted_syscall() {
+    refused_sends(Lane::Syscall);
+}
+
+#[test]
+fn the_locator_may_go_and_come_back() {
+    // A6, and the contract's fine print on BindAddress: not ready without it, ready with it.
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    daemon.wait_ready();
+    let status = |want: u16| {
+        wait::until(&format!("/ready to answer {want}"), SOON, || {
+            match daemon.http("/ready") {
+                Ok((status, _)) if status == want => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    scene.dut.ip(&format!("addr del {DUT}/24 dev {UNDERLAY}"));
+    status(503);
+    scene.dut.ip(&format!("addr add {DUT}/24 brd + dev {UNDERLAY}"));
+    status(200);
+    let (crafter, sniffer) = (scene.crafter(), Sniffer::start(&scene.dut, TUNNEL));
+    let packet = Inner::new(link_local(X), link_local(DUT)).udp(1, PORT, b"back again");
+    wait::holds("packets to pass again", SOON, || {
+        crafter.send_inner(&packet);
+        sniffer.count(incoming) > 0
+    });
+}

@@ -1,0 +1,110 @@
+//! A router whose solicitations radvd answers, with the snippet we ship, and hosts that know nothing but the
+//! router's IPv4 address (P2, P7, T3, U12; FAULTS 53 in the small).
+//!
+//! ```text
+//!   srv ---- rtr 10.0.0.1 (isatapd, radvd) ---+--- h1 10.0.0.2 (isatapd 10.0.0.1)    see isatap_tests::scene
+//!                                             +--- h2 10.0.0.3 (isatapd 10.0.0.1)
+//! ```
+
+use std::net::Ipv4Addr;
+
+use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::metrics::Direction;
+use isatap_tests::nd::{ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
+use isatap_tests::ping::{ping, ping_until};
+use isatap_tests::radvd::Radvd;
+use isatap_tests::raw::{Captured, Sniffer};
+use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene, host_v4, on_link, set_address};
+use isatap_tests::topology::UNDERLAY;
+use isatap_tests::wait;
+
+/// Type of the ICMPv6 message inside an outer packet from `src` to `dst`.
+fn message(captured: &Captured, src: Ipv4Addr, dst: Ipv4Addr) -> Option<u8> {
+    let outer = captured
+        .outer()
+        .filter(|outer| (outer.src(), outer.dst()) == (src, dst))?;
+    Some(outer.inner()?.icmpv6()?.0)
+}
+
+fn hosts_configure_themselves(lane: Lane) {
+    let scene = Scene::new(2);
+    let wire = Sniffer::start(&scene.router, UNDERLAY);
+    let router = Daemon::router(&scene.router, ROUTER).lane(lane).start();
+    set_address(&scene.router, ROUTER);
+    router.wait_route("2001:db8:1::/64");
+    let _radvd = Radvd::start(&scene.router, &Radvd::snippet());
+    let start = |(index, ns)| Daemon::host(ns, host_v4(index), &[ROUTER]).lane(lane).start();
+    let hosts: Vec<_> = scene.hosts.iter().enumerate().map(start).collect();
+
+    for (index, ns) in scene.hosts.iter().enumerate() {
+        let address = format!("{}/64", on_link(host_v4(index)));
+        wait::until(&format!("{address} and a default route"), SOON * 3, || {
+            let state = ns.ip(&format!("-6 addr show dev {TUNNEL}")) + &ns.ip("-6 route show default");
+            let has = state.contains(&address) && state.contains("default via fe80::5efe:a00:1");
+            if has { Ok(()) } else { Err(state) }
+        });
+        // Both ways are unicast, and the advertisement goes to the one who asked.
+        let v4 = host_v4(index);
+        wire.wait_for("a solicitation", SOON, |c| {
+            message(c, v4, ROUTER) == Some(ROUTER_SOLICITATION)
+        });
+        wire.wait_for("an advertisement", SOON, |c| {
+            message(c, ROUTER, v4) == Some(ROUTER_ADVERTISEMENT)
+        });
+        ping_until(ns, &SERVER.to_string(), SOON);
+        ping(ns, &SERVER.to_string(), 5);
+    }
+    ping(&scene.hosts[0], &on_link(host_v4(1)).to_string(), 5);
+    assert_eq!(
+        wire.count(|c| c.outer().is_some_and(|outer| outer.dst().is_multicast())),
+        0,
+        "A9: IPv4 multicast"
+    );
+
+    for host in &hosts {
+        host.wait_ready();
+        let metrics = host.metrics();
+        // The first one is enough: it is sent when its answer can come in and be taken.
+        assert_eq!(metrics.sum("isatapd_router_solicitations_total", &[]), 1);
+        assert_eq!(metrics.sum("isatapd_routers", &[("state", "usable")]), 1);
+        let routers = host.ctl("routers");
+        assert!(routers.status.success());
+        assert!(
+            String::from_utf8_lossy(&routers.stdout).contains("10.0.0.1"),
+            "{routers:?}"
+        );
+        host.conservation();
+    }
+    router.conservation();
+    assert!(
+        router.drops(Direction::Decap).is_empty(),
+        "{:?}",
+        router.drops(Direction::Decap)
+    );
+}
+
+#[test]
+fn hosts_configure_themselves_uring() {
+    hosts_configure_themselves(Lane::Uring);
+}
+
+#[test]
+fn hosts_configure_themselves_syscall() {
+    hosts_configure_themselves(Lane::Syscall);
+}
+
+#[test]
+fn rdisc6_on_a_host_is_answered() {
+    // P7: a solicitation of any program to ff02::2 reaches each router of the PRL as unicast.
+    let scene = Scene::new(1);
+    let _router = Daemon::router(&scene.router, ROUTER).start();
+    set_address(&scene.router, ROUTER);
+    let _radvd = Radvd::start(&scene.router, &Radvd::snippet());
+    let _host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER]).start();
+    wait::until("an answer to rdisc6", SOON * 2, || {
+        let output = scene.hosts[0].try_run(&format!("rdisc6 -1 -r 1 -w 1000 {TUNNEL}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complete = text.contains("2001:db8:1::/64") && text.contains("from fe80::5efe:a00:1");
+        if complete { Ok(()) } else { Err(text) }
+    });
+}
