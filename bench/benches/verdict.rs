@@ -30,6 +30,7 @@ struct Case<'a> {
     bytes: Vec<u8>,
     hosts: u32,
     readdress: &'a dyn Fn(&mut [u8], u32),
+    read_ahead: fn(&Rulebook, &[Packet]),
     carry: fn(&Rulebook, &mut Packet) -> bool,
 }
 
@@ -58,6 +59,7 @@ fn verdicts(c: &mut Criterion) {
                         readdress: &|bytes, k| {
                             bytes[vnet::LEN + 24..][..16].copy_from_slice(&inner_address(peer, k));
                         },
+                        read_ahead: carry::read_ahead_encap,
                         carry: carry::encap,
                     },
                 );
@@ -74,6 +76,7 @@ fn verdicts(c: &mut Criterion) {
                             bytes[12..16].copy_from_slice(&scene::host_v4(k).octets());
                             bytes[20 + 8..][..16].copy_from_slice(&inner_address(peer, k));
                         },
+                        read_ahead: carry::read_ahead_decap,
                         carry: carry::decap,
                     },
                 );
@@ -98,6 +101,7 @@ fn checksums(c: &mut Criterion) {
                 bytes: packets::from_tun(&packets::needs_csum(shape), &to_host),
                 hosts: 1,
                 readdress: &|_, _| (),
+                read_ahead: carry::read_ahead_encap,
                 carry: carry::encap,
             },
         );
@@ -110,6 +114,7 @@ fn checksums(c: &mut Criterion) {
                 bytes: packets::from_raw(scene::host_v4(0), LOCATOR, &from_host),
                 hosts: 1,
                 readdress: &|_, _| (),
+                read_ahead: carry::read_ahead_decap,
                 carry: carry::decap,
             },
         );
@@ -131,6 +136,7 @@ fn run(c: &mut Criterion, direction: &str, rules: &Rulebook, case: &Case<'_>) {
                     (case.readdress)(packet.bytes_mut(), order.next()?);
                     Some(packet)
                 },
+                |burst| (case.read_ahead)(black_box(rules), burst),
                 |packet| (case.carry)(black_box(rules), packet),
             )
         });

@@ -2,6 +2,7 @@
 //!
 //! The steps are those of `engine/src/worker/carry.rs`, on the same [`Packet`] and [`Pool`], without counters and lane.
 
+use std::hint::black_box;
 use std::rc::Rc;
 
 use isatap_engine::buf::{Packet, Pool};
@@ -15,6 +16,22 @@ use isatap_engine::wire::{ipv6, vnet};
 pub const BURST: usize = 64;
 /// Bytes of a slot that holds any packet of the tunnel MTU.
 pub const SLOT_LEN: usize = 2048;
+
+/// What a worker does first with a burst from the TUN.
+#[inline]
+pub fn read_ahead_encap(rules: &Rulebook, burst: &[Packet]) {
+    if rules.is_large() {
+        black_box(path::read_ahead::encap(rules, burst.iter().map(Packet::bytes)));
+    }
+}
+
+/// What a worker does first with a burst from the raw socket.
+#[inline]
+pub fn read_ahead_decap(rules: &Rulebook, burst: &[Packet]) {
+    if rules.is_large() {
+        black_box(path::read_ahead::decap(rules, burst.iter().map(Packet::bytes)));
+    }
+}
 
 /// A frame from the TUN becomes an IPv4 packet, in place; false when the verdict is another one.
 #[inline]

@@ -7,7 +7,7 @@ use isatap_engine::buf::Packet;
 
 use crate::carry::BURST;
 
-/// Carries `count` packets in bursts of [`BURST`] and returns what `carry` alone took: the median burst, times their
+/// Carries `count` packets in bursts of [`BURST`] and returns what `read_ahead` and `carry` alone took: the median burst, times their
 /// number, so that a burst during which the machine did something else does not count.
 ///
 /// # Panics
@@ -15,6 +15,7 @@ use crate::carry::BURST;
 pub fn bursts(
     count: u64,
     mut fill: impl FnMut() -> Option<Packet>,
+    mut read_ahead: impl FnMut(&[Packet]),
     mut carry: impl FnMut(&mut Packet) -> bool,
 ) -> Duration {
     let mut burst = Vec::with_capacity(BURST);
@@ -25,6 +26,7 @@ pub fn bursts(
             burst.push(fill().expect("a packet in a slot"));
         }
         let start = Instant::now();
+        read_ahead(&burst);
         let carried = burst
             .iter_mut()
             .filter_map(|packet| carry(packet).then_some(()))
