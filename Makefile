@@ -2,7 +2,7 @@
 CARGO ?= cargo
 PACKAGES := --workspace
 BINARIES := --workspace --bins
-# cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test does as well.
+# cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check fmt bench perf setup
@@ -23,7 +23,6 @@ test: setup ## install what is needed, run every test (root)
 ifdef NEXTEST
 	$(CARGO) nextest run $(PACKAGES) --no-fail-fast
 else
-	$(CARGO) test $(PACKAGES) --lib --bins --no-fail-fast
 	$(CARGO) test $(PACKAGES) --tests --no-fail-fast -- --test-threads 1
 endif
 	$(CARGO) test -q $(PACKAGES) --doc
