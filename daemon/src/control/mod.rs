@@ -12,6 +12,7 @@ mod explain;
 mod icmp;
 mod latency;
 mod locator;
+mod placement;
 mod punts;
 mod reload;
 mod report;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::daemon::{Daemon, Sources};
 use super::latency::LatencyBook;
+use super::placement::cpus_for;
 use super::punts::ADVERTISEMENTS_PER_SECOND;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
@@ -36,7 +37,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         interface: settings.interface.clone(),
         workers: settings.workers,
         lane: settings.lane,
-        cpus: usable_cpus(),
+        cpus: cpus_for(settings.workers),
         on_worker_start: hooks.worker_start,
     })
     .await?;
@@ -159,18 +160,6 @@ async fn open_engine(config: &EngineConfig) -> Result<Prepared, ExitError> {
             opened => return opened.map_err(engine_error),
         }
     }
-}
-
-/// The CPUs this process may use, to pin workers to; none on a single one, where pinning gains nothing.
-fn usable_cpus() -> Vec<usize> {
-    let ours = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-    let cpus: Vec<usize> = match ours {
-        Ok(set) => (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .collect(),
-        Err(_) => Vec::new(),
-    };
-    if cpus.len() < 2 { Vec::new() } else { cpus }
 }
 
 /// The source the kernel would take towards the first router, to tell several addresses apart.
