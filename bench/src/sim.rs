@@ -98,8 +98,10 @@ impl Lane for SimLane {
 
     fn write(&mut self, _: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats) {
         tails.clear();
-        if let Written::Decap { packets, .. } = written {
-            stats.direction(Direction::Decap).delivered.add(packets as u64);
+        if let Written::Decap { packets, bytes, .. } = written {
+            let decap = stats.direction(Direction::Decap);
+            decap.delivered.add(packets as u64);
+            decap.bytes.add(bytes as u64);
         }
         self.gone.writes += 1;
     }

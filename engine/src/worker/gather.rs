@@ -20,6 +20,8 @@ struct OpenRun {
     head: Packet,
     /// Payloads of the others.
     tails: Vec<Packet>,
+    /// Inner bytes as they were received: every packet with its own headers.
+    bytes: usize,
 }
 
 /// The runs of the batch in hand. Keeps its memory from batch to batch.
@@ -50,6 +52,7 @@ impl Gatherer {
             let open = &mut self.open[at];
             if open.run.append(open.head.bytes(), segment, inner).is_ok() {
                 let payload = segment.payload();
+                open.bytes += packet.len();
                 let mut tail = packet;
                 tail.truncate(payload.end);
                 tail.strip(payload.start);
@@ -112,11 +115,13 @@ impl Gatherer {
             self.end(0, lane, stats);
         }
         let tails = self.spare.pop().unwrap_or_default();
+        let bytes = head.len();
         self.open.push(OpenRun {
             tag,
             run,
             head,
             tails,
+            bytes,
         });
     }
 
@@ -125,10 +130,11 @@ impl Gatherer {
             run,
             mut head,
             mut tails,
+            bytes,
             ..
         } = self.open.remove(at);
         let vnet = run.finish(head.bytes_mut());
-        let (bytes, count) = (run.total_len(), run.count());
+        let count = run.count();
         if let Ok(header) = head.prepend(vnet::LEN).try_into() {
             vnet.emit(header);
         }
