@@ -242,6 +242,75 @@ fn refused_sends_are_counted_syscall() {
     refused_sends(Lane::Syscall);
 }
 
+fn full_queue(lane: Lane) {
+    // FAULTS 27: a full queue of the uplink loses packets; each is counted, as many as the queue itself counts, and the rest
+    // is sent.
+    const COUNT: u64 = 400;
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.lane(lane));
+    let _sink = scene.crafter();
+    let injector = Injector::tun(&scene.dut, TUNNEL);
+    let packet = Inner::new(on_link(DUT), on_link(X)).udp(1, PORT, &[7; 1000]);
+    // Only our packets may meet the queue: no IPv6 of the link's own, and no address resolution.
+    scene
+        .dut
+        .run(&format!("sysctl -qw net.ipv6.conf.{UNDERLAY}.disable_ipv6=1"));
+    wait::holds("the neighbour's address", SOON, || {
+        injector.send(&packet);
+        scene
+            .dut
+            .try_run(&format!("ip neigh change {X} dev {UNDERLAY} nud permanent"))
+            .status
+            .success()
+    });
+    daemon.conservation();
+    // Room for a handful of packets, which leave at a hundred a second.
+    scene.dut.run(&format!(
+        "tc qdisc add dev {UNDERLAY} root tbf rate 1mbit burst 4kb limit 8kb"
+    ));
+    let before = daemon.counters(Direction::Encap);
+    for _ in 0..COUNT {
+        injector.send(&packet);
+    }
+    let since = daemon.wait_received(Direction::Encap, &before, COUNT);
+    daemon.conservation();
+    let refused = since.drops.get("send_error").copied().unwrap_or(0);
+    let queue = scene.dut.run(&format!("tc -s qdisc show dev {UNDERLAY}"));
+    let dropped: u64 = queue
+        .split("dropped ")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next()?.parse().ok())
+        .expect("the queue's own count");
+    match lane {
+        Lane::Uring => assert_eq!(refused, dropped, "{since}\n{queue}"),
+        // sendmmsg says nothing of the packet that ended it when others went before: that one is tried again.
+        Lane::Syscall => assert!((refused..=2 * refused).contains(&dropped), "{since}\n{queue}"),
+    }
+    assert!(refused > 0 && refused < COUNT, "{since}");
+    let metrics = daemon.metrics();
+    let labels = [("operation", "raw_send"), ("errno", "105")];
+    assert_eq!(
+        metrics.sum("isatapd_io_errors_total", &labels),
+        refused,
+        "ENOBUFS by its own counter"
+    );
+    scene.dut.run(&format!("tc qdisc del dev {UNDERLAY} root"));
+    let before = daemon.counters(Direction::Encap);
+    injector.send(&packet);
+    assert_eq!(daemon.wait_received(Direction::Encap, &before, 1).dropped(), 0);
+    daemon.conservation();
+}
+
+#[test]
+fn a_full_queue_is_counted_uring() {
+    full_queue(Lane::Uring);
+}
+
+#[test]
+fn a_full_queue_is_counted_syscall() {
+    full_queue(Lane::Syscall);
+}
+
 #[test]
 fn the_locator_may_go_and_come_back() {
     // A6, and the contract's fine print on BindAddress: not ready without it, ready with it.
