@@ -54,6 +54,8 @@ fn hosts_configure_themselves(lane: Lane) {
         ping_until(ns, &SERVER.to_string(), SOON);
         ping(ns, &SERVER.to_string(), 5);
     }
+    // Each host takes the other's packets once it knows that their prefix is on-link.
+    hosts.iter().for_each(|host| host.wait_route("2001:db8:1::/64"));
     ping(&scene.hosts[0], &on_link(host_v4(1)).to_string(), 5);
     assert_eq!(
         wire.count(|c| c.outer().is_some_and(|outer| outer.dst().is_multicast())),

@@ -188,6 +188,10 @@ impl Daemon {
                 Event::Mirror(effect) => self.mirrored(effect)?,
                 Event::Query(Query::Reload(reply)) => self.start_reload(sources, Some(reply)),
                 Event::Query(query) => {
+                    // What is shown is what the workers have, not what they are about to get.
+                    if query.is_about_rules() && self.publish_at.is_some() {
+                        self.publish(Instant::now())?;
+                    }
                     if query.needs_latencies() {
                         self.latencies.gather(&self.engine, self.settings.workers).await;
                     }

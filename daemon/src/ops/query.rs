@@ -73,6 +73,11 @@ pub fn channel() -> (Ask, Queries) {
 }
 
 impl Query {
+    /// Whether the answer says by which rules the workers decide.
+    pub fn is_about_rules(&self) -> bool {
+        matches!(self, Query::Routes(_) | Query::Explain(..))
+    }
+
     /// Whether the answer needs the workers' latencies as they are now.
     pub fn needs_latencies(&self) -> bool {
         matches!(self, Query::Metrics(_) | Query::Latency(_))
