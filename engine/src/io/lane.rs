@@ -139,6 +139,9 @@ pub enum LaneFault {
         /// The last error.
         source: io::Error,
     },
+    /// The kernel dropped a completion (EBADR): slots and packets can no longer be accounted for.
+    #[error("the kernel was out of memory and lost a completion of the ring: give the machine more memory")]
+    CompletionLost,
     /// The ring or the poller itself failed.
     #[error("cannot wait for packets: {0}")]
     Wait(io::Error),

@@ -1,15 +1,18 @@
 //! Both lanes over socket pairs instead of TUN and raw sockets: floods, empty pools, full sinks, the end.
 
+use std::fmt::Debug;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use super::lane::{Inbox, Lane, RAW_SLOTS, TUN_SLOTS, Written};
+use super::lane::{Form, Inbox, Lane, Outgoing, RAW_SLOTS, REPLY_SLOTS, TUN_SLOTS, Written};
 use super::raw::{RawReceiver, RawSender};
 use super::syscall::SyscallLane;
 use super::uring::UringLane;
 use super::wake::Bell;
 use crate::buf::Packet;
+use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 
 const PATIENCE: Option<Duration> = Some(Duration::from_millis(200));
@@ -60,8 +63,8 @@ fn syscall() -> Option<(SyscallLane, Far)> {
 }
 
 /// FAULTS 38: more packets than slots, then a pause, then more: all arrive, once and in order, and nothing stays silent.
-fn flood<L: Lane>(lane: Option<(L, Far)>) {
-    let Some((mut lane, far)) = lane else { return };
+fn flood<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
+    let (mut lane, far) = lane?;
     let stats = WorkerStats::default();
     let mut inbox = Inbox::new();
     let total = 4 * u32::from(RAW_SLOTS);
@@ -108,10 +111,11 @@ fn flood<L: Lane>(lane: Option<(L, Far)>) {
     drop(held);
     drop(sender.join().unwrap());
     end(lane, &stats);
+    Some(stats)
 }
 
 /// FAULTS 42: after a stop nothing of ours is with the kernel, soon.
-fn end<L: Lane>(mut lane: L, stats: &WorkerStats) {
+fn end<L: Lane + Debug>(mut lane: L, stats: &WorkerStats) {
     let mut inbox = Inbox::new();
     lane.quiesce();
     for _ in 0..100 {
@@ -121,12 +125,12 @@ fn end<L: Lane>(mut lane: L, stats: &WorkerStats) {
         lane.turn(&mut inbox, Some(Duration::from_millis(20)), stats)
             .unwrap();
     }
-    assert!(lane.is_quiet());
+    assert!(lane.is_quiet(), "{lane:?}");
     lane.abandon(stats);
 }
 
 /// The bell ends a wait that has no end of its own, every time.
-fn bell<L: Lane>(lane: Option<(L, Far)>) {
+fn bell<L: Lane + Debug>(lane: Option<(L, Far)>) {
     let Some((mut lane, far)) = lane else { return };
     let stats = WorkerStats::default();
     let mut inbox = Inbox::new();
@@ -143,8 +147,8 @@ fn bell<L: Lane>(lane: Option<(L, Far)>) {
 }
 
 /// Writes are counted when the kernel took them, and arrive whole and in order.
-fn writes<L: Lane>(lane: Option<(L, Far)>) {
-    let Some((mut lane, far)) = lane else { return };
+fn writes<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
+    let (mut lane, far) = lane?;
     let stats = WorkerStats::default();
     let mut inbox = Inbox::new();
     for n in 0..8u8 {
@@ -172,6 +176,103 @@ fn writes<L: Lane>(lane: Option<(L, Far)>) {
     }
     assert_eq!(lane.reply_pool().census().held, 0);
     end(lane, &stats);
+    Some(stats)
+}
+
+/// FAULTS 37, 40: with four submissions and eight completions the queues are full again and again; nothing is forgotten,
+/// not even the request to stop.
+#[test]
+fn uring_with_short_queues() {
+    if super::probe::uring().is_err() {
+        return;
+    }
+    let short = || {
+        let (tun, receiver, sender, bell, far) = ends();
+        let lane = UringLane::with_queues(tun, receiver, sender, bell, 4, 8).unwrap();
+        Some((lane, far))
+    };
+    let flooded = flood(short()).unwrap();
+    assert!(
+        flooded.event(LoopEvent::CompletionOverflow).get() > 0,
+        "the completion queue was never full"
+    );
+    let written = writes(short()).unwrap();
+    assert!(
+        written.event(LoopEvent::SubmissionFull).get() > 0,
+        "the submission queue was never full"
+    );
+    bell(short());
+    let (tun, receiver, sender, ringing, far) = with_raw_sender(ends());
+    let lane = UringLane::with_queues(tun, receiver, sender, ringing, 4, 8).unwrap();
+    sends(Some((lane, far)));
+}
+
+/// Datagrams go out whole, once and in order, also when a ring takes only a few at a time. From a raw socket over
+/// loopback to an address of our own.
+fn sends<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
+    const LEN: usize = 29; // IPv4, UDP, one byte
+    let (mut lane, _far) = lane?;
+    let stats = WorkerStats::default();
+    let receiver = UdpSocket::bind((Ipv4Addr::from(0x7f29_0000 | std::process::id() & 0xffff), 0)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let SocketAddr::V4(to) = receiver.local_addr().unwrap() else {
+        unreachable!("bound to IPv4")
+    };
+    for n in 0..u8::try_from(REPLY_SLOTS).unwrap() {
+        let mut packet = Packet::received(lane.reply_pool().take().unwrap(), LEN);
+        let bytes = packet.bytes_mut();
+        bytes.fill(0);
+        bytes[..4].copy_from_slice(&[0x45, 0, 0, 29]);
+        bytes[8..10].copy_from_slice(&[64, 17]);
+        bytes[12..16].copy_from_slice(&[127, 0, 0, 1]);
+        bytes[16..20].copy_from_slice(&to.ip().octets());
+        bytes[22..24].copy_from_slice(&to.port().to_be_bytes());
+        bytes[25] = 8 + 1;
+        bytes[28] = n;
+        let outgoing = Outgoing {
+            packet,
+            to: *to.ip(),
+            inner_len: LEN - 20,
+            form: Form::Whole,
+        };
+        lane.send(outgoing, &stats);
+    }
+    let encap = stats.direction(Direction::Encap);
+    while encap.delivered.get() < u64::from(REPLY_SLOTS) {
+        lane.turn(&mut Inbox::new(), PATIENCE, &stats).unwrap();
+        assert_eq!(encap.drops(DropReason::SendError).get(), 0);
+    }
+    let mut buffer = [0; 64];
+    for n in 0..u8::try_from(REPLY_SLOTS).unwrap() {
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 1);
+        assert_eq!(buffer[0], n);
+    }
+    end(lane, &stats);
+    Some(stats)
+}
+
+/// Needs root: a raw socket.
+fn with_raw_sender(
+    mut ends: (OwnedFd, RawReceiver, RawSender, Bell, Far),
+) -> (OwnedFd, RawReceiver, RawSender, Bell, Far) {
+    ends.2 = RawSender::open().unwrap();
+    ends
+}
+
+#[test]
+fn uring_sends() {
+    let (tun, receiver, sender, bell, far) = with_raw_sender(ends());
+    let lane = UringLane::new(tun, receiver, sender, bell);
+    sends(super::probe::uring().is_ok().then(|| (lane.unwrap(), far)));
+}
+
+#[test]
+fn syscall_sends() {
+    let (tun, receiver, sender, bell, far) = with_raw_sender(ends());
+    sends(Some((
+        SyscallLane::new(tun, receiver, sender, bell).unwrap(),
+        far,
+    )));
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(crate) struct SendQueue {
     chain: VecDeque<usize>,
     /// How long the next chain may be: short after a refusal, since a refused frame holds up those behind it.
     limit: usize,
+    /// How long a chain may ever be: a ring takes a chain in one submission or not as a chain.
+    longest: usize,
 }
 
 impl std::fmt::Debug for SendQueue {
@@ -77,7 +79,9 @@ impl std::fmt::Debug for SendQueue {
 }
 
 impl SendQueue {
-    pub(crate) fn new() -> Self {
+    /// An empty queue whose chains have at most `longest` frames, and never more than [`CHAIN_LEN`].
+    pub(crate) fn new(longest: usize) -> Self {
+        let longest = longest.clamp(1, CHAIN_LEN);
         let loads = usize::from(TUN_SLOTS);
         Self {
             frames: (0..CHAIN_LEN).map(|_| Frame::empty()).collect(),
@@ -87,7 +91,8 @@ impl SendQueue {
             waiting: VecDeque::with_capacity(loads),
             again: VecDeque::with_capacity(CHAIN_LEN),
             chain: VecDeque::with_capacity(CHAIN_LEN),
-            limit: CHAIN_LEN,
+            limit: longest,
+            longest,
         }
     }
 
@@ -191,9 +196,9 @@ impl SendQueue {
             return;
         }
         self.limit = if result.is_ok() {
-            (self.limit + 1).min(CHAIN_LEN)
+            (self.limit + 1).min(self.longest)
         } else {
-            CHAIN_AFTER_REFUSAL
+            CHAIN_AFTER_REFUSAL.min(self.longest)
         };
         if let Err(errno) = result {
             stats.error(IoOperation::RawSend, errno).bump();

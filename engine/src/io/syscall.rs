@@ -75,7 +75,7 @@ impl SyscallLane {
             tun_pool: Pool::new(TUN_SLOTS, SLOT_LEN)?,
             raw_pool: Pool::new(RAW_SLOTS, SLOT_LEN)?,
             reply_pool: Pool::new(REPLY_SLOTS, REPLY_SLOT_LEN)?,
-            sends: SendQueue::new(),
+            sends: SendQueue::new(CHAIN_LEN),
             writes: WriteTable::new(),
             batch: ReceiveBatch::new(),
             blocked: false,

@@ -104,7 +104,6 @@ pub struct UringLane {
     raw: Arming,
     bell_armed: bool,
     quiescing: bool,
-    overflow_seen: u32,
     bell: Bell,
     _descriptors: (OwnedFd, RawReceiver, RawSender),
 }
@@ -115,6 +114,7 @@ impl std::fmt::Debug for UringLane {
             .field("sends", &self.sends)
             .field("tun", &self.tun)
             .field("raw", &self.raw)
+            .field("writes", &self.writes.len())
             .finish_non_exhaustive()
     }
 }
@@ -125,7 +125,19 @@ impl UringLane {
     /// # Errors
     /// What the kernel says when it refuses a ring, a registration, or memory.
     pub fn new(tun: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) -> io::Result<Self> {
-        let ring = build_ring()?;
+        Self::with_queues(tun, receiver, sender, bell, SQ_ENTRIES, CQ_ENTRIES)
+    }
+
+    /// The same with queues of other lengths: short ones must cost speed and nothing else (FAULTS 37, 40).
+    pub(super) fn with_queues(
+        tun: OwnedFd,
+        receiver: RawReceiver,
+        sender: RawSender,
+        bell: Bell,
+        submissions: u32,
+        completions: u32,
+    ) -> io::Result<Self> {
+        let ring = build_ring(submissions, completions)?;
         let files = [
             tun.as_raw_fd(),
             receiver.as_fd().as_raw_fd(),
@@ -139,14 +151,13 @@ impl UringLane {
             tun_ring,
             raw_ring,
             reply_pool: Pool::new(REPLY_SLOTS, REPLY_SLOT_LEN)?,
-            sends: SendQueue::new(),
+            sends: SendQueue::new(ring.params().sq_entries() as usize),
             writes: WriteTable::new(),
             completions: Vec::with_capacity(ring.params().cq_entries() as usize),
             tun: Arming::default(),
             raw: Arming::default(),
             bell_armed: false,
             quiescing: false,
-            overflow_seen: 0,
             bell,
             ring,
             _descriptors: (tun, receiver, sender),
@@ -158,13 +169,30 @@ impl UringLane {
         // SAFETY: every address in an entry is of a slot, frame or ring that this lane keeps until its completion.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             stats.event(LoopEvent::SubmissionFull).bump();
-            stats.syscalls.bump();
-            if let Err(error) = self.ring.submit() {
-                stats
-                    .error(IoOperation::Wait, error.raw_os_error().unwrap_or_default())
-                    .bump();
-                self.gather(stats);
+            if !self.submit(stats) {
+                self.gather();
             }
+        }
+    }
+
+    /// Hands the submission queue over without waiting; says whether the kernel took it.
+    fn submit(&mut self, stats: &WorkerStats) -> bool {
+        stats.syscalls.bump();
+        let submitted = self.ring.submit();
+        self.note_overflow(stats);
+        if let Err(error) = &submitted {
+            stats
+                .error(IoOperation::Wait, error.raw_os_error().unwrap_or_default())
+                .bump();
+        }
+        submitted.is_ok()
+    }
+
+    /// Counts the calls that left completions behind for want of room in the queue. The kernel keeps them in a list of
+    /// its own (NODROP) and hands them over in the next calls, in order (FAULTS 37).
+    fn note_overflow(&mut self, stats: &WorkerStats) {
+        if self.ring.submission().cq_overflow() {
+            stats.event(LoopEvent::CompletionOverflow).bump();
         }
     }
 
@@ -179,7 +207,7 @@ impl UringLane {
             self.bell_armed = true;
         }
         if self.quiescing {
-            return;
+            return self.cancel(stats);
         }
         self.tun_ring.replenish();
         self.raw_ring.replenish();
@@ -197,6 +225,20 @@ impl UringLane {
         }
     }
 
+    /// Takes the receives back. Asked again in every turn until they have ended, since one that is just being carried out
+    /// cannot be cancelled at that moment.
+    fn cancel(&mut self, stats: &WorkerStats) {
+        for (armed, token) in [
+            (self.tun.armed, Token::TunRead),
+            (self.raw.armed, Token::RawReceive),
+        ] {
+            if armed {
+                let entry = opcode::AsyncCancel::new(token.pack()).build();
+                self.push(&entry.user_data(Token::Cancel.pack()), stats);
+            }
+        }
+    }
+
     /// Hands the next chain over once the last one is done; all but its last frame are linked to their successor.
     fn launch(&mut self, stats: &WorkerStats) {
         let count = self.sends.next_chain();
@@ -208,12 +250,7 @@ impl UringLane {
         drop(queue);
         if room < count {
             // A chain must lie in one submission.
-            stats.syscalls.bump();
-            if let Err(error) = self.ring.submit() {
-                stats
-                    .error(IoOperation::Wait, error.raw_os_error().unwrap_or_default())
-                    .bump();
-            }
+            self.submit(stats);
         }
         let frames: [usize; CHAIN_LEN] = {
             let mut frames = [0; CHAIN_LEN];
@@ -260,6 +297,7 @@ impl UringLane {
                     .submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
             }
         };
+        self.note_overflow(stats);
         let Err(error) = entered else { return Ok(()) };
         let errno = error.raw_os_error().unwrap_or_default();
         match errno {
@@ -269,21 +307,18 @@ impl UringLane {
                 stats.error(IoOperation::Wait, errno).bump();
                 Ok(())
             }
+            // The kernel had no memory to keep a completion that did not fit: what it belonged to is not known.
+            libc::EBADR => Err(LaneFault::CompletionLost),
             _ => Err(LaneFault::Wait(error)),
         }
     }
 
     /// Copies completions out of the ring.
-    fn gather(&mut self, stats: &WorkerStats) {
+    fn gather(&mut self) {
         let mut queue = self.ring.completion();
         queue.sync();
         let room = self.completions.capacity() - self.completions.len();
         self.completions.extend((&mut queue).take(room));
-        let overflow = queue.overflow();
-        stats
-            .event(LoopEvent::CompletionOverflow)
-            .add(u64::from(overflow.wrapping_sub(self.overflow_seen)));
-        self.overflow_seen = overflow;
     }
 
     fn received(
@@ -376,7 +411,7 @@ impl Lane for UringLane {
         } else {
             Turn::AtOnce
         };
-        self.gather(stats);
+        self.gather();
         let mut completions = std::mem::take(&mut self.completions);
         let mut outcome = Ok(());
         for entry in completions.drain(..) {
@@ -391,7 +426,7 @@ impl Lane for UringLane {
         self.launch(stats);
         if self.in_flight() > 0 {
             self.enter(None, stats)?;
-            self.gather(stats);
+            self.gather();
         }
         Ok(())
     }
@@ -424,20 +459,7 @@ impl Lane for UringLane {
     }
 
     fn quiesce(&mut self) {
-        if self.quiescing {
-            return;
-        }
         self.quiescing = true;
-        for (arming, token) in [(&self.tun, Token::TunRead), (&self.raw, Token::RawReceive)] {
-            if arming.armed {
-                let entry = opcode::AsyncCancel::new(token.pack())
-                    .build()
-                    .user_data(Token::Cancel.pack());
-                // SAFETY: a cancellation refers to no memory. Should the queue be full, `is_quiet` stays false and the
-                // lane is abandoned, not freed.
-                let _ = unsafe { self.ring.submission().push(&entry) };
-            }
-        }
     }
 
     fn is_quiet(&self) -> bool {
@@ -459,24 +481,24 @@ impl Lane for UringLane {
 }
 
 /// The fastest set-up this kernel has; each step back costs some speed and nothing else.
-fn build_ring() -> io::Result<IoUring> {
+fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder
         .dontfork()
-        .setup_cqsize(CQ_ENTRIES)
+        .setup_cqsize(completions)
         .setup_submit_all()
         .setup_single_issuer()
         .setup_defer_taskrun();
-    builder.build(SQ_ENTRIES).or_else(|_| {
+    builder.build(submissions).or_else(|_| {
         let mut builder = IoUring::builder();
         builder
             .dontfork()
-            .setup_cqsize(CQ_ENTRIES)
+            .setup_cqsize(completions)
             .setup_submit_all()
             .setup_coop_taskrun();
         builder
-            .build(SQ_ENTRIES)
-            .or_else(|_| IoUring::builder().setup_cqsize(CQ_ENTRIES).build(SQ_ENTRIES))
+            .build(submissions)
+            .or_else(|_| IoUring::builder().setup_cqsize(completions).build(submissions))
     })
 }
 

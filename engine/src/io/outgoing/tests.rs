@@ -18,7 +18,7 @@ impl Bench {
     fn new() -> Self {
         Self {
             pool: Pool::new(TUN_SLOTS, 16384).unwrap(),
-            queue: SendQueue::new(),
+            queue: SendQueue::new(CHAIN_LEN),
             stats: WorkerStats::default(),
         }
     }
