@@ -1,7 +1,7 @@
 //! Harness for tests that need a running daemon: namespaces, topologies, crafted packets, sniffers, traffic.
 //!
 //! A test draws its topology at the top of its file, builds it from [`netns`] and [`topology`], starts daemons with
-//! [`daemon`], sends with [`raw`] (crafted) or [`traffic`] (through the kernel's sockets), and looks at three things:
+//! [`daemon`], sends with [`raw`] (crafted) or [`flows`] and [`traffic`] (through the kernel's sockets), and looks at three things:
 //! what a [`raw::Sniffer`] saw, what the sockets received, and what the daemon counted. Everything a test creates is
 //! owned by a guard and goes away when the guard drops, on panic too.
 //!
@@ -13,12 +13,18 @@
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`ping`] | does it answer? |
-//! | [`traffic`] | did ordinary traffic arrive, once and in order? |
+//! | [`flows`] | did each datagram arrive, once and in order? |
+//! | [`traffic`] | did TCP arrive, byte for byte? |
+//! | [`exchange`] | was each question answered once? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
+//! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`] | who else advertises? |
 //! | [`wait`] | when is it so far? |
 
 pub mod daemon;
+pub mod exchange;
+pub mod flows;
+pub mod kernel_drops;
 pub mod metrics;
 pub mod nd;
 pub mod netns;

@@ -11,6 +11,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::flows::{FlowBook, UdpFlows};
 use isatap_tests::metrics::{Counters, Direction};
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::link_local;
@@ -18,20 +19,20 @@ use isatap_tests::ping::ping;
 use isatap_tests::raw::Sniffer;
 use isatap_tests::scene::{ROUTER, Running, SERVER, SOON, Scene, host_v4, on_link};
 use isatap_tests::topology::UNDERLAY;
-use isatap_tests::traffic::{FlowBook, UdpFlows, tcp_transfer};
+use isatap_tests::traffic::tcp_transfer;
 
 /// Many more flows than workers, so that every shard of the receive filter gets some.
 const MANY_FLOWS: UdpFlows = UdpFlows {
     flows: 64,
     packets: 40,
-    size: 64,
+    sizes: &[64],
     batch: 1,
 };
 /// The same through superpackets of the TUN interface (USO), which the daemon cuts up.
 const SUPERPACKETS: UdpFlows = UdpFlows {
     flows: 16,
     packets: 64,
-    size: 500,
+    sizes: &[500],
     batch: 16,
 };
 /// Of one TCP transfer.
@@ -153,7 +154,7 @@ fn udp_between_hosts(running: &Running<'_>, h1: &Netns, h2: &Netns, plan: UdpFlo
     for packet in behind.packets().iter().filter(|packet| !packet.outgoing) {
         if let Some((_, _, data)) = packet.inner().and_then(|inner| inner.udp()) {
             // The daemon may hand over a run of datagrams as one superpacket.
-            inside.observe_merged(data, plan.size);
+            inside.observe_merged(data, plan.sizes[0]);
         }
     }
     inside.assert_exactly_once_in_order("on the tunnel interface", plan.flows, plan.packets);

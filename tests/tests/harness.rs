@@ -7,12 +7,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
+use isatap_tests::flows::{FlowBook, UdpFlows, write_flow_header};
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::{Inner, Outer, link_local};
 use isatap_tests::ping::ping;
 use isatap_tests::raw::{Crafter, Injector, Sniffer};
 use isatap_tests::topology::{Gro, Site, UNDERLAY, connect, connect_v6, mac, set_gro};
-use isatap_tests::traffic::{FlowBook, UdpFlows, tcp_transfer, write_flow_header};
+use isatap_tests::traffic::tcp_transfer;
 
 const A4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -71,7 +72,7 @@ fn udp_flows_arrive_once_and_in_order_on_a_plain_link() {
         let plan = UdpFlows {
             flows: 20,
             packets: 48,
-            size: 200,
+            sizes: &[200],
             batch,
         };
         let book = plan.run(&a, v6("fd00::1"), &b, v6("fd00::2"), 0);

@@ -13,13 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::flows::UdpFlows;
 use isatap_tests::metrics::Direction;
 use isatap_tests::packet::{Inner, link_local};
 use isatap_tests::ping::ping;
 use isatap_tests::raw::Sniffer;
 use isatap_tests::scene::{DUT, Opposite, SOON, Scene, X, host_v4, on_link};
 use isatap_tests::topology::UNDERLAY;
-use isatap_tests::traffic::UdpFlows;
 
 /// From the start of the process to the first packet carried.
 const START_TO_FIRST_PACKET: Duration = Duration::from_millis(100);
@@ -132,7 +132,7 @@ fn the_ring_runs_without_helper_threads() {
         let plan = UdpFlows {
             flows: 16,
             packets: 400,
-            size: 500,
+            sizes: &[500],
             batch: 8,
         };
         let book = plan.run(&scene.hosts[0], src, &scene.hosts[1], dst, 0);
