@@ -2,75 +2,135 @@
 //!
 //! | module | answers the question |
 //! |---|---|
-//! | [`plan`] | what is measured, how often, for how long? |
-//! | [`peer`] | who carries the packets? |
-//! | [`link`] | between which namespaces, over what? |
+//! | [`cli`] | what did the user ask for? |
+//! | [`table`] | what can be measured? |
+//! | [`plan`] | what is measured in this run, in which order, for how long? |
+//! | [`peer`], [`external`] | who carries the packets? |
+//! | [`scene`] | between which namespaces, over what? |
+//! | [`run`] | whose turn is it? |
 //! | [`measure`] | how fast, how many, how late? |
-//! | [`results`] | what came out, and is it enough? |
-//! | [`machine`] | on what was it measured? |
-//! | [`report`] | who reads it: people, programs, a browser? |
+//! | [`generate`] | where do packets come from, and which arrive? |
+//! | [`conserve`] | does the daemon account for all of them? |
+//! | [`record`], [`machine`] | what came out, on what machine? |
+//! | [`stats`], [`targets`], [`criterion`] | what does it mean, and is it enough? |
+//! | [`report`] | who reads it? |
 //!
-//! Peers take turns within each round (A B C, A B C), so that what the machine does meanwhile touches all of them alike;
-//! medians are compared, never single runs. Figures of different machines are never put side by side: only ratios of
-//! one run mean anything.
+//! Peers take turns within each measurement of each round (A B C, A B C), so that what the machine does meanwhile touches all
+//! of them alike; medians are compared, never single runs. Figures of different machines are never put side by side: only
+//! ratios of one run mean anything.
 
-mod link;
+mod cli;
+mod conserve;
+mod criterion;
+mod external;
+mod generate;
 mod machine;
 mod measure;
 mod peer;
 mod plan;
+mod record;
 mod report;
-mod results;
+mod run;
+mod scene;
+mod stats;
+mod table;
+mod targets;
 
 use std::fs;
-use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser as _;
 
+use cli::{Cli, CompareOptions, Order, RunOptions};
 use plan::Plan;
-use results::{Results, Sample};
+use record::Record;
 
-fn main() -> Result<()> {
-    let plan = Plan::parse();
-    let machine = machine::describe();
-    let steps = plan.steps();
-    let mut results = Results::default();
-    for (number, step) in (1..).zip(&steps) {
-        progress(&format!(
-            "[{number}/{}] round {} of {}, {step}",
-            steps.len(),
-            step.round,
-            plan.runs
-        ));
-        for metric in &step.metrics {
-            match measure::run(&plan, step, *metric) {
-                Ok(reading) => results.add(step, *metric, Sample::Reading(reading)),
-                Err(error) => {
-                    progress("");
-                    eprintln!("{step}, {}: {error:#}", metric.name());
-                    results.add(step, *metric, Sample::Failed);
-                }
-            }
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    match cli.order {
+        None => measure(&cli.run),
+        Some(Order::Compare(options)) => compare(&options),
+        Some(Order::List(options)) => list(&Plan::new(&options)),
+        Some(Order::Render { record, page }) => {
+            let text = report::html::page(&Record::read(&record)?);
+            fs::write(&page, text).with_context(|| format!("write {}", page.display()))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
-    progress("");
-    print!("{}", report::text::table(&plan, &results));
-    let document = report::json::document(&plan, &machine, &results);
-    let page = report::html::page(&plan, &machine, &results);
-    fs::create_dir_all(&plan.output).with_context(|| format!("make {}", plan.output.display()))?;
-    for (name, content) in [("json", &document), ("html", &page)] {
-        for stem in [machine.file_stem().as_str(), "latest"] {
-            let path = plan.output.join(format!("{stem}.{name}"));
+}
+
+/// A run with violations ends with status 1: somebody must look.
+fn measure(options: &RunOptions) -> Result<ExitCode> {
+    let plan = Plan::new(options);
+    let machine = machine::describe();
+    println!("{}", announcement(&plan));
+    let stem = machine.file_stem();
+    let mut run = run::run(&plan, machine)?;
+    let engine = criterion::read(Path::new("target/criterion"));
+    run.record.targets = targets::judge(&run.record, engine.as_ref());
+    print!("{}", report::text::table(&run.record));
+    let json = serde_json::to_string_pretty(&run.record)?;
+    let page = report::html::page(&run.record);
+    let output = &options.output;
+    fs::create_dir_all(output).with_context(|| format!("make {}", output.display()))?;
+    let contents = [
+        ("json", json.as_bytes()),
+        ("html", page.as_bytes()),
+        ("hlog", &run.hlog),
+    ];
+    for (name, content) in contents {
+        for stem in [stem.as_str(), "latest"] {
+            let path = output.join(format!("{stem}.{name}"));
             fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
         }
     }
-    println!("\nwritten: {}", plan.output.join("latest.{json,html}").display());
-    Ok(())
+    println!(
+        "\nwritten after {:.0} s: {}",
+        run.record.took,
+        output.join("latest.{html,json,hlog}").display()
+    );
+    Ok(if run.record.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-/// One line that is replaced by the next.
-fn progress(line: &str) {
-    eprint!("\r\x1b[K{line}");
-    let _ = std::io::stderr().flush();
+fn announcement(plan: &Plan) -> String {
+    let steps: usize = plan.groups.iter().map(|group| group.steps.len()).sum();
+    let peers: Vec<_> = plan.peers.iter().map(peer::Peer::name).collect();
+    format!(
+        "{} rounds of {steps} measurements of {}: about {:.1} min",
+        plan.settings.rounds,
+        peers.join(", "),
+        plan.seconds() / 60.0
+    )
+}
+
+fn list(plan: &Plan) -> Result<ExitCode> {
+    for group in &plan.groups {
+        for step in &group.steps {
+            let peers = plan
+                .peers
+                .iter()
+                .filter(|peer| step.row.who.includes(peer))
+                .count();
+            let seconds = step.row.method.seconds(&plan.settings);
+            println!(
+                "{:28} {peers} peers x {seconds:4.1} s  {}",
+                step.title(),
+                step.row.about
+            );
+        }
+    }
+    println!("{}", announcement(plan));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compare(options: &CompareOptions) -> Result<ExitCode> {
+    let (before, after) = (Record::read(&options.before)?, Record::read(&options.after)?);
+    print!("{}", report::compare::table(&before, &after, options.force)?);
+    Ok(ExitCode::SUCCESS)
 }

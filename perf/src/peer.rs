@@ -1,18 +1,20 @@
-//! Who carries the packets: the daemon in each lane, the plain loop it is compared with, or nobody.
+//! Who carries the packets: the daemon in each lane, the plain loop it is compared with, any other tunnel, or nobody.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use isatap_tests::daemon::{Daemon, Lane, TUNNEL, program};
+use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL, program};
 use isatap_tests::netns::Netns;
 use isatap_tests::{scene, wait};
 
-use crate::plan::Plan;
+use crate::external::{self, External};
+use crate::plan::Settings;
 
 /// Whom to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
     /// IPv6 on the bare link, without any tunnel.
     Bare,
@@ -24,6 +26,8 @@ pub(crate) enum Peer {
     Syscall,
     /// isatapd with io_uring.
     Uring,
+    /// Another program.
+    External(Arc<External>),
 }
 
 /// What runs at one end; ends when dropped.
@@ -31,12 +35,25 @@ pub(crate) enum Peer {
 pub(crate) enum Runner<'a> {
     Nobody,
     Loop(Child),
-    Daemon(#[expect(dead_code, reason = "held until it is to stop")] Daemon<'a>),
+    Daemon(Daemon<'a>),
+    External(#[expect(dead_code, reason = "held until it is to stop")] external::Running),
+}
+
+/// One end of a tunnel to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tunnel<'a> {
+    /// This end's locator.
+    pub(crate) own: Ipv4Addr,
+    /// The other end's.
+    pub(crate) other: Ipv4Addr,
+    /// With routers it is a host, without it is a router.
+    pub(crate) routers: &'a [Ipv4Addr],
+    pub(crate) workers: usize,
 }
 
 impl Peer {
-    /// All, in the order in which they take turns.
-    pub(crate) const ALL: [Self; 5] = [
+    /// Those that come with the workspace, in the order in which they take turns.
+    pub(crate) const OWN: [Self; 5] = [
         Self::Bare,
         Self::Baseline,
         Self::Drain,
@@ -44,46 +61,71 @@ impl Peer {
         Self::Uring,
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// The key in JSON.
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Bare => "bare",
             Self::Baseline => "baseline",
             Self::Drain => "drain",
             Self::Syscall => "syscall",
             Self::Uring => "uring",
+            Self::External(external) => &external.name,
         }
     }
 
-    pub(crate) const fn title(self) -> &'static str {
+    pub(crate) fn title(&self) -> String {
         match self {
-            Self::Bare => "bare veth, no tunnel",
-            Self::Baseline => "loop, one packet a call",
-            Self::Drain => "loop, 64 packets a poll",
-            Self::Syscall => "isatapd, syscall lane",
-            Self::Uring => "isatapd, uring lane",
+            Self::Bare => "bare veth, no tunnel".into(),
+            Self::Baseline => "loop, one packet a call".into(),
+            Self::Drain => "loop, 64 packets a poll".into(),
+            Self::Syscall => "isatapd, syscall lane".into(),
+            Self::Uring => "isatapd, uring lane".into(),
+            Self::External(external) => format!("{} (external)", external.name),
         }
     }
 
-    /// Starts at the end whose locator is `v4`; returns when the tunnel interface has its address.
-    pub(crate) fn start<'a>(self, plan: &Plan, ns: &'a Netns, v4: Ipv4Addr) -> Runner<'a> {
-        let lane = match self {
-            Self::Bare => return Runner::Nobody,
-            Self::Baseline => return start_loop(plan, ns, v4, 1),
-            Self::Drain => return start_loop(plan, ns, v4, 64),
-            Self::Syscall => Lane::Syscall,
-            Self::Uring => Lane::Uring,
+    /// Whether it is isatapd.
+    pub(crate) const fn is_daemon(&self) -> bool {
+        matches!(self, Self::Syscall | Self::Uring)
+    }
+
+    const fn lane(&self) -> Option<Lane> {
+        match self {
+            Self::Syscall => Some(Lane::Syscall),
+            Self::Uring => Some(Lane::Uring),
+            _ => None,
+        }
+    }
+
+    /// Starts in `ns`; returns when the tunnel interface has its address.
+    pub(crate) fn start<'a>(&self, settings: &Settings, ns: &'a Netns, tunnel: &Tunnel<'_>) -> Runner<'a> {
+        match self {
+            Self::Bare => Runner::Nobody,
+            Self::Baseline => start_loop(settings, ns, tunnel.own, 1),
+            Self::Drain => start_loop(settings, ns, tunnel.own, 64),
+            Self::External(external) => Runner::External(external.start(ns, tunnel, settings.mtu)),
+            Self::Syscall | Self::Uring => {
+                let daemon = self.daemon(settings, ns, tunnel).start();
+                scene::set_address(ns, tunnel.own);
+                Runner::Daemon(daemon)
+            }
+        }
+    }
+
+    /// The daemon in this lane, about to be started; any lane for a peer that is none.
+    pub(crate) fn daemon<'a>(&self, settings: &Settings, ns: &'a Netns, tunnel: &Tunnel<'_>) -> Builder<'a> {
+        let builder = match tunnel.routers {
+            [] => Daemon::router(ns, tunnel.own),
+            routers => Daemon::host(ns, tunnel.own, routers),
         };
-        let daemon = Daemon::router(ns, v4)
-            .lane(lane)
-            .workers(plan.workers)
-            .config(&format!("Mtu {}", plan.mtu))
-            .start();
-        scene::set_address(ns, v4);
-        Runner::Daemon(daemon)
+        builder
+            .lane(self.lane().unwrap_or(Lane::Uring))
+            .workers(tunnel.workers)
+            .config(&format!("Mtu {}", settings.mtu))
     }
 
     /// The address that packets for the end at `v4` go to.
-    pub(crate) fn address(self, v4: Ipv4Addr) -> Ipv6Addr {
+    pub(crate) fn address(&self, v4: Ipv4Addr) -> Ipv6Addr {
         match self {
             Self::Bare => Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, u16::from(v4.octets()[3])),
             _ => scene::on_link(v4),
@@ -91,11 +133,20 @@ impl Peer {
     }
 }
 
-fn start_loop<'a>(plan: &Plan, ns: &'a Netns, v4: Ipv4Addr, burst: usize) -> Runner<'a> {
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::OWN.into_iter().find(|peer| peer.name() == text);
+        found.ok_or_else(|| "expected bare, baseline, drain, syscall or uring".into())
+    }
+}
+
+fn start_loop<'a>(settings: &Settings, ns: &'a Netns, v4: Ipv4Addr, burst: usize) -> Runner<'a> {
     let mut command = Command::new(program("isatap-baseline"));
     command
         .args(["--interface", TUNNEL, "--local", &v4.to_string()])
-        .args(["--prefix", scene::PREFIX, "--mtu", &plan.mtu.to_string()])
+        .args(["--prefix", scene::PREFIX, "--mtu", &settings.mtu.to_string()])
         .args(["--burst", &burst.to_string()])
         .stderr(Stdio::null());
     let runner = Runner::Loop(ns.spawn(&mut command));

@@ -4,17 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::client::Client;
+use super::hlog;
 use super::table::{Align, Table};
 use crate::exit::ExitError;
 use crate::ops::latency::LatencyRow;
 use crate::ops::protocol::Command;
-
-/// Values are kept in nanoseconds; the log shows milliseconds.
-const NANOS_PER_MILLI: f64 = 1_000_000.0;
 
 /// Several looks, one interval apart.
 #[derive(Clone, Copy, Debug)]
@@ -154,26 +150,18 @@ fn micros(nanos: u64) -> String {
     }
 }
 
-/// The text of an HdrHistogram log, version 1.3.
+/// One line for each row that recorded anything, tagged by direction and worker.
 fn log(intervals: &[Interval], began_at: SystemTime) -> Result<Vec<u8>, ExitError> {
-    let mut bytes = b"#[Histogram log format version 1.3]\n".to_vec();
-    let mut serializer = V2DeflateSerializer::new();
-    let failed = |error: &dyn std::fmt::Debug| ExitError::other(format!("cannot write the log: {error:?}"));
-    let mut writer = IntervalLogWriterBuilder::new()
-        .with_start_time(began_at)
-        .with_base_time(began_at)
-        .with_max_value_divisor(NANOS_PER_MILLI)
-        .begin_log_with(&mut bytes, &mut serializer)
-        .map_err(|error| failed(&error))?;
-    for interval in intervals {
-        for row in interval.rows.iter().filter(|row| !row.histogram.is_empty()) {
-            let tag = format!("{}-{}", row.direction, row.worker);
-            writer
-                .write_histogram(&row.histogram, interval.began, interval.length, Tag::new(&tag))
-                .map_err(|error| failed(&error))?;
-        }
-    }
-    Ok(bytes)
+    let entries = intervals.iter().flat_map(|interval| {
+        let rows = interval.rows.iter().filter(|row| !row.histogram.is_empty());
+        rows.map(|row| hlog::Entry {
+            tag: format!("{}-{}", row.direction, row.worker),
+            began: interval.began,
+            length: interval.length,
+            histogram: &row.histogram,
+        })
+    });
+    hlog::log(entries, began_at).map_err(ExitError::other)
 }
 
 #[cfg(test)]

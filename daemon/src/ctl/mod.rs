@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod client;
 pub mod histogram;
+pub mod hlog;
 pub mod render;
 pub mod table;
 

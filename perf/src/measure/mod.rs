@@ -1,6 +1,9 @@
-//! How fast, how many, how late: one measurement each, over a link that carries packets.
+//! How fast, how many, how late: one measurement each, over a scene that carries packets.
 
-mod rtt;
+mod footprint;
+mod idle;
+mod loaded;
+mod start;
 mod tcp;
 mod udp;
 
@@ -8,36 +11,64 @@ use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Result, anyhow};
-use serde::Serialize;
+use hdrhistogram::Histogram;
 
-use crate::link::Link;
-use crate::plan::{Metric, Plan, Step};
+use crate::peer::Peer;
+use crate::plan::{Settings, Step};
+use crate::scene::Link;
+use crate::table::Method;
 
-/// One number, and what else was seen while it was taken.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Reading {
-    /// In the unit of the metric.
-    pub(crate) value: f64,
-    /// Losses, retransmissions, percentiles: by name, for the record.
-    pub(crate) details: BTreeMap<&'static str, f64>,
+/// What is at hand.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) step: &'a Step,
+    pub(crate) peer: &'a Peer,
+    /// Absent where the measurement builds its own.
+    pub(crate) link: Option<&'a Link>,
 }
 
-/// Builds the link, starts the peer, measures once, and takes everything down again.
+/// What came out: one value for each figure of the row.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) values: Vec<f64>,
+    /// By name, for the record.
+    pub(crate) details: BTreeMap<String, f64>,
+    /// In nanoseconds.
+    pub(crate) latency: Option<Histogram<u64>>,
+    /// Packets that arrived more than once: a tunnel must not do that.
+    pub(crate) duplicated: u64,
+    /// Counters of daemons of its own that do not add up.
+    pub(crate) violations: Vec<String>,
+}
+
+impl Context<'_> {
+    fn link(&self) -> Result<&Link> {
+        self.link.ok_or_else(|| anyhow!("this measurement needs a scene"))
+    }
+}
+
+/// Measures once.
 ///
 /// # Errors
 /// What went wrong; the harness speaks in panics, which become errors here: one lost run is no lost afternoon.
-pub(crate) fn run(plan: &Plan, step: &Step, metric: Metric) -> Result<Reading> {
-    let measured = panic::catch_unwind(AssertUnwindSafe(|| {
-        let link = Link::new(step.peer, step.underlay);
-        let _runners = link.start(plan);
-        match metric {
-            Metric::Tcp => tcp::measure(plan, &link),
-            Metric::Udp => udp::measure(plan, &link, plan.window),
-            Metric::Flood => udp::measure(plan, &link, u64::MAX),
-            Metric::Rtt => rtt::measure(&link),
-        }
-    }));
-    measured.unwrap_or_else(|cause| Err(anyhow!("{}", panic_text(&*cause))))
+pub(crate) fn take(context: &Context<'_>) -> Result<Taken> {
+    guarded(|| match context.step.row.method {
+        Method::Tcp { flows } => tcp::measure(context, flows),
+        Method::Udp { size } => udp::windowed(context, vec![size]),
+        Method::Imix => udp::windowed(context, crate::generate::imix::imix(context.settings.mtu)),
+        Method::Flood { size } => udp::flood(context, size),
+        Method::Hosts | Method::Networks | Method::FromRouters => udp::spread(context),
+        Method::Idle => idle::measure(context),
+        Method::Loaded => loaded::measure(context),
+        Method::Footprint => footprint::measure(context),
+        Method::Start => start::measure(context),
+    })
+}
+
+/// Runs what may panic.
+pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|cause| Err(anyhow!("{}", panic_text(&*cause))))
 }
 
 fn panic_text(cause: &(dyn std::any::Any + Send)) -> &str {

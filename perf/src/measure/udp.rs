@@ -1,169 +1,209 @@
-//! Small UDP packets of several flows: how many are delivered a second.
-//!
-//! With a window the sender is never further ahead of the receiver. Nothing is lost to congestion then, no time goes into
-//! packets that never arrive, and each peer is offered what it can carry. What is missing all the same is counted.
-//! Without one it is a flood: what counts is how much of it comes through.
+//! UDP packets of our own generator: how many are delivered a second.
 
-use std::io::{ErrorKind, IoSliceMut};
-use std::net::{SocketAddrV6, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use isatap_tests::traffic::{FLOW_PORT, write_flow_header};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn6, recvmmsg, setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
+use anyhow::{Context as _, Result, bail};
+use isatap_tests::{scene as tests_scene, wait};
+use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Reading;
-use crate::link::Link;
-use crate::plan::Plan;
+use super::{Context, Taken};
+use crate::generate::inlet::Inlet;
+use crate::generate::outlet::{Crafted, Outlet};
+use crate::generate::{self, Outcome, Pace, Traffic};
+use crate::scene::{Link, RIGHT, Stage, host, network};
+use crate::table::{Method, Parameter};
 
-/// Packets taken by one call of the receiver, which must not be the bottleneck.
-const RECEIVE_BATCH: usize = 64;
-/// Without an arrival for so long, what is on the way is lost.
-const STALL: Duration = Duration::from_millis(100);
+/// Destination port of all packets.
+const PORT: u16 = 7001;
+/// Bytes of data where the number of packets is what counts.
+const SMALL: usize = 64;
 /// Before packets are counted, so that neighbours are known and memory is touched.
-const WARM_UP: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_millis(200);
+/// Receivers look that often whether the sender has finished.
+const LOOK: Duration = Duration::from_millis(10);
+const RECEIVE_BUFFER: usize = 16 << 20;
 
-pub(super) fn measure(plan: &Plan, link: &Link, window: u64) -> Result<Reading> {
-    ensure!(
-        plan.size >= 14,
-        "a packet of {} bytes has no room for its number",
-        plan.size
+/// As many packets as come through without loss, of these sizes in turn.
+pub(super) fn windowed(context: &Context<'_>, sizes: Vec<usize>) -> Result<Taken> {
+    let (mut outlet, inlet) = flows(context)?;
+    let outcome = generate::run(&mut outlet, &inlet, &traffic(context, sizes, window(context)))?;
+    Ok(taken(&outcome))
+}
+
+/// As many as come through of a flood.
+pub(super) fn flood(context: &Context<'_>, size: usize) -> Result<Taken> {
+    let (mut outlet, inlet) = flows(context)?;
+    let outcome = generate::run(&mut outlet, &inlet, &traffic(context, vec![size], Pace::Flood))?;
+    Ok(taken(&outcome))
+}
+
+/// To or from many.
+pub(super) fn spread(context: &Context<'_>) -> Result<Taken> {
+    let link = context.link()?;
+    let (mut outlet, inlet) = match link.scene.stage {
+        Stage::Out => outward(context, link)?,
+        Stage::In => inward(context, link)?,
+        Stage::Pair | Stage::Own => bail!("many hosts need a scene with one tunnel end"),
+    };
+    settle(&mut outlet, &inlet);
+    let outcome = generate::run(
+        &mut outlet,
+        &inlet,
+        &traffic(context, vec![SMALL], window(context)),
+    )?;
+    Ok(taken(&outcome))
+}
+
+/// Waits until a packet of every flow arrives: then addresses and routes are known.
+fn settle(outlet: &mut Outlet, inlet: &Inlet) {
+    let once = Traffic {
+        sizes: vec![SMALL],
+        pace: Pace::Window(256),
+        warm_up: Duration::ZERO,
+        // At 50 000 packets a second and more.
+        length: Duration::from_micros(20 * outlet.flows() as u64),
+    };
+    wait::until(
+        "a packet of every flow",
+        Duration::from_secs(60),
+        || match generate::run(outlet, inlet, &once) {
+            Ok(outcome) if outcome.totals.lost == 0 => Ok(()),
+            Ok(outcome) => Err(format!("{:?}", outcome.totals)),
+            Err(error) => Err(error.to_string()),
+        },
     );
-    let receiver = link
+}
+
+pub(super) fn traffic(context: &Context<'_>, sizes: Vec<usize>, pace: Pace) -> Traffic {
+    Traffic {
+        sizes,
+        pace,
+        warm_up: WARM_UP,
+        length: Duration::from_secs_f64(context.step.row.method.packet_seconds(context.settings)),
+    }
+}
+
+pub(super) fn window(context: &Context<'_>) -> Pace {
+    Pace::Window(context.settings.window)
+}
+
+pub(super) fn taken(outcome: &Outcome) -> Taken {
+    let totals = &outcome.totals;
+    let details = [
+        ("sent", totals.sent),
+        ("received", totals.received),
+        ("lost", totals.lost),
+        ("duplicated", totals.duplicated),
+        ("reordered", totals.reordered),
+    ];
+    Taken {
+        values: vec![outcome.delivered / 1e3],
+        details: details
+            .map(|(name, count)| (name.to_owned(), count as f64))
+            .into(),
+        duplicated: totals.duplicated,
+        ..Taken::default()
+    }
+}
+
+/// Connected sockets at the left, one socket at the right.
+pub(super) fn flows(context: &Context<'_>) -> Result<(Outlet, Inlet)> {
+    let link = context.link()?;
+    let inlet = udp_inlet(link)?;
+    let to = SocketAddrV6::new(link.destination(), PORT, 0, 0);
+    let connected = || {
+        let socket = UdpSocket::bind(SocketAddrV6::new(link.source(), 0, 0, 0))?;
+        socket.connect(to)?;
+        Ok(socket)
+    };
+    let open = || (0..context.settings.flows).map(|_| connected()).collect();
+    let sockets: std::io::Result<_> = link.left.enter(open);
+    Ok((Outlet::Flows(sockets.context("open the flows")?), inlet))
+}
+
+fn udp_inlet(link: &Link) -> Result<Inlet> {
+    let socket = link
         .right
-        .enter(|| UdpSocket::bind((link.destination(), FLOW_PORT)))
+        .enter(|| UdpSocket::bind((link.destination(), PORT)))
         .context("bind the receiver")?;
-    receiver.set_read_timeout(Some(Duration::from_millis(10)))?;
-    setsockopt(&receiver, sockopt::RcvBufForce, &(16 << 20)).context("enlarge the receive buffer")?;
-    let to = SocketAddrV6::new(link.destination(), FLOW_PORT, 0, 0);
-    let sockets: Vec<UdpSocket> = link
+    socket.set_read_timeout(Some(LOOK))?;
+    enlarge(&socket)?;
+    Ok(Inlet::Udp(socket))
+}
+
+fn enlarge(socket: &impl AsFd) -> Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("enlarge the receive buffer")
+}
+
+/// From the tunnel's end at the left to many hosts, or to networks behind them.
+fn outward(context: &Context<'_>, link: &Link) -> Result<(Outlet, Inlet)> {
+    let count = |parameter| context.step.value(parameter).unwrap_or(1);
+    let to: Vec<Ipv6Addr> = match context.step.row.method {
+        Method::Networks => spaced(count(Parameter::Routes)).map(network).collect(),
+        _ => (0..count(Parameter::Hosts))
+            .map(host)
+            .map(tests_scene::on_link)
+            .collect(),
+    };
+    let to = to
+        .into_iter()
+        .map(|to| SockaddrStorage::from(SocketAddrV6::new(to, PORT, 0, 0)));
+    let source = SocketAddrV6::new(link.source(), 0, 0, 0);
+    let socket = link
         .left
-        .enter(|| {
-            (0..plan.flows)
-                .map(|_| connected(link, to))
-                .collect::<std::io::Result<_>>()
-        })
-        .context("open the flows")?;
-    let (arrived, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| receive(&receiver, plan.size, &arrived, &done));
-        let sent = send(plan, window, &sockets, &arrived);
-        done.store(true, Ordering::Relaxed);
-        let received = reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
-        let sent = sent?;
-        received?;
-        ensure!(sent.delivered > 0, "nothing arrived");
-        // Far below 2^52 packets.
-        #[allow(clippy::cast_precision_loss)]
-        Ok(Reading {
-            value: sent.delivered as f64 / sent.elapsed.as_secs_f64() / 1e3,
-            details: [("lost", sent.lost as f64), ("delivered", sent.delivered as f64)].into(),
-        })
-    })
+        .enter(|| UdpSocket::bind(source))
+        .context("bind the sender")?;
+    let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(41)));
+    let counter = link.right.enter(raw).context("open a raw socket")?;
+    counter.set_read_timeout(Some(LOOK))?;
+    enlarge(&counter)?;
+    Ok((Outlet::Spread(socket, to.collect()), Inlet::Outer(counter, PORT)))
 }
 
-fn connected(link: &Link, to: SocketAddrV6) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(SocketAddrV6::new(link.source(), 0, 0, 0))?;
-    socket.connect(to)?;
-    Ok(socket)
+/// At most as many flows as a stamp can number, over the whole table, in an order no cache foresees.
+fn spaced(count: u32) -> impl Iterator<Item = u32> {
+    let flows = count.min(50_000);
+    // A prime, so that every flow goes somewhere else.
+    (0..flows).map(move |k| u32::try_from(u64::from(k) * 999_983 % u64::from(count)).unwrap_or(0))
 }
 
-struct Sent {
-    delivered: u64,
-    lost: u64,
-    elapsed: Duration,
+/// From many hosts, or from networks behind many routers, to the tunnel's end at the right.
+fn inward(context: &Context<'_>, link: &Link) -> Result<(Outlet, Inlet)> {
+    let routed = context.step.row.method == Method::FromRouters;
+    let parameter = if routed {
+        Parameter::Routers
+    } else {
+        Parameter::Hosts
+    };
+    let count = context.step.value(parameter).unwrap_or(1);
+    let to = SocketAddrV6::new(link.destination(), PORT, 0, 0);
+    let packet = |k: u32| {
+        let from = if routed {
+            network(k)
+        } else {
+            tests_scene::on_link(host(k))
+        };
+        Crafted::new([host(k), RIGHT], [SocketAddrV6::new(from, PORT, 0, 0), to], SMALL)
+    };
+    let packets: Vec<_> = (0..count).map(packet).collect();
+    let outlet = link.left.enter(|| Outlet::crafted(RIGHT, packets))?;
+    Ok((outlet, udp_inlet(link)?))
 }
 
-fn send(plan: &Plan, window: u64, sockets: &[UdpSocket], arrived: &AtomicU64) -> Result<Sent> {
-    let mut data = vec![0x5a; plan.size];
-    let (mut sent, mut lost) = (0u64, 0u64);
-    let mut sequence = 0u32;
-    let mut counted_from: Option<(Instant, u64, u64)> = None;
-    let began = Instant::now();
-    loop {
-        for (flow, socket) in (0u16..).zip(sockets) {
-            write_flow_header(&mut data, flow, sequence);
-            lost += wait_below(window, sent - lost, arrived);
-            match socket.send(&data) {
-                Ok(_) => {}
-                // A queue is full: the kernel says so, and the packet is lost.
-                Err(error)
-                    if error.kind() == ErrorKind::WouldBlock
-                        || error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                Err(error) => return Err(error).context("send"),
-            }
-            sent += 1;
-        }
-        sequence = sequence.wrapping_add(1);
-        let now = Instant::now();
-        match counted_from {
-            None if now - began >= WARM_UP => {
-                counted_from = Some((now, arrived.load(Ordering::Relaxed), lost))
-            }
-            Some((start, arrived_before, lost_before))
-                if now - start >= Duration::from_secs(plan.seconds.into()) =>
-            {
-                return Ok(Sent {
-                    delivered: arrived.load(Ordering::Relaxed) - arrived_before,
-                    lost: lost - lost_before,
-                    elapsed: now - start,
-                });
-            }
-            _ => {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_flow_goes_somewhere_else() {
+        for count in [1, 100, 10_000, 1_000_000] {
+            let all: Vec<_> = spaced(count).collect();
+            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+            assert!(all.iter().all(|k| *k < count));
         }
     }
-}
-
-/// Waits until fewer than `window` of the `expected` packets are missing; returns how many were given up.
-fn wait_below(window: u64, expected: u64, arrived: &AtomicU64) -> u64 {
-    let mut last = arrived.load(Ordering::Relaxed);
-    let mut since = Instant::now();
-    loop {
-        let now = arrived.load(Ordering::Relaxed);
-        let missing = expected.saturating_sub(now);
-        if missing < window {
-            return 0;
-        }
-        if now != last {
-            (last, since) = (now, Instant::now());
-        } else if since.elapsed() > STALL {
-            return missing;
-        }
-        // On few CPUs the peer needs this one.
-        thread::sleep(Duration::from_micros(20));
-    }
-}
-
-fn receive(socket: &UdpSocket, size: usize, arrived: &AtomicU64, done: &AtomicBool) -> Result<()> {
-    let mut headers = MultiHeaders::<SockaddrIn6>::preallocate(RECEIVE_BATCH, None);
-    let mut buffers = vec![vec![0u8; size]; RECEIVE_BATCH];
-    while !done.load(Ordering::Relaxed) {
-        let mut slices: Vec<_> = buffers
-            .iter_mut()
-            .map(|buffer| [IoSliceMut::new(buffer)])
-            .collect();
-        let received = recvmmsg(
-            socket.as_raw_fd(),
-            &mut headers,
-            slices.iter_mut(),
-            MsgFlags::MSG_WAITFORONE,
-            None::<TimeSpec>,
-        );
-        match received {
-            Ok(messages) => {
-                let whole = messages.filter(|message| message.bytes == size).count() as u64;
-                arrived.fetch_add(whole, Ordering::Relaxed);
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("receive"),
-        }
-    }
-    Ok(())
 }

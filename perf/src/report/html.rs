@@ -1,164 +1,246 @@
-//! A page that needs nothing but itself: settings, targets, and one dot plot per metric, each run a dot.
+//! A page that needs nothing but itself: verdicts first, then pictures, then all that is needed to repeat it.
 
 use std::fmt::Write as _;
 
-use super::text;
-use crate::machine::Machine;
-use crate::plan::Plan;
-use crate::results::{Key, Results, Series, TARGETS};
+use super::svg::{escape, number};
+use super::{bars, lines, percentiles, text};
+use crate::record::{Latency, Record, Series};
+use crate::scene::Underlay;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}td,th{padding:.2rem .8rem;\
-text-align:left;border-bottom:1px solid #ddd}svg{width:100%;height:auto}svg text{font:13px system-ui,sans-serif;\
-fill:#222}.met{color:#17692c}.missed{color:#a3231f}pre{overflow-x:auto;background:#f6f6f6;padding:1rem}\
-@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}svg text{fill:#ddd}pre{background:#222}\
-td,th{border-color:#444}.met{color:#6c6}.missed{color:#f88}}";
+const STYLE: &str = include_str!("page.css");
 
-/// Picture coordinates.
-const WIDTH: f64 = 860.0;
-const ROW: f64 = 30.0;
-const LABELS: f64 = 190.0;
-const MEDIANS: f64 = 150.0;
+/// Headings, and the measurements below them.
+const SECTIONS: [(&str, &[&str]); 5] = [
+    ("Bulk TCP", &["tcp", "tcp-many"]),
+    (
+        "Packets a second",
+        &["udp64", "udp512", "udp1280", "imix", "flood"],
+    ),
+    ("Latency", &["rr", "loaded"]),
+    (
+        "Sweeps",
+        &[
+            "workers-tcp",
+            "workers-udp",
+            "hosts-out",
+            "hosts-in",
+            "routes",
+            "prl",
+        ],
+    ),
+    ("What the daemon needs", &["footprint", "start"]),
+];
 
-pub(crate) fn page(plan: &Plan, machine: &Machine, results: &Results) -> String {
+pub(crate) fn page(record: &Record) -> String {
+    let machine = &record.machine;
+    let title = format!("isatap-perf {}", machine.revision);
     let mut page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <title>isatap-perf {0}</title><style>{STYLE}</style><h1>isatap-perf, {0}</h1><table>",
-        escape(&machine.revision)
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><title>{0}</title><style>{STYLE}</style></head><body><main>\
+         <h1>{0}</h1><p class=\"soft\">{1}, {2} x {3}, taken {4} in {5}. Compare peers within this page; figures of other \
+         machines say nothing about these.</p>",
+        escape(&title),
+        escape(&machine.kernel),
+        machine.cpus,
+        escape(&machine.cpu),
+        escape(&machine.started),
+        minutes(record.took),
     );
-    for (name, value) in [
-        ("taken", machine.started.clone()),
-        ("kernel", machine.kernel.clone()),
-        ("CPU", format!("{} x {}", machine.cpus, machine.cpu)),
-        ("load at the start", machine.load.clone()),
-        (
-            "runs",
-            format!("{} rounds of {} s, peers in turn", plan.runs, plan.seconds),
-        ),
-        ("tunnel", format!("MTU {}, {} worker(s)", plan.mtu, plan.workers)),
-        (
-            "UDP",
-            format!(
-                "{} flows of {} bytes, window {}",
-                plan.flows, plan.size, plan.window
-            ),
-        ),
-    ] {
-        let _ = write!(page, "<tr><th>{name}<td>{}", escape(&value));
-    }
-    page.push_str("</table><h2>Targets</h2><table><tr><th><th>ratio of medians<th>to reach<th>measured");
-    for target in TARGETS {
-        let (class, verdict) = match target.judge(results) {
-            None => ("", "not measured".to_owned()),
-            Some((ratio, true)) => ("met", format!("{ratio:.2}")),
-            Some((ratio, false)) => ("missed", format!("{ratio:.2}, missed")),
-        };
-        let (id, name, bound) = (target.id, target.text, target.bound());
-        let _ = write!(
-            page,
-            "<tr><td>{id}<td>{name}<td>{}<td class=\"{class}\">{verdict}",
-            escape(&bound)
-        );
-    }
-    page.push_str("</table>");
-    let mut rows: Vec<(&Key, &Series)> = Vec::new();
-    for (key, series) in &results.series {
-        if rows
-            .first()
-            .is_some_and(|(first, _)| (first.metric, first.underlay) != (key.metric, key.underlay))
-        {
-            plot(&mut page, &rows);
-            rows.clear();
+    page.push_str(&soundness(record));
+    page.push_str(&targets(record));
+    let pictures = record.pictures();
+    for (heading, measurements) in SECTIONS {
+        let cards: String = measurements
+            .iter()
+            .map(|measurement| cards(record, &pictures, measurement))
+            .collect();
+        if !cards.is_empty() {
+            let _ = write!(page, "<h2>{heading}</h2><div class=\"grid\">{cards}</div>");
         }
-        rows.push((key, series));
     }
-    plot(&mut page, &rows);
+    page.push_str(&facts(record));
     let _ = write!(
         page,
-        "<h2>As printed</h2><pre>{}</pre></html>",
-        escape(&text::table(plan, results))
+        "<h2>All figures</h2><details><summary>as printed, with losses and retransmissions</summary><pre>{}</pre></details>\
+         </main></body></html>",
+        escape(&text::table(record))
     );
     page
 }
 
-/// One line per peer, one dot per run, a bar at the median, all on one axis from 0.
-fn plot(page: &mut String, rows: &[(&Key, &Series)]) {
-    let Some((first, _)) = rows.first() else { return };
-    let better = if first.metric.lower_is_better() {
-        "less"
-    } else {
-        "more"
-    };
-    let _ = write!(
-        page,
-        "<h2>{}, {} <small>({}; {better} is better)</small></h2>",
-        first.metric.title(),
-        first.underlay.title(),
-        first.metric.unit()
-    );
-    let most = rows
-        .iter()
-        .filter_map(|(_, series)| series.spread())
-        .map(|(_, most)| most)
-        .fold(0.0, f64::max);
-    let x = |value: f64| LABELS + value / most.max(f64::MIN_POSITIVE) * (WIDTH - LABELS - MEDIANS);
-    let height = ROW * (f64::from(u32::try_from(rows.len()).unwrap_or(0)) + 1.0);
-    let _ = write!(page, "<svg viewBox=\"0 0 {WIDTH} {height}\" role=img>");
-    for (number, (key, series)) in (0u32..).zip(rows) {
-        let y = ROW * (f64::from(number) + 0.5);
-        let _ = write!(page, "<text x=0 y={:.0}>{}</text>", y + 4.0, key.peer.title());
-        let _ = write!(
-            page,
-            "<line x1={LABELS} x2={:.0} y1={y} y2={y} stroke=\"#9994\"/>",
-            WIDTH - MEDIANS
-        );
-        for value in series.sorted() {
-            let _ = write!(
-                page,
-                "<circle cx={:.1} cy={y} r=4 fill=\"#3772b8\" fill-opacity=.55><title>{value:.1}</title></circle>",
-                x(value)
-            );
-        }
-        let label = match series.median() {
-            None => "failed".to_owned(),
-            Some(median) => {
-                let _ = write!(
-                    page,
-                    "<rect x={:.1} y={:.1} width=3 height=18 fill=\"#d1702a\"/>",
-                    x(median) - 1.5,
-                    y - 9.0
-                );
-                format!("{median:.1} {}", key.metric.unit())
-            }
-        };
-        let _ = write!(
-            page,
-            "<text x={:.0} y={:.0}>{label}</text>",
-            WIDTH - MEDIANS + 12.0,
-            y + 4.0
-        );
-    }
-    let y = height - ROW * 0.4;
-    let _ = write!(
-        page,
-        "<text x={LABELS} y={y:.0}>0</text><text x={:.0} y={y:.0} text-anchor=end>{most:.0}</text></svg>",
-        x(most)
-    );
+fn minutes(seconds: f64) -> String {
+    format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+/// Whether the figures may be believed at all.
+fn soundness(record: &Record) -> String {
+    let list = |lines: &[String]| -> String {
+        let items: String = lines.iter().map(|line| format!("<li>{}", escape(line))).collect();
+        format!("<ul>{items}</ul>")
+    };
+    let mut text = match record.violations.as_slice() {
+        [] => format!(
+            "<div class=\"verdict good\"><b>Nothing vanished.</b> {} times a daemon's counters were compared after it had \
+             carried a measurement: received = packets + punted + drops in both directions, and no packet arrived twice.</div>",
+            record.conserved
+        ),
+        violations => format!(
+            "<div class=\"verdict bad\"><b>Counters do not add up, or packets arrived twice.</b>{}</div>",
+            list(violations)
+        ),
+    };
+    if !record.failures.is_empty() {
+        let _ = write!(
+            text,
+            "<div class=\"verdict bad\"><b>Measurements that failed</b>{}</div>",
+            list(&record.failures)
+        );
+    }
+    text
+}
+
+fn targets(record: &Record) -> String {
+    let mut text =
+        "<h2>Targets</h2><table class=\"targets\"><thead><tr><th>id<th>what<th>to reach<th>measured<th><th>\
+                    from</thead><tbody>"
+            .to_owned();
+    for line in &record.targets {
+        let measured = line.value.map_or_else(|| "\u{2013}".into(), number);
+        let judged = match line.reached {
+            None => "<span class=\"soft\">not measured</span>",
+            Some(true) => "<b class=\"good\">reached</b>",
+            Some(false) => "<b class=\"bad\">missed</b>",
+        };
+        let _ = write!(
+            text,
+            "<tr><th>{}<td>{}<td class=\"number bound\">{}<td class=\"number measured\">{measured}<td class=\"judged\">{judged}\
+             <td class=\"note\">{}",
+            escape(&line.id),
+            escape(&line.text),
+            escape(&line.bound),
+            escape(&line.note)
+        );
+    }
+    text + "</tbody></table>"
+}
+
+/// One card for each picture of a measurement, and one for its latencies.
+fn cards(record: &Record, pictures: &[Vec<&Series>], measurement: &str) -> String {
+    let mut text = String::new();
+    let of_it = pictures
+        .iter()
+        .filter(|series| series[0].measurement == measurement);
+    for series in of_it {
+        let first = series[0];
+        // The first card of a measurement says what it is.
+        let about = if text.is_empty() { first.about.as_str() } else { "" };
+        let (extra, body) = match &first.key.point {
+            Some(point) => (format!(", {}", lines::axis(point)), lines::picture(series)),
+            None if both_underlays(pictures, first) => {
+                (format!(", {}", first.key.underlay.title()), bars::card(series))
+            }
+            None => (String::new(), bars::card(series)),
+        };
+        let _ = write!(
+            text,
+            "<div class=\"card\"><h3>{}{}</h3><p class=\"soft\">{}. {}</p>{body}</div>",
+            escape(&first.title),
+            escape(&extra),
+            escape(&bars::unit(first)),
+            escape(about)
+        );
+    }
+    let latencies: Vec<&Latency> = record
+        .latencies
+        .iter()
+        .filter(|latency| latency.measurement == measurement)
+        .collect();
+    if !latencies.is_empty() {
+        let (title, about) = match measurement {
+            "rr" => ("Round trip by percentile, idle", "All rounds together."),
+            _ => (
+                "One way by percentile, at 80 % of the rate without loss",
+                "All rounds together. Each peer is loaded at 80 % of its own rate.",
+            ),
+        };
+        let _ = write!(
+            text,
+            "<div class=\"card wide\"><h3>{title}</h3><p class=\"soft\">{about}</p>{}</div>",
+            percentiles::picture(title, &latencies)
+        );
+    }
+    text
+}
+
+fn both_underlays(pictures: &[Vec<&Series>], of: &Series) -> bool {
+    let other = match of.key.underlay {
+        Underlay::Plain => Underlay::Merging,
+        Underlay::Merging => Underlay::Plain,
+    };
+    pictures
+        .iter()
+        .any(|series| series[0].key.figure == of.key.figure && series[0].key.underlay == other)
+}
+
+fn facts(record: &Record) -> String {
+    let (machine, settings) = (&record.machine, &record.settings);
+    let mut text = "<h2>Machine and settings</h2><table class=\"facts\">".to_owned();
+    let kind = if machine.virtual_machine {
+        ", a virtual machine"
+    } else {
+        ""
+    };
+    let mut rows = vec![
+        ("kernel", machine.kernel.clone()),
+        ("CPU", format!("{} x {}{kind}", machine.cpus, machine.cpu)),
+        ("memory", format!("{} MiB", machine.memory_mib)),
+        ("governor", machine.governor.clone()),
+        ("mitigations", machine.mitigations.join("; ")),
+        ("load at the start", machine.load.clone()),
+        ("revision", machine.revision.clone()),
+        (
+            "rounds",
+            format!("{} of {} s, peers in turn", settings.rounds, settings.seconds),
+        ),
+        (
+            "tunnel",
+            format!("MTU {}, {} worker(s)", settings.mtu, settings.workers),
+        ),
+        (
+            "UDP",
+            format!(
+                "{} flows, {} packets on the way at most",
+                settings.flows, settings.window
+            ),
+        ),
+    ];
+    for (name, command) in &settings.external {
+        rows.push(("external", format!("{name}: {command}")));
+    }
+    for (name, value) in rows {
+        let _ = write!(text, "<tr><th>{name}<td>{}", escape(&value));
+    }
+    text + "</table>"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::{record, series};
 
     #[test]
-    fn text_cannot_become_markup() {
-        assert_eq!(escape("a<b>&\"c\""), "a&lt;b&gt;&amp;&quot;c&quot;");
+    fn a_page_shows_violations_and_no_markup_of_others() {
+        let mut record = record(vec![series("tcp", Underlay::Plain, "<b>evil", &[1.0])]);
+        assert!(page(&record).contains("Nothing vanished"));
+        record.violations.push("tcp, uring: <script>".into());
+        let page = page(&record);
+        assert!(page.contains("verdict bad") && page.contains("tcp, uring: &lt;script&gt;"));
+        assert!(!page.contains("<script") && !page.contains("<b>evil"));
+        for outside in ["http:", "https:", "src=", "@import"] {
+            assert!(
+                !page.contains(outside),
+                "{outside}: the page needs nothing but itself"
+            );
+        }
     }
 }

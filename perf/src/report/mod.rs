@@ -1,5 +1,9 @@
-//! The same results three times: a table for the terminal, JSON for programs, a page with pictures.
+//! The same record for people: a table for the terminal, a page with pictures, a comparison of two.
 
+mod bars;
+pub(crate) mod compare;
 pub(crate) mod html;
-pub(crate) mod json;
+mod lines;
+mod percentiles;
+mod svg;
 pub(crate) mod text;

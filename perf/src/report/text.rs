@@ -2,76 +2,83 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{Metric, Plan};
-use crate::results::{Key, Results, Series, TARGETS};
+use super::bars;
+use crate::record::{Record, Series};
 
-pub(crate) fn table(plan: &Plan, results: &Results) -> String {
+pub(crate) fn table(record: &Record) -> String {
     let mut text = String::new();
-    let mut last = None;
-    for (key, series) in &results.series {
-        if last != Some((key.metric, key.underlay)) {
-            last = Some((key.metric, key.underlay));
-            let _ = writeln!(
-                text,
-                "\n{}, {} ({}), {} runs\n  {:26} {:>9}  {:>19}  {:>7}",
-                key.metric.title(),
-                key.underlay.title(),
-                key.metric.unit(),
-                plan.runs,
-                "",
-                "median",
-                "spread",
-                "/ loop"
-            );
+    for series in record.pictures() {
+        let first = series[0];
+        let _ = writeln!(
+            text,
+            "\n{}, {} ({})\n  {:32} {:>9}  {:>19}  {:>7}",
+            first.title,
+            first.key.underlay.title(),
+            bars::unit(first),
+            "",
+            "median",
+            "spread",
+            "/ loop"
+        );
+        for one in &series {
+            let _ = writeln!(text, "  {}", row(one, &series));
         }
-        let _ = writeln!(text, "  {}", row(results, key, series));
     }
     let _ = writeln!(text, "\ntargets");
-    for target in TARGETS {
-        let verdict = match target.judge(results) {
-            None => "not measured".to_owned(),
-            Some((ratio, met)) => format!("{ratio:.2} {}", if met { "met" } else { "MISSED" }),
+    for line in &record.targets {
+        let value = line
+            .value
+            .map_or_else(|| "-".into(), |value| format!("{value:.2}"));
+        let judged = match line.reached {
+            None => "not measured",
+            Some(true) => "reached",
+            Some(false) => "MISSED",
         };
         let _ = writeln!(
             text,
-            "  {} {:40} {:>8}  {verdict}",
-            target.id,
-            target.text,
-            target.bound()
+            "  {:4} {:60} {:>18} {value:>9}  {judged}",
+            line.id, line.text, line.bound
         );
+    }
+    let _ = writeln!(
+        text,
+        "\ncounters compared {} times, {} violations; {} measurements failed",
+        record.conserved,
+        record.violations.len(),
+        record.failures.len()
+    );
+    for violation in &record.violations {
+        let _ = writeln!(text, "  VIOLATION {violation}");
     }
     text
 }
 
-fn row(results: &Results, key: &Key, series: &Series) -> String {
-    let title = key.peer.title();
-    let (Some(median), Some((least, most))) = (series.median(), series.spread()) else {
-        return format!("{title:26} {:>9}", "failed");
+fn row(series: &Series, group: &[&Series]) -> String {
+    let title = match &series.key.point {
+        None => series.peer_title.clone(),
+        Some(point) => format!("{}, {} {}", series.key.peer, point.value, point.parameter),
     };
-    let ratio = results
-        .ratio_to_loop(key)
-        .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+    let (Some(median), Some(least), Some(most)) = (series.median, series.least, series.most) else {
+        return format!("{title:32} {:>9}", "failed");
+    };
+    let to = group
+        .iter()
+        .find(|other| other.key.peer == "baseline" && other.key.point == series.key.point);
+    let ratio = to.and_then(|to| to.median).filter(|base| *base > 0.0);
+    let ratio = ratio.map_or_else(|| "-".into(), |base| format!("{:.2}", median / base));
     let mut row = format!(
-        "{title:26} {median:>9.1}  {:>19}  {ratio:>7}",
+        "{title:32} {median:>9.1}  {:>19}  {ratio:>7}",
         format!("{least:.1} .. {most:.1}")
     );
-    for (name, note) in notes(key.metric, series) {
-        let _ = write!(row, "  {name} {note:.0}");
+    for name in ["retransmits", "lost", "duplicated", "reordered"] {
+        let sum = series.detail(name);
+        // What a flood loses is no news.
+        if sum > 0.0 && (name, series.measurement.as_str()) != ("lost", "flood") {
+            let _ = write!(row, "  {name} {sum:.0}");
+        }
     }
     if series.failed > 0 {
         let _ = write!(row, "  {} failed", series.failed);
     }
     row
-}
-
-/// What is worth a remark when it happened.
-fn notes(metric: Metric, series: &Series) -> impl Iterator<Item = (&'static str, f64)> {
-    let name = match metric {
-        Metric::Tcp => Some("retransmits"),
-        Metric::Udp => Some("lost"),
-        // What a flood loses is no news.
-        Metric::Flood | Metric::Rtt => None,
-    };
-    let sum = name.map(|name| (name, series.detail(name)));
-    sum.into_iter().filter(|(_, sum)| *sum > 0.0)
 }
