@@ -59,7 +59,9 @@ const SOLICITED_NODE: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
 #[inline]
 pub fn inner_source(addr: &Ipv6Addr) -> InnerSource {
     let bits = addr.to_bits();
-    if bits == 0 {
+    if is_global_unicast(bits) {
+        InnerSource::Global
+    } else if bits == 0 {
         InnerSource::Unspecified
     } else if bits >> 120 == 0xff || never_unicast(bits) {
         InnerSource::Forbidden
@@ -76,6 +78,9 @@ pub fn inner_source(addr: &Ipv6Addr) -> InnerSource {
 #[inline]
 pub fn inner_dest(addr: &Ipv6Addr) -> InnerDest {
     let bits = addr.to_bits();
+    if is_global_unicast(bits) {
+        return InnerDest::Unicast;
+    }
     if bits >> 120 == 0xff {
         return match bits {
             ALL_NODES => InnerDest::AllNodes,
@@ -92,6 +97,13 @@ pub fn inner_dest(addr: &Ipv6Addr) -> InnerDest {
         Some(false) => InnerDest::Forbidden,
         None => InnerDest::Unicast,
     }
+}
+
+/// `2000::/3`, from which every global unicast address of today comes (RFC 4291 2.4, IANA): nearly all packets need no
+/// other question, for all that is special lies outside.
+#[inline]
+fn is_global_unicast(bits: u128) -> bool {
+    bits >> 125 == 0b001
 }
 
 /// `::/96`, which holds `::`, `::1` and the IPv4-compatible addresses, and `::ffff:0:0/96`, the IPv4-mapped ones.

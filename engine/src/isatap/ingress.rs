@@ -55,20 +55,19 @@ pub fn check_source(
     if site.is_own(inner_src) {
         return Err(DropReason::SrcForbidden);
     }
+    // Three reasons to accept, each enough: the routes are asked before the PRL, which holds few of those who send much.
+    let embedded = iid::embedded(inner_src) == Some(outer_src);
+    if embedded && (!strict || site.is_on_link(inner_src)) || site.is_routed_via(inner_src, outer_src) {
+        return Ok(());
+    }
     if site.is_router(outer_src) {
         return Ok(());
     }
-    match iid::embedded(inner_src) {
-        Some(embedded) if embedded == outer_src => {
-            if !strict || site.is_on_link(inner_src) || site.is_routed_via(inner_src, outer_src) {
-                Ok(())
-            } else {
-                Err(DropReason::SrcPrefix)
-            }
-        }
-        _ if site.is_routed_via(inner_src, outer_src) => Ok(()),
-        _ => Err(DropReason::SrcMismatch),
-    }
+    Err(if embedded {
+        DropReason::SrcPrefix
+    } else {
+        DropReason::SrcMismatch
+    })
 }
 
 /// Checks the inner destination (FAULTS 7): unicast, or a multicast group this link emulates.

@@ -101,11 +101,8 @@ fn upper(inner: &Ipv6View<'_>) -> Result<Upper, DropReason> {
 /// The underlay's GRO may have merged packets (DESIGN D3): the kernel must hear of it, or it drops them all.
 #[inline]
 fn offload(rules: &Rulebook, inner: &Ipv6View<'_>, upper: &Upper) -> Result<(VnetHeader, usize), DropReason> {
-    match merged::recognise(
-        inner.packet(),
-        upper,
-        usize::from(rules.tunnel().mtu.tunnel_mtu()),
-    ) {
+    let mtu = usize::from(rules.tunnel().mtu.tunnel_mtu());
+    match merged::recognise(inner.packet(), upper, mtu) {
         Merged::No => Ok((VnetHeader::NONE, 1)),
         Merged::Udp(vnet) => Ok((vnet, 1)),
         Merged::Tcp(vnet) if vnet.gso == GsoType::None => Ok((vnet, 1)),

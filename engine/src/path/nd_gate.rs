@@ -25,6 +25,17 @@ pub fn check(
     if upper.protocol != ext::ICMPV6 || upper.is_later_fragment() {
         return Ok(None);
     }
+    check_icmpv6(rules, outer_src, inner, upper)
+}
+
+/// Apart, so that packets of other protocols, nearly all, pay for one comparison alone.
+#[inline(never)]
+fn check_icmpv6(
+    rules: &Rulebook,
+    outer_src: Ipv4Addr,
+    inner: &Ipv6View<'_>,
+    upper: &Upper,
+) -> Result<Option<PuntKind>, DropReason> {
     let message = match nd::parse(inner.packet(), upper) {
         None => return Ok(None),
         Some(Err(error)) => return Err(refusal(error)),
