@@ -10,4 +10,5 @@ pub mod launch;
 pub mod link;
 pub mod ops;
 pub mod prl;
+pub mod slaac;
 pub mod version;
