@@ -87,7 +87,7 @@ pub(super) fn measure(context: &Context<'_>, flows: u32) -> Result<Taken> {
 pub(super) fn bulk(link: &Link, flows: u32, seconds: f64) -> Result<Taken> {
     let mut command = Command::new("iperf3");
     command
-        .args(["-s", "-1"])
+        .args(["-s", "-1", "-J", "-i", &INTERVAL_SECONDS.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
