@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use isatap_engine::fib::{Locator, Publisher};
 use isatap_engine::io::errqueue::SendFailure;
-use isatap_engine::isatap::tos;
 use isatap_engine::path::PuntKind;
 use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::worker::Engine;
@@ -22,10 +21,9 @@ use tracing::{debug, error, info, warn};
 use super::latency::LatencyBook;
 use super::reload::Loading;
 use super::signals::{Request, Signals};
-use super::start::{STOP_LIMIT, towards_router};
+use super::start::STOP_LIMIT;
 use super::watched::watch;
-use super::{icmp, locator, punts};
-use crate::config::resolved::{Facility, LogLevel, Role};
+use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 use crate::link::setup::Interface;
@@ -33,13 +31,10 @@ use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
 use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
-use crate::prl::Solicitor;
+use crate::prl::Routers;
 
 /// Least time between two Rulebooks: a burst of route changes becomes a few of them.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
-/// Least time between two repairs of the interface, and between failed attempts.
-const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
-const REPAIR_AGAIN: Duration = Duration::from_millis(500);
 /// How long after an event suppressed log lines are told.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long retired Rulebooks wait before the workers are asked whether they still hold them.
@@ -84,7 +79,7 @@ pub(super) struct Daemon {
     pub(super) netlink: Netlink,
     pub(super) interface: Interface,
     pub(super) sysctls: Sysctls,
-    pub(super) solicitor: Solicitor,
+    pub(super) routers: Routers,
     /// The locator in force, whether the machine has it now or not.
     pub(super) locator: Ipv4Addr,
     /// What the sockets' filters let in.
@@ -232,13 +227,13 @@ impl Daemon {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let solicit = if self.can_solicit() {
-            self.solicitor.next_deadline()
+        let discover = if self.can_solicit() {
+            self.routers.next_deadline()
         } else {
             None
         };
         let collect = self.published_at.map(|at| at + COLLECT_INTERVAL);
-        [solicit, self.publish_at, self.repair_at, self.flush_at, collect]
+        [discover, self.publish_at, self.repair_at, self.flush_at, collect]
             .into_iter()
             .flatten()
             .min()
@@ -258,7 +253,7 @@ impl Daemon {
             self.publish(now)?;
         }
         // After the rules and the sockets' filters: the answer comes at once.
-        self.solicit(now);
+        self.discover(now);
         if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
             let held = self.publisher.collect();
             self.published_at = (held > 0).then_some(now);
@@ -275,7 +270,7 @@ impl Daemon {
 
     fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
         self.publish_at = None;
-        let routers: Vec<_> = self.solicitor.routers().collect();
+        let routers = self.routers.views();
         let builder = rulebook::compile(self.watch.state(), &self.settings, self.locator, &routers);
         let locators = builder.locators.clone();
         match builder.build() {
@@ -293,179 +288,6 @@ impl Daemon {
             self.attached = locators;
         }
         Ok(())
-    }
-
-    fn mirrored(&mut self, effect: Result<Effect, NetlinkError>) -> Result<(), ExitError> {
-        let name = &self.interface.name;
-        match effect {
-            Ok(Effect::Gone) => {
-                return Err(ExitError::other(format!("interface {name} was deleted"))
-                    .with_remedy("start isatapd again to create it"));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                return Err(ExitError::other(format!(
-                    "interface {name} can be watched no longer: {error}"
-                )));
-            }
-        }
-        self.counters.netlink_overruns = self.watch.overruns();
-        self.follow_interface();
-        self.follow_locator();
-        self.mark_changed();
-        Ok(())
-    }
-
-    fn follow_interface(&mut self) {
-        let (up, name) = (self.watch.state().is_up(), &self.interface.name);
-        if up != self.was_up {
-            if up {
-                info!("interface {name} is up again");
-                self.solicitor.solicit_all(Instant::now());
-            } else {
-                warn!("interface {name} was set down: nothing is carried until it is up again");
-            }
-            self.was_up = up;
-        }
-        self.repair_at.get_or_insert_with(Instant::now);
-    }
-
-    /// Keeps the locator what the configuration and the machine make it.
-    pub(super) fn follow_locator(&mut self) {
-        let settings = &self.settings;
-        let choice = locator::choose(self.watch.state(), settings.bind, self.locator, || {
-            towards_router(settings)
-        });
-        match choice {
-            locator::Choice::Keep => self.warned_ambiguous = false,
-            locator::Choice::Move(next) => {
-                info!("the tunnel moves from {} to {next}", self.locator);
-                self.locator = next;
-                self.warned_ambiguous = false;
-                self.solicitor.solicit_all(Instant::now());
-            }
-            locator::Choice::Ambiguous(candidates) => {
-                if !std::mem::replace(&mut self.warned_ambiguous, true) {
-                    let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
-                    warn!(
-                        "{} is gone and this machine has several addresses: {}; choose one with BindAddress",
-                        self.locator,
-                        list.join(", ")
-                    );
-                }
-            }
-        }
-        let present = self.is_present();
-        if present != self.was_present {
-            if present {
-                info!("this machine has {} again", self.locator);
-                self.solicitor.solicit_all(Instant::now());
-            } else {
-                warn!(
-                    "this machine has lost {}: nothing is carried until it is back",
-                    self.locator
-                );
-            }
-            self.was_present = present;
-        }
-        self.repair_at.get_or_insert_with(Instant::now);
-    }
-
-    /// Makes the interface what it should be: the link-local address of the locator and no other's, an MTU that IPv6
-    /// can live with (A4, A6, FAULTS 54, 57, 58).
-    async fn repair(&mut self, now: Instant) {
-        self.repair_at = None;
-        let outcome = self.try_repair().await;
-        match outcome {
-            Ok(false) => {}
-            // The kernel's notification of what was done comes back here; then there is nothing left to do.
-            Ok(true) => self.repair_at = Some(now + REPAIR_INTERVAL),
-            Err(error) => {
-                warn!("cannot repair interface {}: {error}", self.interface.name);
-                self.repair_at = Some(now + REPAIR_AGAIN);
-            }
-        }
-    }
-
-    async fn try_repair(&mut self) -> Result<bool, NetlinkError> {
-        let state = self.watch.state();
-        let (Some(link), present) = (state.link(), self.is_present()) else {
-            return Ok(false);
-        };
-        if link.mtu < u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
-            self.revive(link).await?;
-            return Ok(true);
-        }
-        let stale = super::report::stale_addresses(state, present.then_some(self.locator));
-        let missing =
-            link.up && present && !state.has_own6(isatap_engine::isatap::iid::link_local(self.locator));
-        for own in &stale {
-            self.interface
-                .remove_address(&self.netlink, own.addr, own.prefix_len)
-                .await?;
-        }
-        if missing {
-            self.interface.add_link_local(&self.netlink, self.locator).await?;
-            // Whatever took it away took the addresses from advertisements as well.
-            self.solicitor.solicit_all(Instant::now());
-        }
-        Ok(missing || !stale.is_empty())
-    }
-
-    /// Below an MTU of 1280 the kernel ends IPv6 on the interface and forgets its settings. All is made anew, and while
-    /// the interface is down, or the kernel would choose a link-local address first.
-    async fn revive(&mut self, link: crate::link::mirror::LinkState) -> Result<(), NetlinkError> {
-        let (name, mtu) = (&self.interface.name, self.settings.mtu);
-        warn!(
-            "interface {name} was given MTU {}, and IPv6 needs 1280: it is set up anew with {mtu}",
-            link.mtu
-        );
-        self.interface.set_down(&self.netlink).await?;
-        self.interface.set_mtu(&self.netlink, mtu).await?;
-        self.sysctls
-            .apply(self.settings.role, self.settings.default_route);
-        if link.up {
-            let locator = self.is_present().then_some(self.locator);
-            self.interface.set_up(&self.netlink, mtu, locator).await?;
-            self.solicitor.solicit_all(Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Whether the machine has the locator now.
-    pub(super) fn is_present(&self) -> bool {
-        self.watch.state().device_of(self.locator).is_some()
-    }
-
-    /// An answer must be able to come back in.
-    fn can_solicit(&self) -> bool {
-        self.settings.role == Role::Host && self.was_up && self.is_present()
-    }
-
-    fn solicit(&mut self, now: Instant) {
-        if !self.can_solicit() {
-            return;
-        }
-        let before = self.solicitor.healths();
-        let due = self.solicitor.due(now);
-        if !due.is_empty() {
-            let packet = punts::solicitation(self.locator);
-            due.iter().for_each(|router| self.send(*router, &packet));
-        }
-        if self.solicitor.healths() != before {
-            self.mark_changed();
-        }
-    }
-
-    /// Sends a solicitation to one router.
-    fn send(&mut self, router: Ipv4Addr, packet: &[u8]) {
-        let settings = &self.settings;
-        let tos = tos::outer_tos(settings.dscp, settings.ecn, 0);
-        let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
-        self.counters.solicitations += 1;
-        if let Err(error) = self.engine.control().send(self.locator, router, tos, ttl, packet) {
-            debug!("cannot solicit {router}: {error}");
-        }
     }
 
     /// Takes what the workers have for us.
@@ -487,66 +309,15 @@ impl Daemon {
             };
             match punt.kind {
                 PuntKind::RouterAdvertisement => self.advertised(&punt.packet),
+                PuntKind::NeighborAdvertisement => self.answered_probe(&punt.packet),
                 PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
             }
         }
         Ok(())
     }
 
-    fn advertised(&mut self, packet: &[u8]) {
-        let before = self.solicitor.healths();
-        let result = if !self.advertisement_limit.take(self.clock()) {
-            "rate_limited"
-        } else {
-            match punts::advertisement(packet) {
-                None => "malformed",
-                Some((router, promise)) => match self.solicitor.advertised(Instant::now(), router, promise) {
-                    Ok(()) => "accepted",
-                    Err(_) => "unknown_router",
-                },
-            }
-        };
-        *self.counters.advertisements.entry(result.to_owned()).or_insert(0) += 1;
-        if self.solicitor.healths() != before {
-            info!("routers: {}", super::report::router_counts(&self.solicitor));
-            self.mark_changed();
-        }
-    }
-
-    /// A solicitation that some program on this host sent to all routers: the link has no multicast, so each router
-    /// of the PRL gets its own copy.
-    fn solicited_by_kernel(&mut self, packet: &[u8]) {
-        if !self.can_solicit() || !self.solicitation_limit.take(self.clock()) {
-            return;
-        }
-        let routers: Vec<_> = self.solicitor.routers().map(|router| router.addr).collect();
-        routers.into_iter().for_each(|router| self.send(router, packet));
-    }
-
-    fn icmp_error(&mut self, failure: &SendFailure) {
-        if !icmp::is_about_us(failure, self.locator) {
-            debug!(
-                "an ICMP error about a packet that is not ours, for {}",
-                failure.destination
-            );
-            return;
-        }
-        *self
-            .counters
-            .icmp_errors
-            .entry(icmp::kind(failure).to_owned())
-            .or_insert(0) += 1;
-        if icmp::is_unreachable(failure) {
-            let before = self.solicitor.healths();
-            self.solicitor.suspect(Instant::now(), failure.destination);
-            if self.solicitor.healths() != before {
-                self.mark_changed();
-            }
-        }
-    }
-
     /// Nanoseconds since the start, for the limits.
-    fn clock(&self) -> u64 {
+    pub(super) fn clock(&self) -> u64 {
         u64::try_from(self.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 

@@ -91,6 +91,17 @@ fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
     let mut lines = vec![match rules.route(&dst) {
         Some(NextHop::OnLink) => format!("{dst} is on-link"),
         Some(NextHop::Via(router)) => format!("the route for {dst} leads to {router}"),
+        Some(NextHop::Group(number)) => {
+            let members = rules
+                .group(number)
+                .map(|group| group.active())
+                .unwrap_or_default();
+            let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+            format!(
+                "the route for {dst} leads to {}: each flow to one of them",
+                members.join(" or ")
+            )
+        }
         Some(NextHop::Unreachable) => format!("the gateway of the route for {dst} is no ISATAP address"),
         None => format!("there is no route for {dst} over this interface"),
     }];

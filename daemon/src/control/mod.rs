@@ -8,6 +8,7 @@
 //! One asynchronous thread (DESIGN D10); nothing here touches a packet that is not control's business.
 
 mod daemon;
+mod discovery;
 mod explain;
 mod icmp;
 mod latency;
@@ -18,6 +19,7 @@ mod reload;
 mod report;
 mod signals;
 mod start;
+mod upkeep;
 mod watched;
 
 use std::net::TcpListener;

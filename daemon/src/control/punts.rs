@@ -6,14 +6,16 @@ use std::time::Duration;
 use isatap_engine::isatap::iid;
 use isatap_engine::wire::{ext, nd};
 
-use crate::prl::Advertisement;
+use crate::prl::Heard;
 
 /// Where solicitations go inside: with the u bit of the router's identifier unknown, the group every router has
 /// joined is the one address that is always right (P7).
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// Room for a solicitation: an IPv6 header and eight bytes.
+/// Room for a router solicitation: an IPv6 header and eight bytes.
 const SOLICITATION_ROOM: usize = 64;
+/// Room for a neighbour solicitation: an IPv6 header and 24 bytes.
+const PROBE_ROOM: usize = 64;
 
 /// Advertisements looked at per second, and at once; what is beyond is counted (FAULTS 50).
 pub(super) const ADVERTISEMENTS_PER_SECOND: u32 = 10;
@@ -26,18 +28,45 @@ pub(super) fn solicitation(locator: Ipv4Addr) -> Vec<u8> {
     packet
 }
 
+/// A neighbour solicitation from the locator's link-local address: does `target` still answer (RFC 4861 7.3)?
+pub(super) fn probe(locator: Ipv4Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut packet = vec![0; PROBE_ROOM];
+    let len = nd::emit_neighbor_solicitation(&mut packet, iid::link_local(locator), target, target, &[]);
+    packet.truncate(len);
+    packet
+}
+
+/// Reads a copy of a neighbour advertisement: the router that answered a solicitation about its own link-local address.
+/// `None` for any other, since it confirms nothing (RFC 4861 7.3.1).
+pub(super) fn solicited_answer(packet: &[u8]) -> Option<Ipv4Addr> {
+    let upper = ext::walk(packet).ok()?;
+    let message = nd::parse(packet, &upper)?.ok()?;
+    let solicited =
+        message.kind() == nd::NdKind::NeighborAdvertisement && message.neighbor_flags()?.solicited;
+    let about_itself = message.target()? == message.src();
+    (solicited && about_itself)
+        .then(|| iid::embedded(&message.src()))
+        .flatten()
+}
+
 /// Reads a copy of an advertisement: who sent it and what it promises. `None` when it is none after all.
-pub(super) fn advertisement(packet: &[u8]) -> Option<(Ipv4Addr, Advertisement)> {
+pub(super) fn advertisement(packet: &[u8]) -> Option<(Ipv4Addr, Heard)> {
     let upper = ext::walk(packet).ok()?;
     let message = nd::parse(packet, &upper)?.ok()?;
     let fixed = message.router_advertisement()?;
     let router = iid::embedded(&message.src())?;
     let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+    // Zero is unspecified (RFC 4861 4.2).
+    let millis = |millis: u32| (millis != 0).then(|| Duration::from_millis(u64::from(millis)));
     Some((
         router,
-        Advertisement {
+        Heard {
+            source: message.src(),
             router_lifetime: seconds(u32::from(fixed.router_lifetime)),
             shortest_lifetime: message.min_lifetime().map(seconds),
+            preference: fixed.preference.rank(),
+            reachable_time: millis(fixed.reachable_time),
+            retrans_timer: millis(fixed.retrans_timer),
         },
     ))
 }

@@ -99,7 +99,7 @@ impl Daemon {
     /// Everything that can be refused is tried before anything is changed.
     async fn apply(&mut self, plan: Plan) -> Result<Vec<String>, String> {
         let changed = |key| plan.live.iter().any(|change: &Change| change.key == key);
-        let routers: Vec<_> = self.solicitor.routers().collect();
+        let routers = self.routers.views();
         rulebook::compile(self.watch.state(), &plan.settings, self.locator, &routers)
             .build()
             .map_err(|error| error.to_string())?;
@@ -130,10 +130,10 @@ impl Daemon {
             self.sysctls.apply_default_route(settings.default_route);
         }
         if changed(Key::MinRouterSolicitInterval) {
-            self.solicitor
+            self.routers
                 .set_config(SolicitConfig::from_secs(settings.min_router_solicit_interval));
         }
-        self.solicitor.set_routers(Instant::now(), &settings.servers);
+        self.routers.set_routers(Instant::now(), &settings.servers);
         match listener {
             Some(listener) => {
                 if let Err(error) = self.serve_metrics(listener) {

@@ -3,22 +3,22 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use isatap_engine::fib::NextHop;
+use isatap_engine::fib::{HopGroup, NextHop};
 use isatap_engine::isatap::iid;
 use tracing::info;
 
 use super::daemon::Daemon;
 use super::explain;
 use crate::config::resolved::Role;
-use crate::link::MirrorState;
 use crate::link::mirror::V6Address;
+use crate::link::{MirrorState, rulebook};
 use crate::ops::metrics::{self, Scrape};
 use crate::ops::query::Query;
 use crate::ops::status::{
     InterfaceStatus, LocatorStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION, Status, Traffic,
     WorkerStatus,
 };
-use crate::prl::{Health, RouterView, Solicitor};
+use crate::prl::{Health, RouterView, Routers};
 
 /// Routes shown at most: the answer must fit one line of the control socket.
 const MAX_ROUTES_SHOWN: usize = 10_000;
@@ -32,10 +32,10 @@ pub(super) const fn role_name(role: Role) -> &'static str {
 }
 
 /// `2 usable, 1 unreachable`.
-pub(super) fn router_counts(solicitor: &Solicitor) -> String {
+pub(super) fn router_counts(routers: &Routers) -> String {
     let counts = Health::ALL
         .iter()
-        .zip(solicitor.counts())
+        .zip(routers.counts())
         .filter(|(_, count)| *count > 0);
     counts
         .map(|(health, count)| format!("{count} {}", health.name()))
@@ -87,8 +87,8 @@ impl Daemon {
         if !self.is_present() {
             obstacles.push(format!("this machine does not have the address {}", self.locator));
         }
-        if self.settings.role == Role::Host && !self.solicitor.any_usable() {
-            obstacles.push(format!("no usable router ({})", router_counts(&self.solicitor)));
+        if self.settings.role == Role::Host && !self.routers.any_usable() {
+            obstacles.push(format!("no usable router ({})", router_counts(&self.routers)));
         }
         obstacles
     }
@@ -105,8 +105,8 @@ impl Daemon {
         if !blocked.is_empty() {
             return Err(format!("cannot solicit: {}", blocked.join("; ")));
         }
-        self.solicitor.solicit_all(Instant::now());
-        Ok(self.solicitor.routers().count())
+        self.routers.solicit_all(Instant::now());
+        Ok(self.routers.views().len())
     }
 
     fn scrape(&self) -> Scrape {
@@ -118,7 +118,7 @@ impl Daemon {
                 .enumerate()
                 .map(|(queue, count)| (queue.to_string(), count))
                 .collect(),
-            routers: self.solicitor.counts(),
+            routers: self.routers.counts(),
             latencies: self.latencies.total(),
             control: self.counters.clone(),
             ready: self.obstacles().is_empty(),
@@ -159,9 +159,10 @@ impl Daemon {
                 present: self.is_present(),
             },
             routers: self
-                .solicitor
-                .routers()
-                .map(|router| router_status(&router, now))
+                .routers
+                .views()
+                .iter()
+                .map(|router| router_status(router, now))
                 .collect(),
             route_count: state.route_count(),
             total: Traffic::total(&workers),
@@ -175,8 +176,14 @@ impl Daemon {
     }
 
     fn routes(&self) -> Routes {
-        let unreachable = |router| self.solicitor.health(router) == Some(Health::Unreachable);
-        let all = self.watch.state().routes(|router| !unreachable(router));
+        let routers = self.routers.views();
+        let choices = self.watch.state().routes(rulebook::is_reachable(&routers));
+        let group = |number: u16| choices.groups.get(usize::from(number)).map(HopGroup::active);
+        let list = |members: &[Ipv4Addr]| {
+            let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+            members.join(" ")
+        };
+        let all = &choices.routes;
         let shown = all
             .iter()
             .take(MAX_ROUTES_SHOWN)
@@ -185,6 +192,7 @@ impl Daemon {
                 next_hop: match hop {
                     NextHop::OnLink => "on-link".to_owned(),
                     NextHop::Via(router) => router.to_string(),
+                    NextHop::Group(number) => list(group(*number).unwrap_or_default()),
                     NextHop::Unreachable => "unreachable".to_owned(),
                 },
             });
@@ -215,24 +223,27 @@ impl Daemon {
             );
         }
         if self.settings.role == Role::Host {
-            info!("routers: {}", router_counts(&self.solicitor));
+            info!("routers: {}", router_counts(&self.routers));
         }
     }
 }
 
 fn router_status(router: &RouterView, now: Instant) -> RouterStatus {
     let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now).as_secs_f64());
+    let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at).as_secs_f64());
+    let schedule = &router.schedule;
     RouterStatus {
         address: router.addr,
         link_local: iid::link_local(router.addr),
         state: router.health.name().to_owned(),
-        lifetime_seconds: until(router.usable_until),
-        advertised_seconds_ago: router
-            .advertised_at
-            .map(|at| now.saturating_duration_since(at).as_secs_f64()),
-        next_solicitation_seconds: until(router.next_solicitation_at),
-        solicitations: router.solicitations,
-        advertisements: router.advertisements,
+        preference: router.preference,
+        lifetime_seconds: until(schedule.usable_until),
+        advertised_seconds_ago: since(schedule.advertised_at),
+        next_solicitation_seconds: until(schedule.next_solicitation_at),
+        solicitations: schedule.solicitations,
+        advertisements: schedule.advertisements,
+        answered_seconds_ago: since(router.reach.confirmed_at),
+        round_trip_seconds: router.reach.round_trip.map(|time| time.as_secs_f64()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
 use crate::ops;
 use crate::ops::status::ControlStatus;
-use crate::prl::{Jitter, SolicitConfig, Solicitor};
+use crate::prl::{Jitter, Routers, SolicitConfig};
 
 /// Opens, sets up, gives up privileges, starts, and says so.
 pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
@@ -69,13 +69,12 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     (hooks.drop_privileges)()?;
 
     let now = Instant::now();
-    let mut solicitor = Solicitor::new(
+    let mut routers = Routers::new(
         SolicitConfig::from_secs(settings.min_router_solicit_interval),
-        Jitter::from_environment(),
+        [Jitter::from_environment(), Jitter::from_environment()],
     );
-    solicitor.set_routers(now, &settings.servers);
-    let routers: Vec<_> = solicitor.routers().collect();
-    let first = rulebook::compile(watch.state(), &settings, address, &routers)
+    routers.set_routers(now, &settings.servers);
+    let first = rulebook::compile(watch.state(), &settings, address, &routers.views())
         .build()
         .map_err(|error| ExitError::config(error.to_string()))?;
     let publisher = Publisher::new(first);
@@ -122,7 +121,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         netlink,
         interface,
         sysctls,
-        solicitor,
+        routers,
         locator: address,
         attached: Vec::new(),
         was_up: true,

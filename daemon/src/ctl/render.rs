@@ -171,6 +171,15 @@ fn meaning(reason: &str) -> &'static str {
         .map_or("", |known| known.help())
 }
 
+/// The preference of RFC 4191 2.1 in words.
+fn preference(rank: i8) -> &'static str {
+    match rank {
+        ..=-1 => "low",
+        0 => "medium",
+        1.. => "high",
+    }
+}
+
 /// `isatapctl routers`.
 pub fn routers(status: &Status) -> String {
     if status.routers.is_empty() {
@@ -182,8 +191,11 @@ pub fn routers(status: &Status) -> String {
     let mut table = Table::new([
         ("router", Align::Left),
         ("state", Align::Left),
+        ("preference", Align::Left),
         ("lifetime", Align::Right),
         ("advertised", Align::Right),
+        ("answered", Align::Right),
+        ("RTT", Align::Right),
         ("next RS in", Align::Right),
         ("RS", Align::Right),
         ("RA", Align::Right),
@@ -191,13 +203,19 @@ pub fn routers(status: &Status) -> String {
     ]);
     for router in &status.routers {
         let optional = |seconds: Option<f64>| seconds.map_or("-".to_owned(), duration);
+        let ago = |seconds: Option<f64>| {
+            seconds.map_or("never".to_owned(), |seconds| format!("{} ago", duration(seconds)))
+        };
         table.row([
             router.address.to_string(),
             router.state.clone(),
+            preference(router.preference).to_owned(),
             optional(router.lifetime_seconds),
+            ago(router.advertised_seconds_ago),
+            ago(router.answered_seconds_ago),
             router
-                .advertised_seconds_ago
-                .map_or("never".to_owned(), |ago| format!("{} ago", duration(ago))),
+                .round_trip_seconds
+                .map_or("-".to_owned(), |time| format!("{:.1} ms", time * 1e3)),
             optional(router.next_solicitation_seconds),
             router.solicitations.to_string(),
             router.advertisements.to_string(),
@@ -389,7 +407,13 @@ mod tests {
     #[test]
     fn routers_routes_and_workers() {
         let text = routers(&example());
-        assert!(text.contains("10.0.0.1  usable    29m59s    0.5s ago"), "{text}");
+        let line = text.lines().find(|line| line.contains("10.0.0.1")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(
+            words[..9],
+            ["10.0.0.1", "usable", "medium", "29m59s", "0.5s", "ago", "0.2s", "ago", "1.0"],
+            "{text}"
+        );
         let cut = Routes {
             routes: vec![crate::ops::status::RouteStatus {
                 prefix: "::/0".into(),

@@ -16,6 +16,8 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::next_hops::Choices;
+
 /// What a message meant for the mirror; the larger one wins when several are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -73,10 +75,13 @@ struct RouteKey {
 
 /// One next hop of a route on our interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hop {
-    next: NextHop,
+pub struct Hop {
+    /// Where it leads; never a group.
+    pub next: NextHop,
     /// RFC 4191 preference: -1, 0, 1.
-    preference: i8,
+    pub preference: i8,
+    /// Share among equals, at least 1.
+    pub weight: u16,
 }
 
 /// The mirror itself.
@@ -163,24 +168,19 @@ impl MirrorState {
         self.routes.len()
     }
 
-    /// One next hop per prefix. Within the best metric the main table comes first, then the higher preference, then
-    /// a gateway that `usable` recommends, then the lower address, so that the choice does not flap.
-    pub fn routes(&self, usable: impl Fn(Ipv4Addr) -> bool) -> Vec<(Ipv6Prefix, NextHop)> {
-        let mut best: Vec<(Ipv6Prefix, NextHop)> = Vec::with_capacity(self.routes.len());
-        for (key, hops) in &self.routes {
-            if best.last().is_some_and(|(prefix, _)| *prefix == key.prefix) {
-                continue;
-            }
-            let rank = |hop: &Hop| match hop.next {
-                NextHop::OnLink => (true, hop.preference, u32::MAX),
-                NextHop::Via(gateway) => (usable(gateway), hop.preference, u32::MAX - gateway.to_bits()),
-                NextHop::Unreachable => (false, i8::MIN, 0),
-            };
-            if let Some(hop) = hops.iter().max_by_key(|hop| rank(hop)) {
-                best.push((key.prefix, hop.next));
+    /// One next hop per prefix, given which gateways answer.
+    pub fn routes(&self, reachable: impl Fn(Ipv4Addr) -> bool) -> Choices {
+        let mut choices = Choices::default();
+        let mut levels: Vec<&[Hop]> = Vec::new();
+        let mut rest = self.routes.iter().peekable();
+        while let Some((key, hops)) = rest.next() {
+            levels.push(hops);
+            if rest.peek().is_none_or(|(next, _)| next.prefix != key.prefix) {
+                choices.add(key.prefix, &levels, &reachable);
+                levels.clear();
             }
         }
-        best
+        choices
     }
 
     fn new_link(&mut self, message: &LinkMessage) -> Effect {
@@ -310,9 +310,10 @@ impl MirrorState {
             RouteAttribute::Preference(RoutePreference::Low) => Some(-1),
             _ => None,
         });
-        let hop = |next| Hop {
+        let hop = |next, weight| Hop {
             next,
             preference: preference.unwrap_or(0),
+            weight,
         };
         let mut hops = Vec::new();
         let mut device = None;
@@ -321,13 +322,13 @@ impl MirrorState {
                 RouteAttribute::Oif(index) => device = Some(*index),
                 RouteAttribute::MultiPath(paths) => {
                     let ours = paths.iter().filter(|path| path.interface_index == self.if_index);
-                    hops.extend(ours.map(|path| hop(next_hop(&path.attributes))));
+                    hops.extend(ours.map(|path| hop(next_hop(&path.attributes), u16::from(path.hops) + 1)));
                 }
                 _ => {}
             }
         }
         if device == Some(self.if_index) && hops.is_empty() {
-            hops.push(hop(next_hop(&message.attributes)));
+            hops.push(hop(next_hop(&message.attributes), 1));
         }
         hops
     }

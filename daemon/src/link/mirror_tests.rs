@@ -67,9 +67,20 @@ fn new_route(message: RouteMessage) -> RouteNetlinkMessage {
 fn all(state: &MirrorState) -> Vec<(String, NextHop)> {
     state
         .routes(|_| true)
+        .routes
         .into_iter()
         .map(|(prefix, hop)| (prefix.to_string(), hop))
         .collect()
+}
+
+/// Who gets the packets of the first prefix, given who answers.
+fn gateways(state: &MirrorState, reachable: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
+    let choices = state.routes(reachable);
+    match choices.routes[0].1 {
+        NextHop::Via(gateway) => vec![gateway],
+        NextHop::Group(number) => choices.groups[usize::from(number)].active().to_vec(),
+        other => panic!("{other:?} has no gateway"),
+    }
 }
 
 /// E1: no gateway is on-link, an ISATAP gateway with either u bit is its IPv4 address, any other is no way to go.
@@ -131,45 +142,41 @@ fn the_best_metric_of_the_main_table_wins() {
     ] {
         state.apply(0, &new_route(message));
     }
+    assert_eq!(gateways(&state, |_| true), [ROUTER_A]);
     assert_eq!(
-        all(&state),
-        [("2001:db8::/32".to_owned(), NextHop::Via(ROUTER_A))]
+        gateways(&state, |gateway| gateway != ROUTER_A),
+        [ROUTER_B],
+        "a silent gateway gives way to the next metric"
     );
     let gone = route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.1"), 1024);
     assert_eq!(
         state.apply(0, &RouteNetlinkMessage::DelRoute(gone)),
         Effect::Changed
     );
-    assert_eq!(
-        all(&state),
-        [("2001:db8::/32".to_owned(), NextHop::Via(ROUTER_B))]
-    );
+    assert_eq!(gateways(&state, |_| true), [ROUTER_B]);
 }
 
-/// Two default routers learned from advertisements share prefix and metric; the usable one is taken, then the
-/// preferred one (RFC 4191).
+/// Two default routers learned from advertisements share prefix and metric: both are used while they are equal, then the
+/// one that answers, then the preferred one (RFC 4191).
 #[test]
-fn p12_of_two_default_routers_the_usable_one_is_taken() {
+fn p12_p15_two_default_routers() {
     let mut state = MirrorState::new(OURS);
     for gateway in ["fe80::5efe:10.0.0.1", "fe80::5efe:10.0.0.2"] {
         state.apply(0, &new_route(route("::/0", OURS, Some(gateway), 1024)));
     }
-    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_A));
-    assert_eq!(
-        state.routes(|gateway| gateway == ROUTER_B)[0].1,
-        NextHop::Via(ROUTER_B)
-    );
+    assert_eq!(gateways(&state, |_| true), [ROUTER_A, ROUTER_B]);
+    assert_eq!(gateways(&state, |gateway| gateway == ROUTER_B), [ROUTER_B]);
     let mut high = route("::/0", OURS, Some("fe80::5efe:10.0.0.2"), 1024);
     high.attributes
         .push(RouteAttribute::Preference(RoutePreference::High));
     assert_eq!(state.apply(0, &new_route(high)), Effect::Changed);
-    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_B));
+    assert_eq!(gateways(&state, |_| true), [ROUTER_B]);
     let gone = route("::/0", OURS, Some("fe80::5efe:10.0.0.2"), 1024);
     assert_eq!(
         state.apply(0, &RouteNetlinkMessage::DelRoute(gone)),
         Effect::Changed
     );
-    assert_eq!(state.routes(|_| true)[0].1, NextHop::Via(ROUTER_A));
+    assert_eq!(gateways(&state, |_| true), [ROUTER_A]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The ISATAP interface as the kernel sees it: set up over netlink, and mirrored for the Rulebook.
 //!
 //! ```text
-//!   netlink notifications --> watch (shell) --> mirror (pure) --> rulebook (pure) --> fib::RulebookBuilder
+//!   netlink notifications --> watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) --> the kernel
 //! ```
 
 pub mod mirror;
 pub mod netlink;
+pub mod next_hops;
 pub mod rulebook;
 pub mod setup;
 pub mod sysctl;

@@ -2,9 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use isatap_engine::fib::{Ipv4Prefix, Locator, Role, RulebookBuilder};
+use isatap_engine::fib::{Ipv4Prefix, Locator, NextHop, Role, RulebookBuilder};
 
 use super::MirrorState;
+use super::mirror::Hop;
+use super::next_hops::Choices;
 use crate::config::resolved::{Settings, SiteNetworks};
 use crate::prl::{Health, RouterView};
 
@@ -28,11 +30,8 @@ pub fn compile(
     locator: Ipv4Addr,
     routers: &[RouterView],
 ) -> RulebookBuilder {
-    let usable = |gateway: Ipv4Addr| {
-        !routers
-            .iter()
-            .any(|router| router.addr == gateway && router.health == Health::Unreachable)
-    };
+    let mut choices = state.routes(is_reachable(routers));
+    let default_hop = default_hop(settings, routers, &mut choices);
     let locators = state.device_of(locator).map(|device| Locator {
         addr: locator,
         if_index: arrival(device),
@@ -47,7 +46,9 @@ pub fn compile(
         } else {
             Vec::new()
         },
-        routes: state.routes(usable),
+        routes: choices.routes,
+        groups: choices.groups,
+        default_hop,
         site: site(state, &settings.site),
         any_site: settings.site.any,
         broadcasts: state.v4().filter_map(|v4| v4.broadcast).collect(),
@@ -66,17 +67,47 @@ fn arrival(device: u32) -> u32 {
     if device == LOOPBACK { 0 } else { device }
 }
 
-/// The PRL with the routers that can carry packets first; the order of the configuration decides among equals.
-fn by_preference(routers: &[RouterView]) -> Vec<Ipv4Addr> {
-    let rank = |health| match health {
+/// Which gateways get packets: those that answer, and those nothing is known of.
+pub fn is_reachable(routers: &[RouterView]) -> impl Fn(Ipv4Addr) -> bool + '_ {
+    |gateway| {
+        let known = routers.iter().find(|router| router.addr == gateway);
+        known.is_none_or(RouterView::is_reachable)
+    }
+}
+
+/// How promising a router is as a default router: the smaller the better.
+fn rank(router: &RouterView) -> u8 {
+    match router.health {
         Health::Usable => 0,
         Health::Probing => 1,
         Health::Unknown => 2,
         Health::Unreachable => 3,
-    };
+    }
+}
+
+/// The PRL with the routers that can carry packets first; the order of the configuration decides among equals.
+fn by_preference(routers: &[RouterView]) -> Vec<Ipv4Addr> {
     let mut order: Vec<&RouterView> = routers.iter().collect();
-    order.sort_by_key(|router| rank(router.health));
+    order.sort_by_key(|router| rank(router));
     order.into_iter().map(|router| router.addr).collect()
+}
+
+/// Where a host sends what no route covers: the most promising routers of the PRL, equals together (DESIGN D7, P15).
+fn default_hop(settings: &Settings, routers: &[RouterView], choices: &mut Choices) -> Option<NextHop> {
+    if settings.role == Role::Router {
+        return None;
+    }
+    let best = routers.iter().map(rank).min()?;
+    let hops: Vec<Hop> = routers
+        .iter()
+        .filter(|router| rank(router) == best)
+        .map(|router| Hop {
+            next: NextHop::Via(router.addr),
+            preference: router.preference,
+            weight: 1,
+        })
+        .collect();
+    Some(choices.choose(&[&hops], &|_| true))
 }
 
 fn site(state: &MirrorState, site: &SiteNetworks) -> Vec<Ipv4Prefix> {
@@ -102,7 +133,7 @@ mod tests {
     use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
     use std::time::Instant;
 
-    use crate::prl::{Advertisement, Jitter, SolicitConfig, Solicitor};
+    use crate::prl::{Heard, Jitter, Routers, SolicitConfig};
 
     const US: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 5);
     const ROUTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
@@ -176,25 +207,35 @@ mod tests {
     #[test]
     fn usable_routers_come_first() {
         let now = Instant::now();
-        let mut solicitor = Solicitor::new(SolicitConfig::from_secs(120), Jitter::new(1));
-        solicitor.set_routers(now, &ROUTERS);
-        let prl = |solicitor: &Solicitor| {
-            let routers: Vec<_> = solicitor.routers().collect();
-            compile(
-                &machine(3),
-                &settings("ServerAddress 203.0.113.1 203.0.113.2\n"),
-                US,
-                &routers,
-            )
-            .prl
-        };
-        assert_eq!(prl(&solicitor), ROUTERS);
-        let lifetime = std::time::Duration::from_secs(1800);
-        let promise = Advertisement {
-            router_lifetime: lifetime,
+        let mut routers = Routers::new(SolicitConfig::from_secs(120), [Jitter::new(1), Jitter::new(2)]);
+        routers.set_routers(now, &ROUTERS);
+        let host = settings("ServerAddress 203.0.113.1 203.0.113.2\n");
+        let rules = |routers: &Routers| compile(&machine(3), &host, US, &routers.views());
+        let unknown = rules(&routers);
+        assert_eq!(unknown.prl, ROUTERS);
+        assert_eq!(unknown.default_hop, Some(NextHop::Group(0)));
+        assert_eq!(
+            unknown.groups[0].active(),
+            ROUTERS,
+            "nothing tells them apart yet"
+        );
+        let heard = |router: usize, preference| Heard {
+            source: isatap_engine::isatap::iid::link_local(ROUTERS[router]),
+            router_lifetime: std::time::Duration::from_secs(1800),
             shortest_lifetime: None,
+            preference,
+            reachable_time: None,
+            retrans_timer: None,
         };
-        solicitor.advertised(now, ROUTERS[1], promise).unwrap();
-        assert_eq!(prl(&solicitor), [ROUTERS[1], ROUTERS[0]]);
+        routers.advertised(now, ROUTERS[1], &heard(1, 0)).unwrap();
+        let second = rules(&routers);
+        assert_eq!(second.prl, [ROUTERS[1], ROUTERS[0]]);
+        assert_eq!(second.default_hop, Some(NextHop::Via(ROUTERS[1])));
+        routers.advertised(now, ROUTERS[0], &heard(0, 1)).unwrap();
+        assert_eq!(
+            rules(&routers).groups[0].active(),
+            [ROUTERS[0]],
+            "P13: the preferred one"
+        );
     }
 }

@@ -301,6 +301,11 @@ impl Scrape {
                 control.solicitations,
             ),
             (
+                "isatapd_router_probes",
+                "Neighbour solicitations sent to routers, to see whether they answer",
+                control.probes,
+            ),
+            (
                 "isatapd_prl_refresh_failures",
                 "Failures to refresh the PRL",
                 control.prl_refresh_failures,

@@ -84,6 +84,9 @@ pub struct RouterStatus {
     pub link_local: Ipv6Addr,
     /// `usable`, `probing`, `unreachable` or `unknown`.
     pub state: String,
+    /// Its preference as a default router (RFC 4191 2.1): -1 low, 0 medium, 1 high.
+    #[serde(default)]
+    pub preference: i8,
     /// Seconds until its default route ends.
     pub lifetime_seconds: Option<f64>,
     /// Seconds since its last advertisement.
@@ -94,6 +97,12 @@ pub struct RouterStatus {
     pub solicitations: u64,
     /// Advertisements taken from it.
     pub advertisements: u64,
+    /// Seconds since it last answered a probe.
+    #[serde(default)]
+    pub answered_seconds_ago: Option<f64>,
+    /// How long that answer took, in seconds.
+    #[serde(default)]
+    pub round_trip_seconds: Option<f64>,
 }
 
 /// Both directions.
@@ -159,6 +168,9 @@ pub struct ErrorStatus {
 pub struct ControlStatus {
     /// Router solicitations sent.
     pub solicitations: u64,
+    /// Neighbour solicitations sent to routers, to see whether they answer.
+    #[serde(default)]
+    pub probes: u64,
     /// Router advertisements by result.
     pub advertisements: BTreeMap<String, u64>,
     /// Configuration reloads by result.
@@ -178,7 +190,7 @@ pub struct ControlStatus {
 pub struct RouteStatus {
     /// The destination prefix.
     pub prefix: String,
-    /// `on-link`, `unreachable`, or the IPv4 address packets go to.
+    /// `on-link`, `unreachable`, or the IPv4 addresses packets go to, each flow to one of them.
     pub next_hop: String,
 }
 
@@ -302,11 +314,14 @@ pub(crate) mod tests {
                 address: Ipv4Addr::new(10, 0, 0, 1),
                 link_local: "fe80::5efe:10.0.0.1".parse().unwrap(),
                 state: "usable".to_owned(),
+                preference: 0,
                 lifetime_seconds: Some(1799.5),
                 advertised_seconds_ago: Some(0.5),
                 next_solicitation_seconds: None,
                 solicitations: 1,
                 advertisements: 1,
+                answered_seconds_ago: Some(0.25),
+                round_trip_seconds: Some(0.001),
             }],
             route_count: 2,
             total: Traffic::total(&workers),

@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use super::Jitter;
 
 /// How long an answer holds when the router advertises no `Reachable Time`: DELAY_FIRST_PROBE_TIME of RFC 4861 10.
-pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// RETRANS_TIMER of RFC 4861 10: from probe to probe, unless the router advertises another.
-pub const RETRANS_TIMER: Duration = Duration::from_secs(1);
+pub(super) const RETRANS_TIMER: Duration = Duration::from_secs(1);
 /// MAX_UNICAST_SOLICIT of RFC 4861 10.
-pub const MAX_UNICAST_SOLICIT: u32 = 3;
+pub(super) const MAX_UNICAST_SOLICIT: u32 = 3;
 /// Spread of an advertised reachable time (MIN_RANDOM_FACTOR and MAX_RANDOM_FACTOR of RFC 4861 10).
 const RANDOM_SHARE: f64 = 0.5;
 /// Spread of our own interval: less, since it bounds how late a dead router is noticed.
@@ -58,6 +58,8 @@ enum State {
 /// What others may know of a router's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReachView {
+    /// It advertised itself at least once: probes can tell about it.
+    pub heard: bool,
     /// Three probes in a row went unanswered.
     pub failed: bool,
     /// A probe is out and late.
@@ -94,7 +96,7 @@ pub struct Probe {
 
 /// The detection for all routers.
 #[derive(Clone, Debug)]
-pub struct Reachability {
+pub(super) struct Reachability {
     routers: Vec<Neighbour>,
     jitter: Jitter,
 }
@@ -181,7 +183,7 @@ impl Neighbour {
 
 impl Reachability {
     /// A detection without routers.
-    pub fn new(jitter: Jitter) -> Self {
+    pub(super) fn new(jitter: Jitter) -> Self {
         Self {
             routers: Vec::new(),
             jitter,
@@ -189,7 +191,7 @@ impl Reachability {
     }
 
     /// Makes the list `routers`, in this order; those that stay keep their state.
-    pub fn set_routers(&mut self, routers: &[Ipv4Addr]) {
+    pub(super) fn set_routers(&mut self, routers: &[Ipv4Addr]) {
         let mut old = std::mem::take(&mut self.routers);
         self.routers = routers
             .iter()
@@ -202,7 +204,7 @@ impl Reachability {
 
     /// A router advertised itself from `source`. That proves one direction only (RFC 4861 7.3.1): unless it answered a
     /// moment ago, it is asked (RFC 5214 8.4, "first reachability confirmation"). Timers of zero are unspecified (V2).
-    pub fn advertised(
+    pub(super) fn advertised(
         &mut self,
         now: Instant,
         router: Ipv4Addr,
@@ -224,7 +226,7 @@ impl Reachability {
     }
 
     /// A router answered: a solicited neighbour advertisement from its own link-local address.
-    pub fn confirmed(&mut self, now: Instant, router: Ipv4Addr, traffic: u64) {
+    pub(super) fn confirmed(&mut self, now: Instant, router: Ipv4Addr, traffic: u64) {
         let Some(at) = self.routers.iter().position(|known| known.addr == router) else {
             return;
         };
@@ -244,7 +246,7 @@ impl Reachability {
     }
 
     /// A hint that a router may be gone (N5): it is asked at once.
-    pub fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
+    pub(super) fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
         if let Some(known) = self.find(router)
             && matches!(known.state, State::Reachable { .. } | State::Stale { .. })
         {
@@ -253,12 +255,12 @@ impl Reachability {
     }
 
     /// Asks every router that was heard, now.
-    pub fn ask_all(&mut self, now: Instant) {
+    pub(super) fn ask_all(&mut self, now: Instant) {
         self.routers.iter_mut().for_each(|known| known.ask(now));
     }
 
     /// Who is to be asked now; `traffic` counts the packets sent through the tunnel so far.
-    pub fn due(&mut self, now: Instant, traffic: u64) -> Vec<Probe> {
+    pub(super) fn due(&mut self, now: Instant, traffic: u64) -> Vec<Probe> {
         let due = self.routers.iter_mut().filter_map(|known| {
             let target = known.target?;
             known.due(now, traffic).then_some(Probe {
@@ -270,14 +272,15 @@ impl Reachability {
     }
 
     /// When to call [`Reachability::due`] next.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.routers.iter().filter_map(Neighbour::deadline).min()
     }
 
     /// What is known of one router.
-    pub fn view(&self, router: Ipv4Addr) -> ReachView {
+    pub(super) fn view(&self, router: Ipv4Addr) -> ReachView {
         let found = self.routers.iter().find(|known| known.addr == router);
         found.map_or_else(ReachView::default, |known| ReachView {
+            heard: known.target.is_some(),
             failed: matches!(known.state, State::Failed { .. }),
             doubtful: matches!(known.state, State::Probing { unanswered: 2.., .. }),
             confirmed_at: known.confirmed_at,

@@ -85,7 +85,7 @@ impl Health {
 
 /// What matters here of a router advertisement that passed every check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advertisement {
+pub(super) struct Advertisement {
     /// Router lifetime; zero means "no default router".
     pub router_lifetime: Duration,
     /// The shortest of all lifetimes in it that are neither zero nor infinite: something ends then.
@@ -97,15 +97,17 @@ pub struct Advertisement {
 #[error("{0} is not in the potential router list")]
 pub struct UnknownRouter(pub Ipv4Addr);
 
-/// One router as others see it.
+/// One router's schedule as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouterView {
+pub struct Schedule {
     /// `V4ADDR(i)`.
     pub addr: Ipv4Addr,
     /// Its health.
     pub health: Health,
     /// When its default route ends.
     pub usable_until: Option<Instant>,
+    /// Solicitations in a row without an answer.
+    pub unanswered: u32,
     /// When it is solicited next; `None` for never.
     pub next_solicitation_at: Option<Instant>,
     /// When it last advertised.
@@ -133,7 +135,7 @@ struct Entry {
 
 /// The schedule of all routers.
 #[derive(Clone, Debug)]
-pub struct Solicitor {
+pub(super) struct Solicitor {
     config: SolicitConfig,
     routers: Vec<Entry>,
     jitter: Jitter,
@@ -192,7 +194,7 @@ impl Entry {
 
 impl Solicitor {
     /// A machine without routers.
-    pub fn new(config: SolicitConfig, jitter: Jitter) -> Self {
+    pub(super) fn new(config: SolicitConfig, jitter: Jitter) -> Self {
         Self {
             config,
             routers: Vec::new(),
@@ -201,7 +203,7 @@ impl Solicitor {
     }
 
     /// Makes the list `routers`, in this order: new ones are solicited at once, the others keep their state.
-    pub fn set_routers(&mut self, now: Instant, routers: &[Ipv4Addr]) {
+    pub(super) fn set_routers(&mut self, now: Instant, routers: &[Ipv4Addr]) {
         let mut old = std::mem::take(&mut self.routers);
         for addr in routers {
             let entry = match old.iter().position(|entry| entry.addr == *addr) {
@@ -213,12 +215,12 @@ impl Solicitor {
     }
 
     /// New knobs: they hold from the next advertisement on.
-    pub fn set_config(&mut self, config: SolicitConfig) {
+    pub(super) fn set_config(&mut self, config: SolicitConfig) {
         self.config = config;
     }
 
     /// Who is to be solicited now. The caller sends exactly one solicitation to each.
-    pub fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
         let mut due = Vec::new();
         for entry in &mut self.routers {
             entry.expire(now);
@@ -231,7 +233,7 @@ impl Solicitor {
     }
 
     /// When to call [`Solicitor::due`] next.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.routers
             .iter()
             .flat_map(|entry| [entry.next_at, entry.usable_until])
@@ -243,7 +245,7 @@ impl Solicitor {
     ///
     /// # Errors
     /// [`UnknownRouter`] when `from` is not in the PRL.
-    pub fn advertised(
+    pub(super) fn advertised(
         &mut self,
         now: Instant,
         from: Ipv4Addr,
@@ -279,7 +281,7 @@ impl Solicitor {
     }
 
     /// Solicits every router now: an operator asks, or the interface came up and lost its addresses.
-    pub fn solicit_all(&mut self, now: Instant) {
+    pub(super) fn solicit_all(&mut self, now: Instant) {
         for entry in &mut self.routers {
             entry.ask_again(now);
         }
@@ -287,7 +289,7 @@ impl Solicitor {
 
     /// An ICMPv4 error or a failed send says that the router may be gone: a hint, never a proof (N5). Asks it, once
     /// until it answers.
-    pub fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
+    pub(super) fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
         let found = self.routers.iter_mut().find(|entry| entry.addr == router);
         if let Some(entry) = found.filter(|entry| entry.health == Health::Usable) {
             entry.health = Health::Probing;
@@ -295,35 +297,13 @@ impl Solicitor {
         }
     }
 
-    /// The health of a router, if it is in the list.
-    pub fn health(&self, router: Ipv4Addr) -> Option<Health> {
-        self.routers
-            .iter()
-            .find(|entry| entry.addr == router)
-            .map(|entry| entry.health)
-    }
-
-    /// Whether at least one router can carry packets.
-    pub fn any_usable(&self) -> bool {
-        self.routers.iter().any(|entry| entry.health == Health::Usable)
-    }
-
-    /// The health of each router, in the order of the list: what changes when others should hear of it.
-    pub fn healths(&self) -> Vec<Health> {
-        self.routers.iter().map(|entry| entry.health).collect()
-    }
-
-    /// Routers in each state, in the order of [`Health::ALL`].
-    pub fn counts(&self) -> [usize; Health::ALL.len()] {
-        Health::ALL.map(|health| self.routers.iter().filter(|entry| entry.health == health).count())
-    }
-
     /// Every router, in the order of the list.
-    pub fn routers(&self) -> impl Iterator<Item = RouterView> + '_ {
-        self.routers.iter().map(|entry| RouterView {
+    pub(super) fn routers(&self) -> impl Iterator<Item = Schedule> + '_ {
+        self.routers.iter().map(|entry| Schedule {
             addr: entry.addr,
             health: entry.health,
             usable_until: entry.usable_until,
+            unanswered: entry.unanswered,
             next_solicitation_at: entry.next_at,
             advertised_at: entry.advertised_at,
             solicitations: entry.solicitations,
@@ -335,6 +315,18 @@ impl Solicitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Solicitor {
+        fn health(&self, router: Ipv4Addr) -> Option<Health> {
+            self.routers()
+                .find(|entry| entry.addr == router)
+                .map(|entry| entry.health)
+        }
+
+        fn counts(&self) -> [usize; Health::ALL.len()] {
+            Health::ALL.map(|health| self.routers().filter(|entry| entry.health == health).count())
+        }
+    }
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -459,7 +451,7 @@ mod tests {
             ]
         );
         machine.advertised(now, B, ra(100, None)).unwrap();
-        assert!(machine.any_usable());
+        assert_eq!(machine.health(B), Some(Usable));
     }
 
     /// V3: router lifetime 0 ends the use of a router at once, and refreshes go on.

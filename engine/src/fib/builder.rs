@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Ipv4Prefix, Ipv6Prefix, Rulebook};
+use super::{HopGroup, Ipv4Prefix, Ipv6Prefix, Rulebook};
 use crate::isatap::classify;
 use crate::isatap::ecn::EcnMode;
 use crate::isatap::mtu;
@@ -37,6 +37,8 @@ pub enum NextHop {
     OnLink,
     /// To this IPv4 address, whatever the destination.
     Via(Ipv4Addr),
+    /// To a member of this group of [`RulebookBuilder::groups`], by the hash of the flow.
+    Group(u16),
     /// The route's gateway is no ISATAP address, or the route is a prohibition.
     Unreachable,
 }
@@ -56,6 +58,10 @@ pub struct RulebookBuilder {
     pub peer_routers: Vec<Ipv4Addr>,
     /// Routes of the interface; `fe80::/64` is on-link without being listed.
     pub routes: Vec<(Ipv6Prefix, NextHop)>,
+    /// Equal next hops, by the number in [`NextHop::Group`].
+    pub groups: Vec<HopGroup>,
+    /// Where a host sends what no route covers (DESIGN D7): its default routers.
+    pub default_hop: Option<NextHop>,
     /// IPv4 prefixes whose hosts may use the tunnel.
     pub site: Vec<Ipv4Prefix>,
     /// Every IPv4 host may use the tunnel.
@@ -85,6 +91,8 @@ impl Default for RulebookBuilder {
             prl: Vec::new(),
             peer_routers: Vec::new(),
             routes: Vec::new(),
+            groups: Vec::new(),
+            default_hop: None,
             site: Vec::new(),
             any_site: false,
             broadcasts: Vec::new(),
@@ -112,6 +120,9 @@ pub enum BuildError {
         /// The address.
         addr: Ipv4Addr,
     },
+    /// A route names a group that is not there.
+    #[error("a route leads to next-hop group {0}, and there is none of that number")]
+    Group(u16),
     /// The MTU is out of range.
     #[error("tunnel MTU {0} is outside {min}..={max}", min = mtu::TUNNEL_MTU_MIN, max = mtu::TUNNEL_MTU_MAX)]
     Mtu(u16),
@@ -138,6 +149,14 @@ impl RulebookBuilder {
         for (role, list) in lists {
             if let Some(addr) = list.into_iter().find(|addr| classify::invalid_next_hop(*addr)) {
                 return Err(BuildError::Address { role, addr });
+            }
+        }
+        let hops = self.routes.iter().map(|(_, hop)| hop).chain(&self.default_hop);
+        for hop in hops {
+            if let NextHop::Group(number) = hop
+                && usize::from(*number) >= self.groups.len()
+            {
+                return Err(BuildError::Group(*number));
             }
         }
         if !(mtu::TUNNEL_MTU_MIN..=mtu::TUNNEL_MTU_MAX).contains(&self.mtu) {

@@ -5,12 +5,14 @@
 
 mod builder;
 mod flat;
+pub mod group;
 mod prefix;
 mod publish;
 mod rulebook;
 mod table;
 
 pub use builder::{BuildError, Locator, MAX_LOCATORS, NextHop, Role, RulebookBuilder};
+pub use group::HopGroup;
 pub use prefix::{Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use publish::{Publisher, Reader, Snapshot};
 pub use rulebook::{Rulebook, Tunnel};

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::flat::FlatMap;
-use super::{Ipv6Prefix, Locator, NextHop, PrefixTable, Role, RulebookBuilder};
+use super::{HopGroup, Ipv6Prefix, Locator, NextHop, PrefixTable, Role, RulebookBuilder};
 use crate::isatap::ecn::EcnMode;
 use crate::isatap::mtu::MtuPolicy;
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
@@ -39,6 +39,8 @@ pub struct Rulebook {
     routers: FlatMap<u32, ()>,
     prl_members: FlatMap<u32, ()>,
     routes: PrefixTable<NextHop>,
+    groups: Vec<HopGroup>,
+    default_hop: Option<NextHop>,
     large: bool,
     site: PrefixTable<()>,
     any_site: bool,
@@ -72,6 +74,8 @@ impl Rulebook {
             prl: parts.prl,
             large: routes.is_large(),
             routes,
+            groups: parts.groups,
+            default_hop: parts.default_hop,
             site: PrefixTable::v4(parts.site.into_iter().map(|prefix| (prefix, ()))),
             any_site: parts.any_site,
             broadcasts: parts.broadcasts,
@@ -104,10 +108,24 @@ impl Rulebook {
         &self.locators
     }
 
-    /// The source of what we send (RFC 4213 3.5): the preferred locator, if there is one.
+    /// The preferred locator, if there is one.
     #[inline]
     pub fn source(&self) -> Option<Ipv4Addr> {
         self.locators.first().map(|locator| locator.addr)
+    }
+
+    /// The outer source of a packet from `inner` (RFC 4213 3.5): the locator it embeds, or the receiver's source check
+    /// refuses it (RFC 5214 7.3); for any other source the preferred locator.
+    #[inline]
+    pub fn source_for(&self, inner: &Ipv6Addr) -> Option<Ipv4Addr> {
+        match self.locators.as_slice() {
+            [] => None,
+            [only] => Some(only.addr),
+            [preferred, ..] => match iid::embedded(inner) {
+                Some(embedded) if self.is_locator(embedded) => Some(embedded),
+                _ => Some(preferred.addr),
+            },
+        }
     }
 
     /// The potential router list in order of preference.
@@ -115,14 +133,16 @@ impl Rulebook {
         &self.prl
     }
 
-    /// Where a packet for `dst` goes: the longest route, then on a host the first router of the PRL.
+    /// Where a packet for `dst` goes: the longest route, then on a host its default routers.
     #[inline]
     pub fn route(&self, dst: &Ipv6Addr) -> Option<NextHop> {
-        match self.routes.lookup_v6(dst) {
-            Some(hop) => Some(*hop),
-            None if self.role == Role::Host => self.prl.first().map(|router| NextHop::Via(*router)),
-            None => None,
-        }
+        self.routes.lookup_v6(dst).copied().or(self.default_hop)
+    }
+
+    /// The group of this number in [`NextHop::Group`].
+    #[inline]
+    pub fn group(&self, number: u16) -> Option<&HopGroup> {
+        self.groups.get(usize::from(number))
     }
 
     /// Whether reading ahead with [`Rulebook::touch`] is worth it: the routes do not fit a core's own caches.
@@ -192,6 +212,10 @@ impl SiteKnowledge for Rulebook {
 
     #[inline]
     fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
-        matches!(self.routes.lookup_v6(addr), Some(NextHop::Via(via)) if *via == gateway)
+        match self.routes.lookup_v6(addr) {
+            Some(NextHop::Via(via)) => *via == gateway,
+            Some(NextHop::Group(number)) => self.group(*number).is_some_and(|group| group.contains(gateway)),
+            _ => false,
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::flow;
 use super::verdict::{EncapVerdict, PuntKind, Route};
 use crate::fib::{NextHop, Rulebook};
 use crate::isatap::classify::{self, InnerDest, InnerSource};
@@ -35,7 +36,7 @@ pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
     if let Err(verdict) = check_addresses(&view, &dst) {
         return verdict;
     }
-    let to = match next_hop(rules, &dst) {
+    let to = match next_hop(rules, &view, &dst) {
         Ok(to) => to,
         Err(verdict) => return verdict,
     };
@@ -91,12 +92,16 @@ fn is_router_solicitation(view: &Ipv6View<'_>) -> bool {
 
 /// RFC 4861 5.2 next-hop determination; refusals tell the sender (REQUIREMENTS E1, E2, E7; FAULTS 21-23).
 #[inline]
-fn next_hop(rules: &Rulebook, dst: &Ipv6Addr) -> Result<Ipv4Addr, EncapVerdict> {
+fn next_hop(rules: &Rulebook, view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<Ipv4Addr, EncapVerdict> {
     let refuse = |reason, code| Err(EncapVerdict::Reply(reason, ErrorMessage::Unreachable { code }));
     let (to, configured) = match rules.route(dst) {
         None => return refuse(DropReason::NoRoute, NO_ROUTE),
         Some(NextHop::Unreachable) => return refuse(DropReason::Unresolvable, ADDRESS_UNREACHABLE),
         Some(NextHop::Via(gateway)) => (gateway, true),
+        Some(NextHop::Group(number)) => match rules.group(number) {
+            Some(group) => (group.pick(flow::hash(view)), true),
+            None => return refuse(DropReason::NoRoute, NO_ROUTE),
+        },
         Some(NextHop::OnLink) => match egress::on_link(dst) {
             Ok(embedded) => (embedded, false),
             Err(reason) => return refuse(reason, ADDRESS_UNREACHABLE),
@@ -119,7 +124,7 @@ pub(super) fn is_tunnel(view: &Ipv6View<'_>) -> bool {
 
 #[inline]
 fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr) -> EncapVerdict {
-    let Some(src) = rules.source() else {
+    let Some(src) = rules.source_for(&view.src()) else {
         return EncapVerdict::Drop(DropReason::NoRoute);
     };
     let inner_len = view.total_len();

@@ -4,6 +4,7 @@
 
 pub mod decap;
 pub mod encap;
+pub mod flow;
 pub mod limit;
 pub mod nd_gate;
 pub mod read_ahead;

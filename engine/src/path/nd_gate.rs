@@ -42,20 +42,22 @@ fn check_icmpv6(
         Some(Ok(message)) => message,
     };
     match message.kind() {
-        NdKind::RouterSolicitation | NdKind::NeighborSolicitation | NdKind::NeighborAdvertisement => Ok(None),
-        kind @ (NdKind::RouterAdvertisement | NdKind::Redirect) => {
-            // RFC 5214 8.3.3: from the link-local ISATAP address of a router in the PRL, and from no other machine.
-            let from_router = rules.role() == Role::Host
-                && rules.is_prl_member(outer_src)
-                && inner.src().is_unicast_link_local()
-                && iid::embedded(&inner.src()) == Some(outer_src);
-            match (from_router, kind) {
-                (false, _) => Err(DropReason::NdNotRouter),
-                (true, NdKind::RouterAdvertisement) => Ok(Some(PuntKind::RouterAdvertisement)),
-                (true, _) => Ok(None),
-            }
+        NdKind::RouterSolicitation | NdKind::NeighborSolicitation => Ok(None),
+        NdKind::NeighborAdvertisement => {
+            Ok(is_from_router(rules, outer_src, inner).then_some(PuntKind::NeighborAdvertisement))
         }
+        _ if !is_from_router(rules, outer_src, inner) => Err(DropReason::NdNotRouter),
+        NdKind::RouterAdvertisement => Ok(Some(PuntKind::RouterAdvertisement)),
+        NdKind::Redirect => Ok(None),
     }
+}
+
+/// RFC 5214 8.3.3: from the link-local ISATAP address of a router in the PRL, and from no other machine.
+fn is_from_router(rules: &Rulebook, outer_src: Ipv4Addr, inner: &Ipv6View<'_>) -> bool {
+    rules.role() == Role::Host
+        && rules.is_prl_member(outer_src)
+        && inner.src().is_unicast_link_local()
+        && iid::embedded(&inner.src()) == Some(outer_src)
 }
 
 fn refusal(error: NdError) -> DropReason {

@@ -15,6 +15,8 @@ pub enum PuntKind {
     RouterSolicitation,
     /// A copy of a router advertisement that was delivered.
     RouterAdvertisement,
+    /// A copy of a neighbour advertisement of a router that was delivered: an answer to a probe, perhaps.
+    NeighborAdvertisement,
 }
 
 /// How an inner packet leaves.

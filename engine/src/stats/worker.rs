@@ -168,6 +168,12 @@ impl EngineStats {
         self.workers.get(index)
     }
 
+    /// Packets of one direction that the kernel took, of all workers together.
+    pub fn delivered(&self, direction: Direction) -> u64 {
+        let delivered = |worker: &WorkerStats| worker.direction(direction).delivered.get();
+        self.workers.iter().map(delivered).sum()
+    }
+
     /// One snapshot per worker, in their order.
     pub fn snapshot(&self) -> Vec<WorkerSnapshot> {
         self.workers.iter().map(WorkerStats::snapshot).collect()

@@ -31,6 +31,7 @@ pub(crate) fn site(role: Role) -> RulebookBuilder {
         }],
         own6: vec![iid::link_local(OWN), v6("2001:db8:1::5efe:10.0.0.1")],
         prl: if role == Role::Host { vec![ROUTER] } else { vec![] },
+        default_hop: (role == Role::Host).then_some(NextHop::Via(ROUTER)),
         routes: vec![
             ("2001:db8:1::/64".parse().unwrap(), NextHop::OnLink),
             ("2001:db8:7::/48".parse().unwrap(), NextHop::Via(GATEWAY)),

@@ -267,6 +267,15 @@ pub enum Preference {
 }
 
 impl Preference {
+    /// -1, 0, 1: the higher goes first.
+    pub const fn rank(self) -> i8 {
+        match self {
+            Preference::Low => -1,
+            Preference::Medium => 0,
+            Preference::High => 1,
+        }
+    }
+
     /// Reads the two bits; the reserved value gives `None`.
     const fn from_bits(bits: u8) -> Option<Self> {
         match bits & 3 {

@@ -1,0 +1,132 @@
+//! Router discovery and reachability on the wire: solicitations and probes out, advertisements and answers in.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use isatap_engine::io::errqueue::SendFailure;
+use isatap_engine::isatap::tos;
+use isatap_engine::stats::Direction;
+use tracing::{debug, info};
+
+use super::daemon::Daemon;
+use super::{icmp, punts};
+use crate::config::resolved::Role;
+use crate::prl::Health;
+
+impl Daemon {
+    /// An answer must be able to come back in.
+    pub(super) fn can_solicit(&self) -> bool {
+        self.settings.role == Role::Host && self.was_up && self.is_present()
+    }
+
+    /// Sends the solicitations and probes that are due.
+    pub(super) fn discover(&mut self, now: Instant) {
+        if !self.can_solicit() {
+            return;
+        }
+        let before = self.routers.healths();
+        let due = self
+            .routers
+            .due(now, self.engine.stats().delivered(Direction::Encap));
+        if !due.solicit.is_empty() {
+            let packet = punts::solicitation(self.locator);
+            for router in due.solicit {
+                self.counters.solicitations += 1;
+                self.send(router, &packet);
+            }
+        }
+        for probe in due.probe {
+            self.counters.probes += 1;
+            self.send(probe.router, &punts::probe(self.locator, probe.target));
+        }
+        self.tell_health(&before);
+    }
+
+    /// Says what changed of the routers' health, and has it reach the workers.
+    fn tell_health(&mut self, before: &[Health]) {
+        let views = self.routers.views();
+        if views.iter().map(|view| view.health).eq(before.iter().copied()) {
+            return;
+        }
+        for (view, old) in views
+            .iter()
+            .zip(before)
+            .filter(|(view, old)| view.health != **old)
+        {
+            info!("router {}: {} -> {}", view.addr, old.name(), view.health.name());
+        }
+        info!("routers: {}", super::report::router_counts(&self.routers));
+        self.mark_changed();
+    }
+
+    /// Sends a neighbour discovery message to one router.
+    fn send(&mut self, router: Ipv4Addr, packet: &[u8]) {
+        let settings = &self.settings;
+        let tos = tos::outer_tos(settings.dscp, settings.ecn, 0);
+        let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
+        if let Err(error) = self.engine.control().send(self.locator, router, tos, ttl, packet) {
+            debug!("cannot solicit {router}: {error}");
+        }
+    }
+
+    /// A router advertised itself.
+    pub(super) fn advertised(&mut self, packet: &[u8]) {
+        let before = self.routers.healths();
+        let result = if !self.advertisement_limit.take(self.clock()) {
+            "rate_limited"
+        } else {
+            match punts::advertisement(packet) {
+                None => "malformed",
+                Some((router, heard)) => match self.routers.advertised(Instant::now(), router, &heard) {
+                    Ok(()) => "accepted",
+                    Err(_) => "unknown_router",
+                },
+            }
+        };
+        *self.counters.advertisements.entry(result.to_owned()).or_insert(0) += 1;
+        self.tell_health(&before);
+    }
+
+    /// A router answered a probe, perhaps.
+    pub(super) fn answered_probe(&mut self, packet: &[u8]) {
+        let Some(router) = punts::solicited_answer(packet) else {
+            return;
+        };
+        let before = self.routers.healths();
+        let traffic = self.engine.stats().delivered(Direction::Encap);
+        self.routers.confirmed(Instant::now(), router, traffic);
+        self.tell_health(&before);
+    }
+
+    /// A solicitation that some program on this host sent to all routers: the link has no multicast, so each router
+    /// of the PRL gets its own copy.
+    pub(super) fn solicited_by_kernel(&mut self, packet: &[u8]) {
+        if !self.can_solicit() || !self.solicitation_limit.take(self.clock()) {
+            return;
+        }
+        for router in self.routers.views() {
+            self.counters.solicitations += 1;
+            self.send(router.addr, packet);
+        }
+    }
+
+    pub(super) fn icmp_error(&mut self, failure: &SendFailure) {
+        if !icmp::is_about_us(failure, self.locator) {
+            debug!(
+                "an ICMP error about a packet that is not ours, for {}",
+                failure.destination
+            );
+            return;
+        }
+        *self
+            .counters
+            .icmp_errors
+            .entry(icmp::kind(failure).to_owned())
+            .or_insert(0) += 1;
+        if icmp::is_unreachable(failure) {
+            let before = self.routers.healths();
+            self.routers.suspect(Instant::now(), failure.destination);
+            self.tell_health(&before);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What follows from changes of the machine: the interface repaired, the locator kept or moved.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::daemon::Daemon;
+use super::locator;
+use super::start::towards_router;
+use crate::exit::ExitError;
+use crate::link::{Effect, NetlinkError};
+
+/// Least time between two repairs of the interface, and between failed attempts.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
+const REPAIR_AGAIN: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    pub(super) fn mirrored(&mut self, effect: Result<Effect, NetlinkError>) -> Result<(), ExitError> {
+        let name = &self.interface.name;
+        match effect {
+            Ok(Effect::Gone) => {
+                return Err(ExitError::other(format!("interface {name} was deleted"))
+                    .with_remedy("start isatapd again to create it"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return Err(ExitError::other(format!(
+                    "interface {name} can be watched no longer: {error}"
+                )));
+            }
+        }
+        self.counters.netlink_overruns = self.watch.overruns();
+        self.follow_interface();
+        self.follow_locator();
+        self.mark_changed();
+        Ok(())
+    }
+
+    fn follow_interface(&mut self) {
+        let (up, name) = (self.watch.state().is_up(), &self.interface.name);
+        if up != self.was_up {
+            if up {
+                info!("interface {name} is up again");
+                self.routers.solicit_all(Instant::now());
+            } else {
+                warn!("interface {name} was set down: nothing is carried until it is up again");
+            }
+            self.was_up = up;
+        }
+        self.repair_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Keeps the locator what the configuration and the machine make it.
+    pub(super) fn follow_locator(&mut self) {
+        let settings = &self.settings;
+        let choice = locator::choose(self.watch.state(), settings.bind, self.locator, || {
+            towards_router(settings)
+        });
+        match choice {
+            locator::Choice::Keep => self.warned_ambiguous = false,
+            locator::Choice::Move(next) => {
+                info!("the tunnel moves from {} to {next}", self.locator);
+                self.locator = next;
+                self.warned_ambiguous = false;
+                self.routers.solicit_all(Instant::now());
+            }
+            locator::Choice::Ambiguous(candidates) => {
+                if !std::mem::replace(&mut self.warned_ambiguous, true) {
+                    let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+                    warn!(
+                        "{} is gone and this machine has several addresses: {}; choose one with BindAddress",
+                        self.locator,
+                        list.join(", ")
+                    );
+                }
+            }
+        }
+        let present = self.is_present();
+        if present != self.was_present {
+            if present {
+                info!("this machine has {} again", self.locator);
+                self.routers.solicit_all(Instant::now());
+            } else {
+                warn!(
+                    "this machine has lost {}: nothing is carried until it is back",
+                    self.locator
+                );
+            }
+            self.was_present = present;
+        }
+        self.repair_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Makes the interface what it should be: the link-local address of the locator and no other's, an MTU that IPv6
+    /// can live with (A4, A6, FAULTS 54, 57, 58).
+    pub(super) async fn repair(&mut self, now: Instant) {
+        self.repair_at = None;
+        let outcome = self.try_repair().await;
+        match outcome {
+            Ok(false) => {}
+            // The kernel's notification of what was done comes back here; then there is nothing left to do.
+            Ok(true) => self.repair_at = Some(now + REPAIR_INTERVAL),
+            Err(error) => {
+                warn!("cannot repair interface {}: {error}", self.interface.name);
+                self.repair_at = Some(now + REPAIR_AGAIN);
+            }
+        }
+    }
+
+    async fn try_repair(&mut self) -> Result<bool, NetlinkError> {
+        let state = self.watch.state();
+        let (Some(link), present) = (state.link(), self.is_present()) else {
+            return Ok(false);
+        };
+        if link.mtu < u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
+            self.revive(link).await?;
+            return Ok(true);
+        }
+        let stale = super::report::stale_addresses(state, present.then_some(self.locator));
+        let missing =
+            link.up && present && !state.has_own6(isatap_engine::isatap::iid::link_local(self.locator));
+        for own in &stale {
+            self.interface
+                .remove_address(&self.netlink, own.addr, own.prefix_len)
+                .await?;
+        }
+        if missing {
+            self.interface.add_link_local(&self.netlink, self.locator).await?;
+            // Whatever took it away took the addresses from advertisements as well.
+            self.routers.solicit_all(Instant::now());
+        }
+        Ok(missing || !stale.is_empty())
+    }
+
+    /// Below an MTU of 1280 the kernel ends IPv6 on the interface and forgets its settings. All is made anew, and while
+    /// the interface is down, or the kernel would choose a link-local address first.
+    async fn revive(&mut self, link: crate::link::mirror::LinkState) -> Result<(), NetlinkError> {
+        let (name, mtu) = (&self.interface.name, self.settings.mtu);
+        warn!(
+            "interface {name} was given MTU {}, and IPv6 needs 1280: it is set up anew with {mtu}",
+            link.mtu
+        );
+        self.interface.set_down(&self.netlink).await?;
+        self.interface.set_mtu(&self.netlink, mtu).await?;
+        self.sysctls
+            .apply(self.settings.role, self.settings.default_route);
+        if link.up {
+            let locator = self.is_present().then_some(self.locator);
+            self.interface.set_up(&self.netlink, mtu, locator).await?;
+            self.routers.solicit_all(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether the machine has the locator now.
+    pub(super) fn is_present(&self) -> bool {
+        self.watch.state().device_of(self.locator).is_some()
+    }
+}

@@ -1,0 +1,273 @@
+//! The routers of the PRL as a whole: solicited, probed, ranked. Pure.
+//!
+//! Two machines know half of the truth each: [`Solicitor`] what a router promised and whether it answers solicitations,
+//! [`Reachability`] whether it answers right now. What others see is both.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use super::reach::{Probe, ReachView, Reachability};
+use super::solicit::{Advertisement, Schedule, SolicitConfig, Solicitor, UnknownRouter};
+use super::{Health, Jitter, MAX_RTR_SOLICITATIONS};
+
+/// What matters here of a router advertisement that passed every check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its source: the router's link-local address.
+    pub source: Ipv6Addr,
+    /// Router lifetime; zero means "no default router".
+    pub router_lifetime: Duration,
+    /// The shortest of all lifetimes in it that are neither zero nor infinite.
+    pub shortest_lifetime: Option<Duration>,
+    /// RFC 4191 preference as a default router: -1, 0, 1.
+    pub preference: i8,
+    /// `Reachable Time`, when specified.
+    pub reachable_time: Option<Duration>,
+    /// `Retrans Timer`, when specified.
+    pub retrans_timer: Option<Duration>,
+}
+
+/// What is to be sent now: exactly one packet for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actions {
+    /// Router solicitations.
+    pub solicit: Vec<Ipv4Addr>,
+    /// Neighbour solicitations.
+    pub probe: Vec<Probe>,
+}
+
+/// One router as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterView {
+    /// `V4ADDR(i)`.
+    pub addr: Ipv4Addr,
+    /// Its health.
+    pub health: Health,
+    /// RFC 4191 preference as a default router: -1, 0, 1.
+    pub preference: i8,
+    /// What it was asked and promised.
+    pub schedule: Schedule,
+    /// Whether it answers.
+    pub reach: ReachView,
+}
+
+impl RouterView {
+    /// Whether packets for it have a chance: it answers probes, or was not asked yet.
+    pub fn is_reachable(&self) -> bool {
+        if self.reach.heard {
+            !self.reach.failed
+        } else {
+            self.schedule.unanswered < MAX_RTR_SOLICITATIONS
+        }
+    }
+}
+
+/// All routers of the list.
+#[derive(Clone, Debug)]
+pub struct Routers {
+    solicitor: Solicitor,
+    reach: Reachability,
+    preferences: Vec<(Ipv4Addr, i8)>,
+}
+
+impl Routers {
+    /// An empty list. `jitters` spread solicitations and probes.
+    pub fn new(config: SolicitConfig, jitters: [Jitter; 2]) -> Self {
+        let [solicitations, probes] = jitters;
+        Self {
+            solicitor: Solicitor::new(config, solicitations),
+            reach: Reachability::new(probes),
+            preferences: Vec::new(),
+        }
+    }
+
+    /// Makes the list `routers`, in this order: new ones are solicited at once, the others keep their state.
+    pub fn set_routers(&mut self, now: Instant, routers: &[Ipv4Addr]) {
+        self.solicitor.set_routers(now, routers);
+        self.reach.set_routers(routers);
+        self.preferences.retain(|(addr, _)| routers.contains(addr));
+    }
+
+    /// New knobs: they hold from the next advertisement on.
+    pub fn set_config(&mut self, config: SolicitConfig) {
+        self.solicitor.set_config(config);
+    }
+
+    /// What is to be sent now; `traffic` counts the packets sent through the tunnel so far.
+    pub fn due(&mut self, now: Instant, traffic: u64) -> Actions {
+        Actions {
+            solicit: self.solicitor.due(now),
+            probe: self.reach.due(now, traffic),
+        }
+    }
+
+    /// When to call [`Routers::due`] next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.solicitor.next_deadline(), self.reach.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes an advertisement from the router at `from`.
+    ///
+    /// # Errors
+    /// [`UnknownRouter`] when `from` is not in the PRL (P4).
+    pub fn advertised(&mut self, now: Instant, from: Ipv4Addr, heard: &Heard) -> Result<(), UnknownRouter> {
+        let promise = Advertisement {
+            router_lifetime: heard.router_lifetime,
+            shortest_lifetime: heard.shortest_lifetime,
+        };
+        self.solicitor.advertised(now, from, promise)?;
+        self.reach
+            .advertised(now, from, heard.source, heard.reachable_time, heard.retrans_timer);
+        self.preferences.retain(|(addr, _)| *addr != from);
+        self.preferences.push((from, heard.preference));
+        Ok(())
+    }
+
+    /// A router answered a probe.
+    pub fn confirmed(&mut self, now: Instant, router: Ipv4Addr, traffic: u64) {
+        self.reach.confirmed(now, router, traffic);
+    }
+
+    /// Solicits every router now: an operator asks, or the interface came up and lost its addresses.
+    pub fn solicit_all(&mut self, now: Instant) {
+        self.solicitor.solicit_all(now);
+        self.reach.ask_all(now);
+    }
+
+    /// A hint that a router may be gone, never a proof (N5): it is probed if it was heard before, else solicited.
+    pub fn suspect(&mut self, now: Instant, router: Ipv4Addr) {
+        if self.reach.view(router).heard {
+            self.reach.suspect(now, router);
+        } else {
+            self.solicitor.suspect(now, router);
+        }
+    }
+
+    /// Every router, in the order of the list.
+    pub fn views(&self) -> Vec<RouterView> {
+        let view = |schedule: Schedule| {
+            let reach = self.reach.view(schedule.addr);
+            let preference = self.preferences.iter().find(|(addr, _)| *addr == schedule.addr);
+            RouterView {
+                addr: schedule.addr,
+                health: health(schedule.health, reach),
+                preference: preference.map_or(0, |(_, preference)| *preference),
+                schedule,
+                reach,
+            }
+        };
+        self.solicitor.routers().map(view).collect()
+    }
+
+    /// The health of each router, in the order of the list: what changes when others should hear of it.
+    pub fn healths(&self) -> Vec<Health> {
+        self.views().into_iter().map(|view| view.health).collect()
+    }
+
+    /// Whether at least one router can carry packets.
+    pub fn any_usable(&self) -> bool {
+        self.healths().contains(&Health::Usable)
+    }
+
+    /// Routers in each state, in the order of [`Health::ALL`].
+    pub fn counts(&self) -> [usize; Health::ALL.len()] {
+        let healths = self.healths();
+        Health::ALL.map(|health| healths.iter().filter(|known| **known == health).count())
+    }
+}
+
+fn health(promised: Health, reach: ReachView) -> Health {
+    match promised {
+        Health::Usable | Health::Probing if reach.failed => Health::Unreachable,
+        Health::Usable if reach.doubtful => Health::Probing,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn heard(router: Ipv4Addr, lifetime: u64, preference: i8) -> Heard {
+        Heard {
+            source: isatap_engine::isatap::iid::link_local(router),
+            router_lifetime: Duration::from_secs(lifetime),
+            shortest_lifetime: None,
+            preference,
+            reachable_time: None,
+            retrans_timer: None,
+        }
+    }
+
+    fn machine(now: Instant) -> Routers {
+        let mut routers = Routers::new(SolicitConfig::from_secs(120), [Jitter::new(1), Jitter::new(2)]);
+        routers.set_routers(now, &[A, B]);
+        routers
+    }
+
+    /// N2, P12: a router that promised half an hour and is silent is left after its probes, and used again when it answers.
+    #[test]
+    fn n2_promises_do_not_make_a_silent_router_usable() {
+        let start = Instant::now();
+        let mut routers = machine(start);
+        assert_eq!(routers.due(start, 0).solicit, [A, B]);
+        routers.advertised(start, A, &heard(A, 1800, 0)).unwrap();
+        let mut seen = vec![Health::Usable];
+        let mut now = start;
+        while let Some(at) = routers
+            .next_deadline()
+            .filter(|at| *at <= start + Duration::from_secs(4))
+        {
+            now = now.max(at);
+            routers.due(now, 0);
+            let health = routers.healths()[0];
+            if seen.last() != Some(&health) {
+                seen.push(health);
+            }
+        }
+        assert_eq!(seen, [Health::Usable, Health::Probing, Health::Unreachable]);
+        assert!(!routers.views()[0].is_reachable() && !routers.any_usable());
+        routers.confirmed(now, A, 0);
+        assert_eq!(routers.healths(), [Health::Usable, Health::Unknown]);
+        assert!(routers.views()[0].is_reachable());
+    }
+
+    /// A router that never answered a solicitation has no routes to take part in, but may be a gateway somebody set.
+    #[test]
+    fn a_router_never_heard_is_judged_by_its_solicitations() {
+        let start = Instant::now();
+        let mut routers = machine(start);
+        assert!(
+            routers.views().iter().all(RouterView::is_reachable),
+            "nobody asked yet"
+        );
+        let mut now = start;
+        while now < start + Duration::from_secs(40) {
+            now = routers.next_deadline().unwrap().max(now);
+            routers.due(now, 0);
+        }
+        assert!(!routers.views().iter().any(RouterView::is_reachable));
+    }
+
+    /// V3: lifetime 0 ends the default route, and the router may still be a gateway for its other routes.
+    #[test]
+    fn v3_no_default_router_is_still_reachable() {
+        let now = Instant::now();
+        let mut routers = machine(now);
+        routers.advertised(now, A, &heard(A, 0, 1)).unwrap();
+        let view = routers.views()[0];
+        assert_eq!((view.health, view.preference), (Health::Unreachable, 1));
+        assert!(view.is_reachable());
+        assert_eq!(routers.counts(), [0, 0, 1, 1]);
+        assert_eq!(
+            routers.advertised(now, Ipv4Addr::new(10, 0, 0, 9), &heard(A, 0, 1)),
+            Err(UnknownRouter(Ipv4Addr::new(10, 0, 0, 9)))
+        );
+    }
+}
