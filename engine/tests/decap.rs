@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use common::{GATEWAY, HOST, Inner, OWN, ROUTER, host, outer, router, site, v6};
 use isatap_engine::fib::{Role, Rulebook};
+use isatap_engine::isatap::iid;
 use isatap_engine::path::{DecapVerdict, Delivery, PuntKind, decap};
 use isatap_engine::reason::DropReason;
 use isatap_engine::wire::ext;
@@ -280,6 +281,24 @@ fn advertisement(src: &str) -> Vec<u8> {
     };
     let len = nd::emit_router_advertisement(&mut out, v6(src), v6("fe80::5efe:10.0.0.1"), &fields, &[]);
     out[..len].to_vec()
+}
+
+/// N2: control hears the neighbour advertisements of routers, as they may answer its probes; nobody else's.
+#[test]
+fn n2_answers_of_routers_are_copied() {
+    let answer = |from: Ipv4Addr| {
+        let (mut out, src) = ([0; 100], iid::link_local(from));
+        let flags = NeighborFlags {
+            solicited: true,
+            ..Default::default()
+        };
+        let len = nd::emit_neighbor_advertisement(&mut out, src, iid::link_local(OWN), src, flags, &[]);
+        outer(from, OWN, 0, &out[..len])
+    };
+    let copy = |rules: &Rulebook, from| delivery_of(rules, &answer(from)).copy;
+    assert_eq!(copy(&host(), ROUTER), Some(PuntKind::NeighborAdvertisement));
+    assert_eq!(copy(&host(), HOST), None);
+    assert_eq!(copy(&router(), HOST), None, "a router probes nobody");
 }
 
 /// P4, V1, FAULTS 4: one thing wrong at a time, each with its own counter.

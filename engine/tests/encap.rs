@@ -7,7 +7,7 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{GATEWAY, HOST, Inner, OWN, ROUTER, frame, host, outer, router, site, v6};
-use isatap_engine::fib::{Role, Rulebook};
+use isatap_engine::fib::{HopGroup, Locator, NextHop, Role, Rulebook};
 use isatap_engine::isatap::ecn::EcnMode;
 use isatap_engine::isatap::iid;
 use isatap_engine::isatap::tos::{DscpPolicy, TtlPolicy};
@@ -234,6 +234,48 @@ fn superpackets() {
         EncapVerdict::Reply(DropReason::TooBig, _)
     ));
     assert!(matches!(verdict(0), EncapVerdict::Drop(DropReason::BadOffload)));
+}
+
+/// P15, E1: the flows of a route with several gateways are spread over them, and each stays where it is.
+#[test]
+fn p15_flows_of_a_group_are_spread() {
+    let mut builder = site(Role::Host);
+    builder.groups = vec![HopGroup::new(&[(ROUTER, 1), (GATEWAY, 1)], &[]).unwrap()];
+    builder
+        .routes
+        .push(("2001:db8:9::/48".parse().unwrap(), NextHop::Group(0)));
+    let rules = builder.clone().build().unwrap();
+    let to = |host: u16| route_to(&rules, &format!("2001:db8:9::{host:x}")).to;
+    let through_router = (0..1000).filter(|host| to(*host) == ROUTER).count();
+    assert!((350..=650).contains(&through_router), "{through_router} of 1000");
+    assert!((0..1000).all(|host| to(host) == to(host)));
+    builder.default_hop = Some(NextHop::Group(1));
+    assert!(builder.build().is_err(), "there is no group 1");
+}
+
+/// RFC 4213 3.5, RFC 5214 7.3: with several locators a packet leaves from the one its source embeds, or the receiver
+/// refuses it; any other source leaves from the preferred one.
+#[test]
+fn the_outer_source_follows_the_inner_one() {
+    let second = Ipv4Addr::new(10, 0, 0, 33);
+    let mut builder = site(Role::Router);
+    builder.locators.push(Locator {
+        addr: second,
+        if_index: 0,
+    });
+    let rules = builder.build().unwrap();
+    for (src, expected) in [
+        (US, OWN),
+        ("2001:db8:1::5efe:10.0.0.33", second),
+        ("fe80::200:5efe:10.0.0.33", second),
+        ("2001:db8:1::5efe:10.0.0.44", OWN),
+        ("2001:db8:77::1", OWN),
+    ] {
+        match decide(&rules, &Inner::udp(src, "2001:db8:1::5efe:10.0.0.2").bytes()) {
+            EncapVerdict::Send(route) => assert_eq!(route.outer.src, expected, "{src}"),
+            other => panic!("{src}: {other:?}"),
+        }
+    }
 }
 
 /// A solicitation to all routers is control's business: the link has no multicast.

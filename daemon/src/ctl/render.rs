@@ -411,7 +411,9 @@ mod tests {
         let words: Vec<_> = line.split_whitespace().collect();
         assert_eq!(
             words[..9],
-            ["10.0.0.1", "usable", "medium", "29m59s", "0.5s", "ago", "0.2s", "ago", "1.0"],
+            [
+                "10.0.0.1", "usable", "medium", "29m59s", "0.5s", "ago", "0.2s", "ago", "1.0"
+            ],
             "{text}"
         );
         let cut = Routes {
