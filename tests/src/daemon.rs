@@ -429,6 +429,23 @@ impl<'a> Daemon<'a> {
         kill(Pid::from_raw(self.pid()), signal).expect("signal the daemon");
     }
 
+    /// Stops it like a debugger would, and returns when every thread has stopped: what arrives from then on waits together.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait::holds("every thread of the daemon to stop", crate::scene::SOON, || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("list threads");
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        });
+    }
+
+    /// Lets it go on after [`Daemon::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// What it wrote to the console so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")

@@ -16,7 +16,6 @@ use isatap_tests::raw::{Crafter, Sniffer};
 use isatap_tests::scene::{DUT, Opposite, SOON, X, on_link};
 use isatap_tests::topology::{Gro, UNDERLAY, set_gro};
 use isatap_tests::wait;
-use nix::sys::signal::Signal;
 
 const PORT: u16 = 5001;
 const FIRST_SOURCE_PORT: u16 = 40_000;
@@ -159,12 +158,12 @@ fn run(
     let before = daemon.counters(Direction::Decap);
     let bad_before = kernel_counter(&scene.dut, BAD_CHECKSUMS);
 
-    daemon.signal(Signal::SIGSTOP);
+    daemon.freeze();
     for index in 0..SEGMENTS {
         let good = client.packet(index * SEGMENT_LEN, ACK, &segment(index));
         crafter.send_inner(&if index == damaged { damage(good, how) } else { good });
     }
-    daemon.signal(Signal::SIGCONT);
+    daemon.thaw();
     let since = daemon.wait_received(Direction::Decap, &before, SEGMENTS as u64);
     assert_eq!(since.delivered, SEGMENTS as u64, "{since}");
 

@@ -22,7 +22,6 @@ use isatap_tests::scene::{SOON, on_link, set_address};
 use isatap_tests::topology::{Gro, UNDERLAY, connect, set_gro};
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
-use nix::sys::signal::Signal;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -288,7 +287,7 @@ fn flood(pair: &Pair, a: &Daemon<'_>, b: &Daemon<'_>, stopped: Stopped) {
         }
         Stopped::Receiver => (b, FLOOD_OF_ONE),
     };
-    daemon.signal(Signal::SIGSTOP);
+    daemon.freeze();
     plan.flood(&pair.a, on_link(A), on_link(B));
     if stopped == Stopped::Receiver {
         wait::until("the sender's daemon to send all", SOON, || {
@@ -297,7 +296,7 @@ fn flood(pair: &Pair, a: &Daemon<'_>, b: &Daemon<'_>, stopped: Stopped) {
             if all { Ok(()) } else { Err(since.to_string()) }
         });
     }
-    daemon.signal(Signal::SIGCONT);
+    daemon.thaw();
     wait::until("every packet to arrive or to be counted as lost", SOON, || {
         let (counted, kernel) = (both(a, b), lost());
         let since: Vec<_> = counted

@@ -297,7 +297,8 @@ fn full_queue(lane: Lane) {
     scene.dut.run(&format!("tc qdisc del dev {UNDERLAY} root"));
     let before = daemon.counters(Direction::Encap);
     injector.send(&packet);
-    assert_eq!(daemon.wait_received(Direction::Encap, &before, 1).dropped(), 0);
+    let since = daemon.wait_received(Direction::Encap, &before, 1);
+    assert_eq!(since.dropped(), 0, "{since}\n{:?}", daemon.metrics());
     daemon.conservation();
 }
 
