@@ -3,6 +3,7 @@
 //! Pure: events and the time go in, actions come out. Sending, receiving and sleeping is control's business.
 
 mod jitter;
+pub mod names;
 mod reach;
 mod routers;
 mod solicit;
