@@ -1,10 +1,12 @@
 //! The potential router list of a host: who is solicited when, who answers, and whose advertisements count (RFC 5214 8.3).
 //!
-//! Pure: events and the time go in, actions come out. Sending, receiving and sleeping is control's business.
+//! Pure but for `resolver`: events and the time go in, actions come out. Sending, receiving and sleeping is control's
+//! business.
 
 mod jitter;
 pub mod names;
 mod reach;
+pub mod resolver;
 mod routers;
 mod solicit;
 
