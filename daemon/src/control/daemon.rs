@@ -271,7 +271,7 @@ impl Daemon {
     fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
         self.publish_at = None;
         let routers = self.routers.views();
-        let builder = rulebook::compile(self.watch.state(), &self.settings, self.locator, &routers);
+        let builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
         let locators = builder.locators.clone();
         match builder.build() {
             Ok(rulebook) => {

@@ -111,7 +111,7 @@ impl Daemon {
     }
 
     pub(super) fn icmp_error(&mut self, failure: &SendFailure) {
-        if !icmp::is_about_us(failure, self.locator) {
+        if !icmp::is_about_us(failure, &self.locators()) {
             debug!(
                 "an ICMP error about a packet that is not ours, for {}",
                 failure.destination

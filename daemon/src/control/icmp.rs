@@ -63,16 +63,16 @@ pub(super) fn kind(failure: &SendFailure) -> &'static str {
     }
 }
 
-/// Whether the quoted packet is one of ours: protocol 41 from our locator to where the error says (N8). Anybody can
+/// Whether the quoted packet is one of ours: protocol 41 from a locator of ours to where the error says (N8). Anybody can
 /// send an ICMP error; only who saw our packet can quote it.
-pub(super) fn is_about_us(failure: &SendFailure, locator: Ipv4Addr) -> bool {
+pub(super) fn is_about_us(failure: &SendFailure, locators: &[Ipv4Addr]) -> bool {
     let quote = &failure.quote;
     let (Some(protocol), Some(src), Some(dst)) = (quote.get(9), quote.get(12..16), quote.get(16..20)) else {
         return false;
     };
     quote[0] >> 4 == 4
         && *protocol == PROTO_IPV6
-        && src == locator.octets()
+        && locators.iter().any(|locator| src == locator.octets())
         && dst == failure.destination.octets()
 }
 
@@ -119,12 +119,12 @@ mod tests {
     /// N8: an error about a packet that we did not send says nothing.
     #[test]
     fn n8_the_quote_must_be_ours() {
-        assert!(is_about_us(&failure((3, 1), 41, US, ROUTER), US));
-        assert!(!is_about_us(&failure((3, 1), 17, US, ROUTER), US));
-        assert!(!is_about_us(&failure((3, 1), 41, ROUTER, ROUTER), US));
-        assert!(!is_about_us(&failure((3, 1), 41, US, US), US));
+        assert!(is_about_us(&failure((3, 1), 41, US, ROUTER), &[US]));
+        assert!(!is_about_us(&failure((3, 1), 17, US, ROUTER), &[US]));
+        assert!(!is_about_us(&failure((3, 1), 41, ROUTER, ROUTER), &[US]));
+        assert!(!is_about_us(&failure((3, 1), 41, US, US), &[US]));
         let mut short = failure((3, 1), 41, US, ROUTER);
         short.quote.truncate(19);
-        assert!(!is_about_us(&short, US));
+        assert!(!is_about_us(&short, &[US]));
     }
 }

@@ -1,11 +1,13 @@
-//! Which IPv4 address carries the tunnel now: fixed, or following the machine (FAULTS 54). Pure.
+//! Which IPv4 addresses carry the tunnel now: fixed, or following the machine (RFC 5214 6.2, FAULTS 54). Pure.
 
 use std::net::Ipv4Addr;
 
+use isatap_engine::fib::MAX_LOCATORS;
 use isatap_engine::isatap::classify;
 
 use crate::config::resolved::Bind;
 use crate::link::MirrorState;
+use crate::link::mirror::V4Address;
 
 /// What to do about the locator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub(super) fn choose(
         Bind::Fixed(addr) => addr,
         Bind::Auto(_) if state.device_of(current).is_some() => current,
         Bind::Auto(_) => {
-            let candidates = candidates(state);
+            let candidates = candidates(state, |_| true);
             match candidates.as_slice() {
                 [] => current,
                 [only] => *only,
@@ -47,10 +49,24 @@ pub(super) fn choose(
     }
 }
 
+/// The locator set (RFC 5214 6.2): the preferred locator, and with an automatic one the other addresses of its device,
+/// which cannot be of another site (A5). Empty while the machine does not have the preferred one.
+pub(super) fn set(state: &MirrorState, bind: Bind, preferred: Ipv4Addr) -> Vec<Ipv4Addr> {
+    let Some(device) = state.device_of(preferred) else {
+        return Vec::new();
+    };
+    let others = candidates(state, |v4| bind.is_auto() && v4.if_index == device);
+    let mut all = vec![preferred];
+    all.extend(others.into_iter().filter(|addr| *addr != preferred));
+    all.truncate(MAX_LOCATORS);
+    all
+}
+
 /// Addresses that could carry the tunnel; link-local ones (169.254/16) only if there is nothing else.
-fn candidates(state: &MirrorState) -> Vec<Ipv4Addr> {
+fn candidates(state: &MirrorState, which: impl Fn(&V4Address) -> bool) -> Vec<Ipv4Addr> {
     let mut all: Vec<Ipv4Addr> = state
         .v4()
+        .filter(which)
         .filter(|v4| v4.if_index != state.if_index() && !classify::invalid_next_hop(v4.addr))
         .map(|v4| v4.addr)
         .collect();
@@ -93,6 +109,24 @@ mod tests {
             Choice::Move(OLD),
             "after a reload"
         );
+    }
+
+    /// A4: every address of the device carries the tunnel, the preferred one first; another device's may be another
+    /// site's (A5), and a fixed one stays alone.
+    #[test]
+    fn a4_a5_a_set_is_of_one_device() {
+        let link_local = Ipv4Addr::new(169, 254, 0, 1);
+        let several = machine(&[(2, OLD), (2, NEW), (3, THIRD), (2, link_local)]);
+        assert_eq!(set(&several, Bind::Auto(NEW), NEW), [NEW, OLD]);
+        assert_eq!(set(&several, Bind::Auto(THIRD), THIRD), [THIRD]);
+        assert_eq!(set(&several, Bind::Fixed(OLD), OLD), [OLD]);
+        assert_eq!(
+            set(&machine(&[(2, NEW)]), Bind::Auto(OLD), OLD),
+            [] as [Ipv4Addr; 0]
+        );
+        let addresses: Vec<_> = (0..40).map(|n| (2, Ipv4Addr::new(10, 0, 9, n + 1))).collect();
+        let many = set(&machine(&addresses), Bind::Auto(addresses[7].1), addresses[7].1);
+        assert_eq!((many.len(), many[0]), (MAX_LOCATORS, addresses[7].1));
     }
 
     #[test]

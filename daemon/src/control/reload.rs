@@ -100,7 +100,7 @@ impl Daemon {
     async fn apply(&mut self, plan: Plan) -> Result<Vec<String>, String> {
         let changed = |key| plan.live.iter().any(|change: &Change| change.key == key);
         let routers = self.routers.views();
-        rulebook::compile(self.watch.state(), &plan.settings, self.locator, &routers)
+        rulebook::compile(self.watch.state(), &plan.settings, &self.locators(), &routers)
             .build()
             .map_err(|error| error.to_string())?;
         let listener = match plan

@@ -43,12 +43,12 @@ pub(super) fn router_counts(routers: &Routers) -> String {
         .join(", ")
 }
 
-/// Addresses of a locator that is not ours now: link-local ones, and those the kernel made from an advertisement (A6).
+/// Addresses of locators that are not ours now: link-local ones, and those the kernel made from an advertisement (A6).
 /// What an operator configured stays.
-pub(super) fn stale_addresses(state: &MirrorState, locator: Option<Ipv4Addr>) -> Vec<V6Address> {
+pub(super) fn stale_addresses(state: &MirrorState, locators: &[Ipv4Addr]) -> Vec<V6Address> {
     let is_stale = |own: &V6Address| {
         let made_for = iid::embedded(&own.addr);
-        let ours = made_for.is_some() && made_for == locator;
+        let ours = made_for.is_some_and(|addr| locators.contains(&addr));
         !ours && made_for.is_some() && (iid::is_link_local_64(&own.addr) || !own.permanent)
     };
     state.own6().filter(is_stale).collect()

@@ -74,7 +74,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         [Jitter::from_environment(), Jitter::from_environment()],
     );
     routers.set_routers(now, &settings.servers);
-    let first = rulebook::compile(watch.state(), &settings, address, &routers.views())
+    let locators = locator::set(watch.state(), settings.bind, address);
+    let first = rulebook::compile(watch.state(), &settings, &locators, &routers.views())
         .build()
         .map_err(|error| ExitError::config(error.to_string()))?;
     let publisher = Publisher::new(first);

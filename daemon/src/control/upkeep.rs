@@ -1,7 +1,9 @@
 //! What follows from changes of the machine: the interface repaired, the locator kept or moved.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use isatap_engine::isatap::iid;
 use tracing::{info, warn};
 
 use super::daemon::Daemon;
@@ -91,7 +93,7 @@ impl Daemon {
         self.repair_at.get_or_insert_with(Instant::now);
     }
 
-    /// Makes the interface what it should be: the link-local address of the locator and no other's, an MTU that IPv6
+    /// Makes the interface what it should be: the link-local address of each locator and no other's, an MTU that IPv6
     /// can live with (A4, A6, FAULTS 54, 57, 58).
     pub(super) async fn repair(&mut self, now: Instant) {
         self.repair_at = None;
@@ -109,27 +111,31 @@ impl Daemon {
 
     async fn try_repair(&mut self) -> Result<bool, NetlinkError> {
         let state = self.watch.state();
-        let (Some(link), present) = (state.link(), self.is_present()) else {
+        let (Some(link), locators) = (state.link(), self.locators()) else {
             return Ok(false);
         };
         if link.mtu < u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
             self.revive(link).await?;
             return Ok(true);
         }
-        let stale = super::report::stale_addresses(state, present.then_some(self.locator));
-        let missing =
-            link.up && present && !state.has_own6(isatap_engine::isatap::iid::link_local(self.locator));
+        let stale = super::report::stale_addresses(state, &locators);
+        let missing: Vec<_> = locators
+            .into_iter()
+            .filter(|locator| link.up && !state.has_own6(iid::link_local(*locator)))
+            .collect();
         for own in &stale {
             self.interface
                 .remove_address(&self.netlink, own.addr, own.prefix_len)
                 .await?;
         }
-        if missing {
-            self.interface.add_link_local(&self.netlink, self.locator).await?;
+        for locator in &missing {
+            self.interface.add_link_local(&self.netlink, *locator).await?;
+        }
+        if missing.contains(&self.locator) {
             // Whatever took it away took the addresses from advertisements as well.
             self.routers.solicit_all(Instant::now());
         }
-        Ok(missing || !stale.is_empty())
+        Ok(!missing.is_empty() || !stale.is_empty())
     }
 
     /// Below an MTU of 1280 the kernel ends IPv6 on the interface and forgets its settings. All is made anew, and while
@@ -152,8 +158,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether the machine has the locator now.
+    /// Whether the machine has the preferred locator now.
     pub(super) fn is_present(&self) -> bool {
         self.watch.state().device_of(self.locator).is_some()
+    }
+
+    /// Every address that carries the tunnel now, the preferred one first.
+    pub(super) fn locators(&self) -> Vec<Ipv4Addr> {
+        locator::set(self.watch.state(), self.settings.bind, self.locator)
     }
 }

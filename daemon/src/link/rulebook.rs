@@ -22,23 +22,25 @@ const PRIVATE: [(Ipv4Addr, u8); 5] = [
 /// The loopback device has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Everything the engine is to know now. `locator` is the bind address in force; without it on the machine the
-/// Rulebook has no locator and nothing is carried.
+/// Everything the engine is to know now. `locators` are the addresses in force, the preferred one first; without one on
+/// the machine the Rulebook has no locator and nothing is carried.
 pub fn compile(
     state: &MirrorState,
     settings: &Settings,
-    locator: Ipv4Addr,
+    locators: &[Ipv4Addr],
     routers: &[RouterView],
 ) -> RulebookBuilder {
     let mut choices = state.routes(is_reachable(routers));
     let default_hop = default_hop(settings, routers, &mut choices);
-    let locators = state.device_of(locator).map(|device| Locator {
-        addr: locator,
-        if_index: arrival(device),
+    let locators = locators.iter().filter_map(|addr| {
+        Some(Locator {
+            addr: *addr,
+            if_index: arrival(state.device_of(*addr)?),
+        })
     });
     RulebookBuilder {
         role: settings.role,
-        locators: locators.into_iter().collect(),
+        locators: locators.collect(),
         own6: state.own6().map(|own| own.addr).collect(),
         prl: by_preference(routers),
         peer_routers: if settings.role == Role::Router {
@@ -162,7 +164,7 @@ mod tests {
     #[test]
     fn d2_the_locator_is_there_when_the_machine_has_it() {
         let settings = settings("");
-        let locators = |state: &MirrorState| compile(state, &settings, US, &[]).locators;
+        let locators = |state: &MirrorState| compile(state, &settings, &[US], &[]).locators;
         assert_eq!(
             locators(&machine(3)),
             [Locator {
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn private_means_private_and_connected() {
-        let private = compile(&machine(3), &settings(""), US, &[]).build().unwrap();
+        let private = compile(&machine(3), &settings(""), &[US], &[]).build().unwrap();
         for inside in [
             "10.9.9.9",
             "172.31.0.1",
@@ -196,7 +198,7 @@ mod tests {
         for outside in ["172.32.0.1", "100.128.0.1", "198.51.101.1", "8.8.8.8"] {
             assert!(!private.is_site_host(outside.parse().unwrap()), "{outside}");
         }
-        let listed = compile(&machine(3), &settings("SiteNetwork 8.8.8.0/24\n"), US, &[])
+        let listed = compile(&machine(3), &settings("SiteNetwork 8.8.8.0/24\n"), &[US], &[])
             .build()
             .unwrap();
         assert!(listed.is_site_host("8.8.8.8".parse().unwrap()));
@@ -210,7 +212,7 @@ mod tests {
         let mut routers = Routers::new(SolicitConfig::from_secs(120), [Jitter::new(1), Jitter::new(2)]);
         routers.set_routers(now, &ROUTERS);
         let host = settings("ServerAddress 203.0.113.1 203.0.113.2\n");
-        let rules = |routers: &Routers| compile(&machine(3), &host, US, &routers.views());
+        let rules = |routers: &Routers| compile(&machine(3), &host, &[US], &routers.views());
         let unknown = rules(&routers);
         assert_eq!(unknown.prl, ROUTERS);
         assert_eq!(unknown.default_hop, Some(NextHop::Group(0)));
