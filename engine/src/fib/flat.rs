@@ -9,6 +9,9 @@ const FEW_ENTRIES: usize = 4;
 /// three quarters full, for then it is the cache that decides.
 const ROOMY_ENTRIES: usize = 1 << 16;
 
+/// How many keys are read ahead at once.
+pub const READ_AHEAD: usize = 64;
+
 /// What a table is asked by.
 pub(super) trait Key: Copy + Eq {
     /// A hash of all bits that nobody can foresee without the secret.
@@ -111,11 +114,20 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
         self.slots[self.find(key)].is_some()
     }
 
-    /// Reads where `key` would be, and depends on nothing it finds: the next look-up of `key` need not wait for memory.
-    /// Returns a number for the caller to consume, lest the compiler leave the reading out.
+    /// Reads where each of `keys` would be, and depends on nothing it finds: the next look-ups of them need not wait for memory.
+    /// The places are worked out first, so that the reads lie close together and the processor has as many under way as it
+    /// can. Returns a number for the caller to consume, lest the compiler leave the reading out; keys beyond
+    /// [`READ_AHEAD`] are not read.
     #[inline]
-    pub(super) fn touch(&self, key: K) -> usize {
-        usize::from(self.slots[self.home(key)].is_some())
+    pub(super) fn touch(&self, keys: impl Iterator<Item = K>) -> usize {
+        let mut homes = [0; READ_AHEAD];
+        let mut count = 0;
+        for (home, key) in homes.iter_mut().zip(keys) {
+            *home = self.home(key);
+            count += 1;
+        }
+        let read = |home: &usize| usize::from(self.slots[*home].is_some());
+        homes[..count].iter().map(read).sum()
     }
 
     /// Whether the table is too large to lie in a core's own caches.

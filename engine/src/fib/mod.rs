@@ -12,6 +12,7 @@ mod rulebook;
 mod table;
 
 pub use builder::{BuildError, Locator, MAX_LOCATORS, NextHop, Role, RulebookBuilder};
+pub use flat::READ_AHEAD;
 pub use group::HopGroup;
 pub use prefix::{Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use publish::{Publisher, Reader, Snapshot};

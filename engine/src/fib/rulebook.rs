@@ -151,10 +151,11 @@ impl Rulebook {
         self.large
     }
 
-    /// Reads ahead for the decision about a packet to, or from, `addr`. The number means nothing; consume it.
+    /// Reads ahead for the decisions about packets to, or from, the first [`READ_AHEAD`](super::READ_AHEAD) of `addrs`. The
+    /// number means nothing; consume it.
     #[inline]
-    pub fn touch(&self, addr: &Ipv6Addr) -> usize {
-        self.routes.touch_v6(addr)
+    pub fn touch(&self, addrs: &[Ipv6Addr]) -> usize {
+        self.routes.touch_v6(addrs)
     }
 
     /// The address our ICMPv6 errors come from: link-local answers link-local, else a global one if we have any, since

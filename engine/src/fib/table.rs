@@ -52,12 +52,12 @@ impl<V: Copy> PrefixTable<V> {
         longest(&self.short, v4_key(addr))
     }
 
-    /// Reads ahead for a later [`PrefixTable::lookup_v6`] of `addr`, in the levels too large for a core's own caches. The
-    /// number means nothing; consume it, or the reading is left out.
+    /// Reads ahead for later calls of [`PrefixTable::lookup_v6`] with `addrs`, in the levels too large for a core's own caches;
+    /// the first [`READ_AHEAD`](super::READ_AHEAD) of them. The number means nothing; consume it, or the reading is left out.
     #[inline]
-    pub fn touch_v6(&self, addr: &Ipv6Addr) -> usize {
-        let key = addr.to_bits();
-        touch(&self.long, key) + touch(&self.short, halves(key).0)
+    pub fn touch_v6(&self, addrs: &[Ipv6Addr]) -> usize {
+        let long = touch(&self.long, addrs, |addr| addr.to_bits());
+        long + touch(&self.short, addrs, |addr| halves(addr.to_bits()).0)
     }
 
     /// Whether reading ahead is worth it.
@@ -120,9 +120,19 @@ fn longest<K: Key + BitAnd<Output = K>, V: Copy>(levels: &[Level<K, V>], key: K)
 }
 
 #[inline]
-fn touch<K: Key + BitAnd<Output = K>, V: Copy>(levels: &[Level<K, V>], key: K) -> usize {
+fn touch<K: Key + BitAnd<Output = K>, V: Copy>(
+    levels: &[Level<K, V>],
+    addrs: &[Ipv6Addr],
+    key: impl Fn(&Ipv6Addr) -> K,
+) -> usize {
     let large = levels.iter().filter(|level| level.entries.is_large());
-    large.map(|level| level.entries.touch(key & level.mask)).sum()
+    large
+        .map(|level| {
+            level
+                .entries
+                .touch(addrs.iter().map(|addr| key(addr) & level.mask))
+        })
+        .sum()
 }
 
 /// IPv4 prefixes use the leading 32 bits, so that lengths mean the same in both families.

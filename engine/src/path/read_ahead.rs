@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::fib::Rulebook;
+use crate::fib::{READ_AHEAD, Rulebook};
 use crate::wire::vnet;
 
 /// Offsets in the inner header.
@@ -14,23 +14,41 @@ const DST_AT: usize = 24;
 
 /// Reads ahead for frames from the TUN queue: where their destinations are routed. The number means nothing; consume it.
 pub fn encap<'a>(rules: &Rulebook, frames: impl Iterator<Item = &'a [u8]>) -> usize {
-    frames.map(|frame| touch(rules, frame, vnet::LEN + DST_AT)).sum()
+    touch(
+        rules,
+        frames.filter_map(|frame| address(frame, vnet::LEN + DST_AT)),
+    )
 }
 
 /// Reads ahead for outer packets: where their inner sources are routed. The number means nothing; consume it.
 pub fn decap<'a>(rules: &Rulebook, packets: impl Iterator<Item = &'a [u8]>) -> usize {
     let outer_len = |packet: &[u8]| packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
-    packets
-        .map(|packet| touch(rules, packet, outer_len(packet) + SRC_AT))
-        .sum()
+    touch(
+        rules,
+        packets.filter_map(|packet| address(packet, outer_len(packet) + SRC_AT)),
+    )
+}
+
+fn touch(rules: &Rulebook, mut addresses: impl Iterator<Item = Ipv6Addr>) -> usize {
+    let mut touched = 0;
+    let mut some = [Ipv6Addr::UNSPECIFIED; READ_AHEAD];
+    loop {
+        let mut count = 0;
+        for (place, address) in some.iter_mut().zip(&mut addresses) {
+            *place = address;
+            count += 1;
+        }
+        if count == 0 {
+            return touched;
+        }
+        touched += rules.touch(&some[..count]);
+    }
 }
 
 #[inline]
-fn touch(rules: &Rulebook, bytes: &[u8], at: usize) -> usize {
-    match bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-        Some(octets) => rules.touch(&Ipv6Addr::from(*octets)),
-        None => 0,
-    }
+fn address(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+    let octets = bytes.get(at..)?.first_chunk::<16>()?;
+    Some(Ipv6Addr::from(*octets))
 }
 
 #[cfg(test)]
@@ -55,6 +73,7 @@ mod tests {
             frame[vnet::LEN + DST_AT..].copy_from_slice(&prefix(n).addr().octets());
             frame
         };
+        // More than are read at once.
         let frames: Vec<_> = (1..100).map(frame).collect();
         assert_eq!(encap(&rules, frames.iter().map(Vec::as_slice)), 99);
         let packets = (1..100).map(|n| [&[0x45; 20][..], &[0; 8], &prefix(n).addr().octets()].concat());
