@@ -57,6 +57,44 @@ fn lookups(c: &mut Criterion) {
     group.finish();
 }
 
+/// What one read costs in as much memory as the table of a million routes takes, with no table around it: each read
+/// where the one before says, and each where a list says. No look-up of another host each time is faster than the
+/// second, nor one that is waited for faster than the first.
+fn memory(c: &mut Criterion) {
+    /// Slots of the table of 1 000 000 routes, each as large as a route.
+    const SLOTS: u32 = 1_333_334;
+    let mut order: Vec<u32> = (0..SLOTS).collect();
+    for (at, random) in (1..SLOTS).rev().zip(Shuffled::new(u32::MAX)) {
+        order.swap(at as usize, (random % at) as usize);
+    }
+    let mut slots = vec![[0u32; 4]; SLOTS as usize];
+    for pair in order.windows(2) {
+        slots[pair[0] as usize][0] = pair[1];
+    }
+    let mut group = c.benchmark_group("memory");
+    group.throughput(Throughput::Elements(QUESTIONS as u64));
+    let mut at = order[0];
+    group.bench_function("reads one after the other", |b| {
+        b.iter(|| {
+            for _ in 0..QUESTIONS {
+                at = black_box(&slots)[at as usize][0];
+            }
+            at
+        });
+    });
+    let mut from = 0;
+    group.bench_function("reads at once", |b| {
+        b.iter(|| {
+            from = (from + QUESTIONS) % (order.len() - QUESTIONS);
+            let list = &order[from..from + QUESTIONS];
+            list.iter()
+                .map(|at| u64::from(black_box(&slots)[*at as usize][0]))
+                .sum::<u64>()
+        });
+    });
+    group.finish();
+}
+
 fn publication(c: &mut Criterion) {
     let mut group = c.benchmark_group("rulebook");
     for count in COUNTS {
@@ -96,6 +134,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(150))
         .measurement_time(Duration::from_millis(400));
-    targets = lookups, publication
+    targets = lookups, memory, publication
 }
 criterion_main!(benches);
