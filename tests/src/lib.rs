@@ -32,6 +32,7 @@ pub mod packet;
 pub mod ping;
 pub mod radvd;
 pub mod raw;
+pub mod routers;
 pub mod scene;
 pub mod topology;
 pub mod traffic;

@@ -1,0 +1,220 @@
+//! Several routers: shared when equal, preferred when told so, left when silent, used again when back (P12-P16, N2, N5;
+//! RFC 4191, RFC 4311). Topology: see `isatap_tests::routers`.
+
+use std::net::SocketAddrV6;
+use std::thread;
+use std::time::Duration;
+
+use isatap_tests::daemon::{Daemon, TUNNEL};
+use isatap_tests::metrics::Direction;
+use isatap_tests::ping::{ping, ping_until};
+use isatap_tests::radvd::Radvd;
+use isatap_tests::routers::{HOST, Routers, radvd_conf, router_v4, server};
+use isatap_tests::scene::{SOON, set_address};
+use isatap_tests::topology::UNDERLAY;
+use isatap_tests::traffic::tcp_transfer;
+use isatap_tests::wait;
+use nix::sys::signal::Signal;
+
+/// A dead router is left within this: nine seconds by the machine, and a busy machine.
+const LEFT: Duration = Duration::from_secs(25);
+
+/// Packets that came in from the site at each router.
+fn arrived(routers: &[&Daemon<'_>]) -> Vec<u64> {
+    let counters = routers.iter().map(|router| router.counters(Direction::Decap));
+    counters.map(|counters| counters.delivered).collect()
+}
+
+/// Inner bytes that came in from the site.
+fn bytes(router: &Daemon<'_>) -> u64 {
+    router.metrics().sum("isatapd_bytes_total", &[("direction", "decap")])
+}
+
+/// What each router got while `f` ran.
+fn share(routers: &[&Daemon<'_>], f: impl FnOnce()) -> Vec<u64> {
+    let before = arrived(routers);
+    f();
+    routers.iter().for_each(|router| router.conservation());
+    arrived(routers)
+        .iter()
+        .zip(before)
+        .map(|(now, then)| now - then)
+        .collect()
+}
+
+/// 64 destinations, one packet each.
+fn many_destinations(scene: &Routers) {
+    (1..=64).for_each(|n| drop(ping(&scene.host, &server(n).to_string(), 1)));
+}
+
+#[test]
+fn equal_routers_share_the_destinations() {
+    // P15, and the old manual's "only one router".
+    let scene = Routers::new(2);
+    let (r1, r2) = (scene.start(0, "medium"), scene.start(1, "medium"));
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    ping_until(&scene.host, &server(1).to_string(), SOON);
+    let shares = share(&[&r1.daemon, &r2.daemon], || many_destinations(&scene));
+    assert!(shares.iter().all(|share| *share >= 10), "{shares:?} of 64");
+    let routes = String::from_utf8_lossy(&host.ctl("routes").stdout).into_owned();
+    let default = routes.lines().find(|line| line.starts_with("::/0"));
+    assert!(
+        default.is_some_and(|line| line.contains("10.0.0.1 10.0.0.2")),
+        "{routes}"
+    );
+    host.conservation();
+}
+
+#[test]
+fn a_preferred_router_is_left_when_silent_and_used_when_back() {
+    // P12, P13, P14, N2.
+    let scene = Routers::new(2);
+    let (r1, r2) = (scene.start(0, "high"), scene.start(1, "low"));
+    let daemons = [&r1.daemon, &r2.daemon];
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    ping_until(&scene.host, &server(1).to_string(), SOON);
+    let shares = share(&daemons, || many_destinations(&scene));
+    assert!(shares[0] >= 64 && shares[1] < 10, "the preferred one: {shares:?}");
+
+    // Silence: nothing of the tunnel gets in any more, and no error tells.
+    let ns = &scene.routers[0];
+    ns.run("nft add table ip t");
+    ns.run("nft add chain ip t in { type filter hook input priority 0; }");
+    ns.run("nft add rule ip t in ip protocol 41 drop");
+    ping_until(&scene.host, &server(2).to_string(), LEFT);
+    let state = |state| host.metrics().sum("isatapd_routers", &[("state", state)]);
+    assert_eq!((state("usable"), state("unreachable")), (1, 1));
+    let shares = share(&daemons, || many_destinations(&scene));
+    assert!(shares[1] >= 64, "the one that answers: {shares:?}");
+
+    ns.run("nft delete table ip t");
+    wait::until("the preferred router to be used again", LEFT, || {
+        let shares = share(&daemons, || drop(ping(&scene.host, &server(3).to_string(), 1)));
+        if shares[0] > 0 {
+            Ok(())
+        } else {
+            Err(format!("{shares:?}"))
+        }
+    });
+    scene.wait_usable(&host, 2);
+    host.conservation();
+}
+
+#[test]
+fn a_transfer_outlives_its_router() {
+    // P12, N5: kill -9 under a TCP transfer; a flow moves without a reset.
+    const BYTES: u64 = 96_000_000;
+    let scene = Routers::new(2);
+    let (mut r1, r2) = (scene.start(0, "high"), scene.start(1, "low"));
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    ping_until(&scene.host, &server(1).to_string(), SOON);
+    let (host_ns, server_ns) = (&scene.host, &scene.server);
+    thread::scope(|scope| {
+        let transfer = scope.spawn(move || {
+            let to = SocketAddrV6::new(server(1), 5001, 0, 0);
+            tcp_transfer(host_ns, server_ns, to, BYTES, LEFT)
+        });
+        wait::holds("the transfer to be well under way", SOON * 2, || {
+            bytes(&r1.daemon) > BYTES / 16
+        });
+        r1.daemon.signal(Signal::SIGKILL);
+        r1.daemon.wait_exit(SOON);
+        let report = transfer.join().expect("the transfer");
+        report.expect("every byte arrives, in order, over one connection");
+    });
+    let moved = bytes(&r2.daemon);
+    assert!(moved > BYTES / 16, "{moved} bytes through the second router");
+    host.conservation();
+}
+
+#[test]
+fn an_anycast_router_address_may_move() {
+    // P16: two routers have the address of the list on their loopback device; routing decides which one is meant.
+    let scene = Routers::new(2);
+    let anycast = std::net::Ipv4Addr::new(10, 1, 1, 1);
+    let mut running = Vec::new();
+    for ns in &scene.routers {
+        ns.ip("link set lo up");
+        ns.ip(&format!("addr add {anycast}/32 dev lo"));
+        let daemon = Daemon::router(ns, anycast).workers(1).start();
+        set_address(ns, anycast);
+        daemon.wait_route("2001:db8:1::/64");
+        running.push((daemon, Radvd::start(ns, &radvd_conf("medium", 1800, 86400))));
+    }
+    let via = |index| {
+        let route = format!("route replace {anycast} via {} dev {UNDERLAY}", router_v4(index));
+        scene.host.ip(&route);
+    };
+    via(0);
+    let host = Daemon::host(&scene.host, HOST, &[anycast]).workers(1).start();
+    scene.wait_usable(&host, 1);
+    ping_until(&scene.host, &server(1).to_string(), SOON);
+    let daemons = [&running[0].0, &running[1].0];
+    let shares = share(&daemons, || drop(ping(&scene.host, &server(1).to_string(), 5)));
+    assert!(shares[0] >= 5, "{shares:?}");
+    via(1);
+    let shares = share(&daemons, || drop(ping(&scene.host, &server(1).to_string(), 5)));
+    assert!(shares[1] >= 5, "not one packet is lost: {shares:?}");
+    host.conservation();
+}
+
+#[test]
+fn a_gateway_of_a_static_route_is_honoured() {
+    // E1, and the old manual's "gateways are ignored": with either u bit, by nexthop objects, by several of them.
+    let scene = Routers::new(2);
+    let (r1, r2) = (scene.start(0, "high"), scene.start(1, "low"));
+    let daemons = [&r1.daemon, &r2.daemon];
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    ping_until(&scene.host, &server(1).to_string(), SOON);
+    let to = server(0x77);
+    let through = |expected: [bool; 2]| {
+        wait::until(&format!("a packet through {expected:?}"), SOON, || {
+            let shares = share(&daemons, || drop(ping(&scene.host, &to.to_string(), 1)));
+            let used = [shares[0] > 0, shares[1] > 0];
+            if used == expected {
+                Ok(())
+            } else {
+                Err(format!("{shares:?}"))
+            }
+        });
+    };
+    let route = |what: &str| drop(scene.host.ip(&format!("-6 route {what}")));
+    for gateway in ["fe80::5efe:10.0.0.2", "fe80::200:5efe:10.0.0.2"] {
+        route(&format!("add {to} via {gateway} dev {TUNNEL}"));
+        through([false, true]);
+        route(&format!("del {to} dev {TUNNEL}"));
+        through([true, false]);
+    }
+    scene
+        .host
+        .ip(&format!("nexthop add id 7 via fe80::5efe:10.0.0.2 dev {TUNNEL}"));
+    route(&format!("add {to} nhid 7"));
+    through([false, true]);
+    scene.host.ip(&format!(
+        "nexthop replace id 7 via fe80::5efe:10.0.0.1 dev {TUNNEL}"
+    ));
+    through([true, false]);
+    scene.host.ip(&format!(
+        "nexthop replace id 7 via fe80::5efe:10.0.0.2 dev {TUNNEL}"
+    ));
+    through([false, true]);
+    scene.host.ip("nexthop del id 7");
+    through([true, false]);
+    let hop = |n| format!("nexthop via fe80::5efe:10.0.0.{n} dev {TUNNEL}");
+    scene
+        .host
+        .ip(&format!("-6 route add 2001:db8:99::/64 {} {}", hop(1), hop(2)));
+    wait::until("both gateways of one route", SOON, || {
+        let shares = share(&daemons, || many_destinations(&scene));
+        if shares.iter().all(|share| *share >= 10) {
+            Ok(())
+        } else {
+            Err(format!("{shares:?}"))
+        }
+    });
+    host.conservation();
+}
