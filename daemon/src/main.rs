@@ -9,6 +9,7 @@ use isatapd::cli::{self, Command, Options};
 use isatapd::config::Loader;
 use isatapd::exit::{ExitError, ExitStatus, report};
 use isatapd::launch::{detach, janitor, pidfile, privilege, start};
+use isatapd::prl::resolver;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -43,20 +44,21 @@ fn print(text: &str) -> ExitStatus {
     }
 }
 
-/// `--check-config`: everything that can be known without touching anything.
+/// `--check-config`: everything that can be known without touching anything but name servers.
 fn check(options: Options) -> ExitStatus {
     let loaded = Loader::open(options.config, options.overrides).and_then(|loader| loader.load());
     let checked = loaded.map_err(ExitError::from).and_then(|loaded| {
         pidfile::check(&loaded.settings.pidfile)?;
         privilege::check(&loaded.settings.chroot_dir)?;
-        Ok(loaded)
+        let routers = resolver::check(&loaded)?;
+        Ok((loaded, routers))
     });
     match checked {
-        Ok(loaded) => {
+        Ok((loaded, routers)) => {
             for warning in loaded.warnings {
                 let _ = writeln!(std::io::stderr(), "isatapd: warning: {warning}");
             }
-            print(&loaded.settings.to_string())
+            print(&loaded.settings.with_routers(&routers))
         }
         Err(error) => {
             report(&error);

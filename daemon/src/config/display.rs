@@ -1,6 +1,7 @@
 //! Settings as the lines of a configuration file that would give them: for `--check-config`, logs and the reload plan.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use super::engine_types::{DscpPolicy, EcnMode, LaneChoice, TtlPolicy};
 use super::names::Key;
@@ -15,7 +16,10 @@ impl Settings {
                 Bind::Auto(_) => "auto".to_owned(),
                 Bind::Fixed(addr) => addr.to_string(),
             }],
-            Key::ServerAddress => self.server_names.clone(),
+            Key::ServerAddress => {
+                let addresses = self.servers.iter().map(ToString::to_string);
+                addresses.chain(self.server_names.iter().cloned()).collect()
+            }
             Key::SyslogFacility => vec![self.syslog_facility.to_string()],
             Key::LogLevel => vec![self.log_level.to_string()],
             Key::Workers => vec![self.workers.to_string()],
@@ -66,6 +70,26 @@ impl Settings {
         }
     }
 
+    /// What would run, as [`fmt::Display`] writes it, with `routers` as what the servers lead to.
+    pub fn with_routers(&self, routers: &[Ipv4Addr]) -> String {
+        let mut lines = vec![match self.role {
+            Role::Host => format!("# ISATAP host at {}", self.bind.addr()),
+            Role::Router => format!("# ISATAP router at {}", self.bind.addr()),
+        }];
+        if !routers.is_empty() {
+            let routers: Vec<_> = routers.iter().map(ToString::to_string).collect();
+            lines.push(format!("# potential router list: {}", routers.join(" ")));
+        }
+        for key in Key::ALL.iter().copied() {
+            let words = self.value_of(key);
+            if !words.is_empty() {
+                lines.push(format!("{key} {}", words.join(" ")));
+            }
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
     fn site_words(&self) -> Vec<String> {
         let words = [("any", self.site.any), ("private", self.site.private)];
         let words = words
@@ -88,25 +112,10 @@ impl Settings {
     }
 }
 
-/// What would run: a valid configuration file, comments say what was found out.
+/// What would run: a valid configuration file, a comment says what was found out.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = match self.role {
-            Role::Host => "host",
-            Role::Router => "router",
-        };
-        writeln!(f, "# ISATAP {role} at {}", self.bind.addr())?;
-        if self.role == Role::Host {
-            let servers: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
-            writeln!(f, "# potential router list: {}", servers.join(" "))?;
-        }
-        for key in Key::ALL.iter().copied() {
-            let words = self.value_of(key);
-            if !words.is_empty() {
-                writeln!(f, "{key} {}", words.join(" "))?;
-            }
-        }
-        Ok(())
+        f.write_str(&self.with_routers(&self.servers))
     }
 }
 

@@ -26,6 +26,7 @@ pub use diagnostic::ConfigError;
 pub use resolve::Overrides;
 pub use resolved::Settings;
 
+use diagnostic::Sourced;
 use machine::{Machine, Remembering, ThisMachine};
 use source::ConfigSource;
 
@@ -44,6 +45,8 @@ pub struct Loader<M = ThisMachine> {
 pub struct Loaded {
     /// What to do.
     pub settings: Settings,
+    /// The server names among them, with where they are written.
+    pub names: Vec<Sourced<String>>,
     /// What an operator should know, though it stops nothing.
     pub warnings: Vec<String>,
 }
@@ -64,7 +67,7 @@ impl Loader {
 }
 
 impl<M: Machine> Loader<M> {
-    /// Reads, checks and resolves. What was looked up once keeps its answer; after the first success, accounts that were
+    /// Reads, checks and resolves, but for the names of servers. What was looked up once keeps its answer; after the first success, accounts that were
     /// not looked up by then are refused.
     ///
     /// # Errors
@@ -78,6 +81,7 @@ impl<M: Machine> Loader<M> {
                 (parsed, Some(self.source.path().to_owned()))
             }
         };
+        let names = resolve::server_names(&file, &self.overrides);
         let settings = resolve::resolve(file, &self.overrides, path, &self.machine)?;
         self.machine.seal();
         let mut warnings = Vec::new();
@@ -90,6 +94,10 @@ impl<M: Machine> Loader<M> {
                 settings.user.name
             ));
         }
-        Ok(Loaded { settings, warnings })
+        Ok(Loaded {
+            settings,
+            names,
+            warnings,
+        })
     }
 }

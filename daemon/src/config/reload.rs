@@ -63,7 +63,6 @@ fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
     match key {
         Key::InterfaceName => old.interface != new.interface,
         Key::BindAddress => old.bind != new.bind,
-        // A name may stay the same and lead to another address, and the other way round.
         Key::ServerAddress => {
             old.servers != new.servers || old.server_names != new.server_names || old.role != new.role
         }

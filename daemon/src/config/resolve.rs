@@ -1,4 +1,7 @@
-//! From what file and command line say to [`Settings`]: defaults filled in, names looked up, contradictions refused.
+//! From what file and command line say to [`Settings`]: defaults filled in, contradictions refused.
+//!
+//! Names of servers stay names: whether they can be looked up changes with time, and must not keep a machine that boots
+//! from starting. Our own names and those of accounts are resolved here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -38,6 +41,9 @@ pub const DEFAULT_CHROOT_DIR: &str = "/var/empty/isatapd";
 /// `PidFile`.
 pub const DEFAULT_PIDFILE: &str = "/var/run/isatapd.pid";
 
+/// No host has this address (RFC 5737): the way there is the way to everywhere.
+const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// What the command line says. It wins over the file; routers are added to those of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -70,13 +76,9 @@ pub fn resolve(
         machine,
         wrong: Vec::new(),
     };
-    let routers = overrides
-        .routers
-        .iter()
-        .map(|host| from_argument(host.clone(), "ROUTER"));
-    let server_texts: Vec<_> = file.servers.into_iter().chain(routers).collect();
-    let server_names = unique(server_texts.iter().map(|server| server.value.to_string()));
-    let mut servers = resolver.routers(&server_texts);
+    let server_texts = server_texts(&file, overrides);
+    let mut servers = resolver.fixed(&server_texts);
+    let server_names = names_of(&server_texts);
     let role = if server_texts.is_empty() {
         Role::Router
     } else {
@@ -89,9 +91,11 @@ pub fn resolve(
             "PeerRouter is for routers, but with a ServerAddress or ROUTER this is a host; name them all there".into(),
         );
     }
-    let bind = resolver.bind(file.bind, &servers, role);
+    let bind = resolver.bind(file.bind, &servers, role, !server_names.is_empty());
     if let Some(bind) = bind {
-        resolver.refuse_ourselves(&server_texts, &servers, bind.addr());
+        if server_names.is_empty() {
+            resolver.refuse_ourselves(&server_texts, &servers, bind.addr());
+        }
         servers.retain(|server| *server != bind.addr());
     }
     let control_socket = resolver.control_socket(file.control_socket);
@@ -112,7 +116,7 @@ pub fn resolve(
         role,
         bind,
         servers,
-        server_names,
+        server_names: server_names.into_iter().map(|name| name.value).collect(),
         peer_routers: peer_routers
             .into_iter()
             .filter(|peer| *peer != bind.addr())
@@ -148,6 +152,35 @@ pub fn resolve(
         log_level: or(file.log_level, || LogLevel::Info),
         config_path,
     })
+}
+
+fn server_texts(file: &FileConfig, overrides: &Overrides) -> Vec<Sourced<Host>> {
+    let routers = overrides
+        .routers
+        .iter()
+        .map(|host| from_argument(host.clone(), "ROUTER"));
+    file.servers.iter().cloned().chain(routers).collect()
+}
+
+fn names_of(servers: &[Sourced<Host>]) -> Vec<Sourced<String>> {
+    let mut names: Vec<Sourced<String>> = Vec::new();
+    for server in servers {
+        if let Host::Name(name) = &server.value
+            && !names.iter().any(|known| known.value.eq_ignore_ascii_case(name))
+        {
+            names.push(Sourced {
+                value: name.clone(),
+                origin: server.origin.clone(),
+            });
+        }
+    }
+    names.truncate(MAX_SERVERS);
+    names
+}
+
+/// The names among the servers, each once, and where they are written.
+pub fn server_names(file: &FileConfig, overrides: &Overrides) -> Vec<Sourced<String>> {
+    names_of(&server_texts(file, overrides))
 }
 
 fn or<T>(value: Option<Sourced<T>>, default: impl FnOnce() -> T) -> T {
@@ -252,6 +285,14 @@ impl Resolver<'_> {
         Vec::new()
     }
 
+    /// The addresses among the servers.
+    fn fixed(&mut self, servers: &[Sourced<Host>]) -> Vec<Ipv4Addr> {
+        let addresses = servers
+            .iter()
+            .filter(|server| matches!(server.value, Host::Addr(_)));
+        self.routers(&addresses.cloned().collect::<Vec<_>>())
+    }
+
     fn routers(&mut self, hosts: &[Sourced<Host>]) -> Vec<Ipv4Addr> {
         let mut all = Vec::new();
         for host in hosts {
@@ -275,7 +316,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn bind(&mut self, text: Option<Sourced<BindText>>, servers: &[Ipv4Addr], role: Role) -> Option<Bind> {
+    fn bind(
+        &mut self,
+        text: Option<Sourced<BindText>>,
+        servers: &[Ipv4Addr],
+        role: Role,
+        more_servers: bool,
+    ) -> Option<Bind> {
         if let Some(Sourced {
             value: BindText::Host(host),
             origin,
@@ -301,12 +348,12 @@ impl Resolver<'_> {
         {
             return Some(Bind::Auto(source));
         }
-        if role == Role::Host && servers.is_empty() {
+        if role == Role::Host && servers.is_empty() && !more_servers {
             // What is wrong with the servers has been said; our own address depends on them.
             return None;
         }
         let origin = text.map_or(Origin::Default, |text| text.origin);
-        self.only_candidate(&origin).map(Bind::Auto)
+        self.only_candidate(&origin, more_servers).map(Bind::Auto)
     }
 
     /// Our own name often has several addresses; the one this machine has is meant.
@@ -330,8 +377,9 @@ impl Resolver<'_> {
         None
     }
 
-    /// The only address the machine could use, or the list of candidates as an error.
-    fn only_candidate(&mut self, origin: &Origin) -> Option<Ipv4Addr> {
+    /// The only address the machine could use, or the list of candidates as an error. With `for_now` one of several does:
+    /// it is chosen anew when the first name of a router is known.
+    fn only_candidate(&mut self, origin: &Origin, for_now: bool) -> Option<Ipv4Addr> {
         let candidates = match self.machine.addresses() {
             Ok(candidates) => pick_candidates(candidates),
             Err(reason) => {
@@ -344,6 +392,11 @@ impl Resolver<'_> {
         };
         if let [candidate] = candidates.as_slice() {
             return Some(candidate.addr);
+        }
+        if for_now && let Some(first) = candidates.first() {
+            let source = self.machine.source_towards(SOMEWHERE);
+            let likely = source.filter(|source| candidates.iter().any(|one| one.addr == *source));
+            return Some(likely.unwrap_or(first.addr));
         }
         let message = if candidates.is_empty() {
             "this machine has no IPv4 address to use; give it one, or name the one it will get with BindAddress".into()

@@ -1,4 +1,4 @@
-//! The configuration in force: only states the daemon can run in, with every name resolved.
+//! The configuration in force: only states the daemon can run in. Names of servers are names still.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,9 +21,9 @@ pub struct Settings {
     pub role: Role,
     /// Our own IPv4 address: the locator.
     pub bind: Bind,
-    /// The potential router list as resolved: unicast, no duplicates, none of them `bind`; empty for a router.
+    /// The addresses in the potential router list: unicast, no duplicates, none of them `bind`; empty for a router.
     pub servers: Vec<Ipv4Addr>,
-    /// The same as written, for messages and for resolving again.
+    /// The names in it, each once, to be looked up again and again. A host has at least one of either.
     pub server_names: Vec<String>,
     /// Router role: the other routers of the site.
     pub peer_routers: Vec<Ipv4Addr>,
@@ -72,7 +72,8 @@ pub struct Settings {
 /// Our own IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bind {
-    /// Follows the machine; this is the candidate when the configuration was resolved.
+    /// Follows the machine; this is the candidate when the configuration was resolved. With names alone as servers it is
+    /// a guess until the first of them is known.
     Auto(Ipv4Addr),
     /// This one, whether the machine has it already or not.
     Fixed(Ipv4Addr),

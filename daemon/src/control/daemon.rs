@@ -32,6 +32,8 @@ use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
 use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
 use crate::prl::Routers;
+use crate::prl::names::{Answer, LookupError, NameBook};
+use crate::prl::resolver::{Lookups, Results};
 
 /// Least time between two Rulebooks: a burst of route changes becomes a few of them.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
@@ -49,6 +51,7 @@ pub(super) struct Sources {
     queries: Queries,
     icmp: mpsc::Receiver<SendFailure>,
     bell: AsyncFd<OwnedFd>,
+    names: Results,
     pub(super) loading: Option<Loading>,
     reload_again: bool,
 }
@@ -61,6 +64,7 @@ enum Event {
     Bell,
     Icmp(SendFailure),
     Loaded(Box<super::reload::Outcome>),
+    LookedUp(String, Result<Answer, LookupError>),
     Timer,
 }
 
@@ -80,8 +84,12 @@ pub(super) struct Daemon {
     pub(super) interface: Interface,
     pub(super) sysctls: Sysctls,
     pub(super) routers: Routers,
+    pub(super) names: NameBook,
+    pub(super) lookups: Lookups,
     /// The locator in force, whether the machine has it now or not.
     pub(super) locator: Ipv4Addr,
+    /// Nobody knew a router when it was chosen.
+    pub(super) locator_is_guess: bool,
     /// What the sockets' filters let in.
     pub(super) attached: Vec<Locator>,
     pub(super) was_up: bool,
@@ -105,6 +113,7 @@ impl Sources {
         signals: Signals,
         queries: Queries,
         icmp: mpsc::Receiver<SendFailure>,
+        names: Results,
         engine: &Engine,
     ) -> std::io::Result<Self> {
         let bell = watch(engine.bell().as_fd().try_clone_to_owned()?, Interest::READABLE)?;
@@ -113,6 +122,7 @@ impl Sources {
             queries,
             icmp,
             bell,
+            names,
             loading: None,
             reload_again: false,
         })
@@ -144,6 +154,7 @@ impl Sources {
             Some(failure) = self.icmp.recv() => Event::Icmp(failure),
             () = bell => Event::Bell,
             outcome = loaded => Event::Loaded(outcome),
+            (name, result) = self.names.next() => Event::LookedUp(name, result),
             () = timer => Event::Timer,
         }
     }
@@ -201,6 +212,7 @@ impl Daemon {
                         self.start_reload(sources, None);
                     }
                 }
+                Event::LookedUp(name, result) => self.looked_up(&name, result),
                 Event::Timer => timer = true,
             }
             if !timer {
@@ -227,16 +239,23 @@ impl Daemon {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let discover = if self.can_solicit() {
-            self.routers.next_deadline()
-        } else {
-            None
-        };
+        let discover = self
+            .routers
+            .next_deadline(self.names.held_until())
+            .filter(|_| self.can_solicit());
+        let names = self.names.next_deadline();
         let collect = self.published_at.map(|at| at + COLLECT_INTERVAL);
-        [discover, self.publish_at, self.repair_at, self.flush_at, collect]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            discover,
+            names,
+            self.publish_at,
+            self.repair_at,
+            self.flush_at,
+            collect,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.
@@ -252,6 +271,7 @@ impl Daemon {
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
+        self.look_up(now);
         // After the rules and the sockets' filters: the answer comes at once.
         self.discover(now);
         if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {

@@ -25,9 +25,9 @@ impl Daemon {
             return;
         }
         let before = self.routers.healths();
-        let due = self
-            .routers
-            .due(now, self.engine.stats().delivered(Direction::Encap));
+        let wait = self.must_ask_first(now);
+        let traffic = self.engine.stats().delivered(Direction::Encap);
+        let due = self.routers.due(now, traffic, wait);
         if !due.solicit.is_empty() {
             let packet = punts::solicitation(self.locator);
             for router in due.solicit {

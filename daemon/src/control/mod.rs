@@ -13,6 +13,7 @@ mod explain;
 mod icmp;
 mod latency;
 mod locator;
+mod names;
 mod placement;
 mod punts;
 mod reload;
@@ -30,6 +31,8 @@ use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 
+/// One for a reload that looks up our own name, one for the files that lookups of routers read.
+const BLOCKING_THREADS: usize = 2;
 /// How long a name lookup of a reload may hold up the exit.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
@@ -84,7 +87,7 @@ impl std::fmt::Debug for Hooks {
 pub fn run(startup: Startup) -> Result<(), ExitError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("control-lookup")
         .build()
         .map_err(|error| ExitError::other(format!("cannot start the control loop: {error}")))?;

@@ -13,6 +13,7 @@ use crate::config::reload::{Change, Plan, plan};
 use crate::config::{ConfigError, Loaded, Loader};
 use crate::link::rulebook;
 use crate::prl::SolicitConfig;
+use crate::prl::names::NameBook;
 
 /// Where the answer to a reload goes: what changed, or why nothing did.
 pub(super) type Reply = oneshot::Sender<Result<Vec<String>, String>>;
@@ -133,7 +134,13 @@ impl Daemon {
             self.routers
                 .set_config(SolicitConfig::from_secs(settings.min_router_solicit_interval));
         }
-        self.routers.set_routers(Instant::now(), &settings.servers);
+        let now = Instant::now();
+        self.names
+            .set_refresh(NameBook::refresh_from_secs(settings.prl_refresh_interval));
+        self.names
+            .set_servers(now, &settings.servers, &settings.server_names);
+        // The operator may have changed resolv.conf or the hosts file.
+        self.names.refresh_all(now);
         match listener {
             Some(listener) => {
                 if let Err(error) = self.serve_metrics(listener) {
@@ -143,8 +150,9 @@ impl Daemon {
             None if changed(Key::MetricsListen) => self.stop_metrics(),
             None => {}
         }
+        self.follow_prl(now);
         self.follow_locator();
-        self.mark_changed();
+        self.follow_own_addresses();
         Ok(describe(&plan))
     }
 }

@@ -15,9 +15,10 @@ use crate::link::{MirrorState, rulebook};
 use crate::ops::metrics::{self, Scrape};
 use crate::ops::query::Query;
 use crate::ops::status::{
-    InterfaceStatus, LocatorStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION, Status, Traffic,
-    WorkerStatus,
+    InterfaceStatus, LocatorStatus, NameStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION, Status,
+    Traffic, WorkerStatus,
 };
+use crate::prl::names::NameView;
 use crate::prl::{Health, RouterView, Routers};
 
 /// Routes shown at most: the answer must fit one line of the control socket.
@@ -88,7 +89,7 @@ impl Daemon {
             obstacles.push(format!("this machine does not have the address {}", self.locator));
         }
         if self.settings.role == Role::Host && !self.routers.any_usable() {
-            obstacles.push(format!("no usable router ({})", router_counts(&self.routers)));
+            obstacles.push(self.router_obstacle());
         }
         obstacles
     }
@@ -100,12 +101,14 @@ impl Daemon {
         let blocked: Vec<_> = self
             .obstacles()
             .into_iter()
-            .filter(|why| !why.starts_with("no usable"))
+            .filter(|why| *why != self.router_obstacle())
             .collect();
         if !blocked.is_empty() {
             return Err(format!("cannot solicit: {}", blocked.join("; ")));
         }
-        self.routers.solicit_all(Instant::now());
+        let now = Instant::now();
+        self.names.refresh_all(now);
+        self.routers.solicit_all(now);
         Ok(self.routers.views().len())
     }
 
@@ -163,6 +166,11 @@ impl Daemon {
                 .views()
                 .iter()
                 .map(|router| router_status(router, now))
+                .collect(),
+            names: self
+                .names
+                .name_views()
+                .map(|view| name_status(view, now))
                 .collect(),
             route_count: state.route_count(),
             total: Traffic::total(&workers),
@@ -244,6 +252,21 @@ fn router_status(router: &RouterView, now: Instant) -> RouterStatus {
         advertisements: schedule.advertisements,
         answered_seconds_ago: since(router.reach.confirmed_at),
         round_trip_seconds: router.reach.round_trip.map(|time| time.as_secs_f64()),
+    }
+}
+
+fn name_status(view: NameView, now: Instant) -> NameStatus {
+    let until = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
+    NameStatus {
+        name: view.name,
+        addresses: view.addrs,
+        answered_seconds_ago: view
+            .answered_at
+            .map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        ttl_seconds: view.expires.map(until),
+        next_lookup_seconds: view.next_at.map(until),
+        error: view.last_error.map(|error| error.to_string()),
+        failures: view.failures,
     }
 }
 

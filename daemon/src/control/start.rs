@@ -13,7 +13,6 @@ use super::placement::cpus_for;
 use super::punts::ADVERTISEMENTS_PER_SECOND;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
-use crate::config::machine::{Machine as _, ThisMachine};
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
 use crate::link::setup::Interface;
@@ -21,6 +20,8 @@ use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
 use crate::ops;
 use crate::ops::status::ControlStatus;
+use crate::prl::names::NameBook;
+use crate::prl::resolver::{self, Resolver};
 use crate::prl::{Jitter, Routers, SolicitConfig};
 
 /// Opens, sets up, gives up privileges, starts, and says so.
@@ -66,6 +67,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .set_up(&netlink, settings.mtu, present.then_some(address))
         .await
         .map_err(netlink_error)?;
+    // Its files are below the root directory of now.
+    let (lookups, looked_up) = resolver::lookups(Resolver::open());
     (hooks.drop_privileges)()?;
 
     let now = Instant::now();
@@ -73,7 +76,12 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         SolicitConfig::from_secs(settings.min_router_solicit_interval),
         [Jitter::from_environment(), Jitter::from_environment()],
     );
-    routers.set_routers(now, &settings.servers);
+    let mut names = NameBook::new(
+        NameBook::refresh_from_secs(settings.prl_refresh_interval),
+        Jitter::from_environment(),
+    );
+    names.set_servers(now, &settings.servers, &settings.server_names);
+    routers.set_routers(now, &names.addrs());
     let locators = locator::set(watch.state(), settings.bind, address);
     let first = rulebook::compile(watch.state(), &settings, &locators, &routers.views())
         .build()
@@ -95,6 +103,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         signals,
         queries,
         icmp::drain(queues).map_err(descriptor_error)?,
+        looked_up,
         &engine,
     )
     .map_err(descriptor_error)?;
@@ -109,6 +118,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if !present {
         warn!("this machine does not have the address {address} yet: nothing is carried until it does");
     }
+    let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty();
     let mut daemon = Daemon {
         settings,
         loader: Some(loader),
@@ -123,7 +133,10 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         interface,
         sysctls,
         routers,
+        names,
+        lookups,
         locator: address,
+        locator_is_guess,
         attached: Vec::new(),
         was_up: true,
         was_present: present,
@@ -143,6 +156,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if let Some(listener) = metrics {
         daemon.serve_metrics(listener).map_err(descriptor_error)?;
     }
+    daemon.follow_own_addresses();
     daemon.catch_up().await?;
     (hooks.ready)()?;
     Ok(daemon)
@@ -159,17 +173,6 @@ async fn open_engine(config: &EngineConfig) -> Result<Prepared, ExitError> {
             }
             opened => return opened.map_err(engine_error),
         }
-    }
-}
-
-/// The source the kernel would take towards the first router, to tell several addresses apart.
-pub(super) fn towards_router(settings: &crate::config::Settings) -> Option<std::net::Ipv4Addr> {
-    match settings.role {
-        Role::Host => settings
-            .servers
-            .first()
-            .and_then(|server| ThisMachine.source_towards(*server)),
-        Role::Router => None,
     }
 }
 

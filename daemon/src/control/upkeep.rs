@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::daemon::Daemon;
 use super::locator;
-use super::start::towards_router;
+use crate::config::machine::{Machine as _, ThisMachine};
 use crate::exit::ExitError;
 use crate::link::{Effect, NetlinkError};
 
@@ -34,6 +34,7 @@ impl Daemon {
         self.counters.netlink_overruns = self.watch.overruns();
         self.follow_interface();
         self.follow_locator();
+        self.follow_own_addresses();
         self.mark_changed();
         Ok(())
     }
@@ -54,9 +55,10 @@ impl Daemon {
 
     /// Keeps the locator what the configuration and the machine make it.
     pub(super) fn follow_locator(&mut self) {
-        let settings = &self.settings;
-        let choice = locator::choose(self.watch.state(), settings.bind, self.locator, || {
-            towards_router(settings)
+        let first = self.names.members().first().map(|member| member.addr);
+        // The source the kernel would take towards the first router tells several addresses apart.
+        let choice = locator::choose(self.watch.state(), self.settings.bind, self.locator, || {
+            first.and_then(|router| ThisMachine.source_towards(router))
         });
         match choice {
             locator::Choice::Keep => self.warned_ambiguous = false,

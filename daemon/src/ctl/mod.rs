@@ -15,6 +15,7 @@ use crate::config::{ConfigError, Loader, Overrides};
 use crate::exit::{ExitError, ExitStatus};
 use crate::ops::protocol::Command;
 use crate::ops::status::{Routes, Status};
+use crate::prl::resolver;
 use cli::{Cli, Order};
 use client::Client;
 
@@ -91,11 +92,12 @@ fn json(value: &serde_json::Value) -> Result<String, ExitError> {
         .map_err(|error| ExitError::other(format!("cannot write JSON: {error}")))
 }
 
-/// Parses and resolves the file as the daemon would on this machine.
+/// Parses and resolves the file as the daemon would on this machine, and looks up every name in it.
 fn check(file: &Path) -> Result<String, ExitError> {
     let refused = |error: ConfigError| ExitError::new(ExitStatus::Config, error.to_string());
     let loader = Loader::open(Some(file.to_owned()), Overrides::default()).map_err(refused)?;
     let loaded = loader.load().map_err(refused)?;
+    resolver::check(&loaded).map_err(refused)?;
     let mut text: String = loaded
         .warnings
         .iter()

@@ -180,8 +180,41 @@ fn preference(rank: i8) -> &'static str {
     }
 }
 
-/// `isatapctl routers`.
+/// `isatapctl routers`: the list, then the names that lead there.
 pub fn routers(status: &Status) -> String {
+    router_list(status) + &names(status)
+}
+
+fn names(status: &Status) -> String {
+    if status.names.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        ("name", Align::Left),
+        ("routers", Align::Right),
+        ("answered", Align::Right),
+        ("TTL", Align::Right),
+        ("next in", Align::Right),
+        ("failed", Align::Right),
+        ("last failure", Align::Left),
+    ]);
+    for name in &status.names {
+        let optional = |seconds: Option<f64>| seconds.map_or("-".to_owned(), duration);
+        table.row([
+            name.name.clone(),
+            name.addresses.len().to_string(),
+            name.answered_seconds_ago
+                .map_or("never".to_owned(), |ago| format!("{} ago", duration(ago))),
+            optional(name.ttl_seconds),
+            optional(name.next_lookup_seconds),
+            name.failures.to_string(),
+            name.error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    format!("\n{table}")
+}
+
+fn router_list(status: &Status) -> String {
     if status.routers.is_empty() {
         return match status.role.as_str() {
             "router" => "this is a router: it solicits nobody\n".to_owned(),
@@ -414,6 +447,10 @@ mod tests {
             [
                 "10.0.0.1", "usable", "medium", "29m59s", "0.5s", "ago", "0.2s", "ago", "1.0"
             ],
+            "{text}"
+        );
+        assert!(
+            text.contains("\nisatap.example        1  1.0s ago  59.0s     4.0s       2  no answer"),
             "{text}"
         );
         let cut = Routes {

@@ -37,6 +37,9 @@ pub struct Status {
     pub locator: LocatorStatus,
     /// The potential router list.
     pub routers: Vec<RouterStatus>,
+    /// The names that lead to routers.
+    #[serde(default)]
+    pub names: Vec<NameStatus>,
     /// Prefixes with a route over the interface.
     pub route_count: usize,
     /// All workers together.
@@ -103,6 +106,25 @@ pub struct RouterStatus {
     /// How long that answer took, in seconds.
     #[serde(default)]
     pub round_trip_seconds: Option<f64>,
+}
+
+/// One name of the potential router list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NameStatus {
+    /// As configured.
+    pub name: String,
+    /// What it leads to, as far as a router can have it.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Seconds since the answer that said so.
+    pub answered_seconds_ago: Option<f64>,
+    /// Seconds until the answer's TTL ends; nothing for the hosts file, 0 when it has ended.
+    pub ttl_seconds: Option<f64>,
+    /// Seconds until it is looked up next; nothing while it is looked up.
+    pub next_lookup_seconds: Option<f64>,
+    /// Why the last lookup failed, if it did.
+    pub error: Option<String>,
+    /// Lookups that failed.
+    pub failures: u64,
 }
 
 /// Both directions.
@@ -322,6 +344,15 @@ pub(crate) mod tests {
                 advertisements: 1,
                 answered_seconds_ago: Some(0.25),
                 round_trip_seconds: Some(0.001),
+            }],
+            names: vec![NameStatus {
+                name: "isatap.example".to_owned(),
+                addresses: vec![Ipv4Addr::new(10, 0, 0, 1)],
+                answered_seconds_ago: Some(1.0),
+                ttl_seconds: Some(59.0),
+                next_lookup_seconds: Some(4.0),
+                error: Some("no answer".to_owned()),
+                failures: 2,
             }],
             route_count: 2,
             total: Traffic::total(&workers),

@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 
 use super::names::{Answer, LookupError, MAX_NAMES};
 
+mod check;
 mod dns;
 mod files;
 
+pub use check::check;
 use files::Files;
 
 /// Longest time of one lookup, whatever it meets.

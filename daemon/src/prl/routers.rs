@@ -93,20 +93,26 @@ impl Routers {
         self.solicitor.set_config(config);
     }
 
-    /// What is to be sent now; `traffic` counts the packets sent through the tunnel so far.
-    pub fn due(&mut self, now: Instant, traffic: u64) -> Actions {
+    /// Whether a solicitation is to be sent now.
+    pub fn must_solicit(&self, now: Instant) -> bool {
+        self.solicitor.is_due(now)
+    }
+
+    /// What is to be sent now; `traffic` counts the packets sent through the tunnel so far. With `wait` solicitations
+    /// stay due.
+    pub fn due(&mut self, now: Instant, traffic: u64, wait: bool) -> Actions {
+        let solicit = if wait { Vec::new() } else { self.solicitor.due(now) };
         Actions {
-            solicit: self.solicitor.due(now),
+            solicit,
             probe: self.reach.due(now, traffic),
         }
     }
 
-    /// When to call [`Routers::due`] next.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        [self.solicitor.next_deadline(), self.reach.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+    /// When to call [`Routers::due`] next; solicitations wait until `held_until`.
+    pub fn next_deadline(&self, held_until: Option<Instant>) -> Option<Instant> {
+        let solicit = self.solicitor.next_deadline();
+        let solicit = solicit.map(|at| held_until.map_or(at, |until| at.max(until)));
+        [solicit, self.reach.next_deadline()].into_iter().flatten().min()
     }
 
     /// Takes an advertisement from the router at `from`.
@@ -216,16 +222,16 @@ mod tests {
     fn n2_promises_do_not_make_a_silent_router_usable() {
         let start = Instant::now();
         let mut routers = machine(start);
-        assert_eq!(routers.due(start, 0).solicit, [A, B]);
+        assert_eq!(routers.due(start, 0, false).solicit, [A, B]);
         routers.advertised(start, A, &heard(A, 1800, 0)).unwrap();
         let mut seen = vec![Health::Usable];
         let mut now = start;
         while let Some(at) = routers
-            .next_deadline()
+            .next_deadline(None)
             .filter(|at| *at <= start + Duration::from_secs(4))
         {
             now = now.max(at);
-            routers.due(now, 0);
+            routers.due(now, 0, false);
             let health = routers.healths()[0];
             if seen.last() != Some(&health) {
                 seen.push(health);
@@ -236,6 +242,19 @@ mod tests {
         routers.confirmed(now, A, 0);
         assert_eq!(routers.healths(), [Health::Usable, Health::Unknown]);
         assert!(routers.views()[0].is_reachable());
+    }
+
+    /// P3: a solicitation may have to wait for a name; probes do not.
+    #[test]
+    fn solicitations_can_wait() {
+        let now = Instant::now();
+        let mut routers = machine(now);
+        let until = now + Duration::from_secs(2);
+        assert!(routers.must_solicit(now));
+        assert!(routers.due(now, 0, true).solicit.is_empty());
+        assert_eq!(routers.next_deadline(Some(until)), Some(until));
+        assert_eq!(routers.due(until, 0, false).solicit, [A, B]);
+        assert!(!routers.must_solicit(until));
     }
 
     /// A router that never answered a solicitation has no routes to take part in, but may be a gateway somebody set.
@@ -249,8 +268,8 @@ mod tests {
         );
         let mut now = start;
         while now < start + Duration::from_secs(40) {
-            now = routers.next_deadline().unwrap().max(now);
-            routers.due(now, 0);
+            now = routers.next_deadline(None).unwrap().max(now);
+            routers.due(now, 0, false);
         }
         assert!(!routers.views().iter().any(RouterView::is_reachable));
     }

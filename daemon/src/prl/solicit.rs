@@ -219,6 +219,12 @@ impl Solicitor {
         self.config = config;
     }
 
+    /// Whether anybody is to be solicited now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let mut times = self.routers.iter().filter_map(|entry| entry.next_at);
+        times.any(|at| at <= now)
+    }
+
     /// Who is to be solicited now. The caller sends exactly one solicitation to each.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
         let mut due = Vec::new();

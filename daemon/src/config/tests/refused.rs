@@ -102,12 +102,12 @@ fn each_kind_of_error_tells_what_to_change() {
             "f:1:25: 224.0.0.5 is not the address of a host",
         ),
         (
-            "ServerAddress empty.example",
-            "f:1:15: the name \"empty.example\" has no IPv4 address",
+            "PeerRouter empty.example",
+            "f:1:12: the name \"empty.example\" has no IPv4 address",
         ),
         (
-            "ServerAddress bad.example",
-            "f:1:15: the name \"bad.example\" has no IPv4 address that a host can have (0.0.0.0, 127.0.0.1, 224.0.0.1)",
+            "PeerRouter bad.example",
+            "f:1:12: the name \"bad.example\" has no IPv4 address that a host can have (0.0.0.0, 127.0.0.1, 224.0.0.1)",
         ),
         (
             "ServerAddress 10.0.0.1",
@@ -289,6 +289,6 @@ fn all_errors_of_a_file_come_at_once_and_in_order() {
         ["f:1:5", "f:2:1", "f:3:5", "f:4:1", "f:5:6", "f:6:5", "f:7:1"],
         "{messages:#?}"
     );
-    let messages = refusal("ServerAddress nowhere bad.example\nUser root\nControlSocket /x nogroup\n");
+    let messages = refusal("PeerRouter nowhere bad.example\nUser root\nControlSocket /x nogroup\n");
     assert_eq!(messages.len(), 4, "{messages:#?}");
 }

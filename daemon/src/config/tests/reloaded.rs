@@ -78,21 +78,6 @@ fn a_change_says_from_what_to_what() {
     assert_eq!(texts, ["ServerAddress:  -> isatap.example", "Mtu: 1400 -> 1280"]);
 }
 
-#[test]
-fn a_router_that_moved_is_a_change() {
-    let mut moved = Fake::default();
-    moved.names.insert("isatap.example", vec![v4("192.0.2.200")]);
-    let text = "ServerAddress isatap.example";
-    let plan = plan(
-        &load(text),
-        &load_with(text, &Overrides::default(), &moved).unwrap(),
-    );
-    assert_eq!(
-        plan.live.iter().map(|change| change.key).collect::<Vec<_>>(),
-        [Key::ServerAddress]
-    );
-}
-
 /// Inside the chroot nobody answers; what was known before the change of root is still known. FAULTS 62.
 #[test]
 fn a_reload_inside_the_chroot_keeps_what_it_knew() {
@@ -133,7 +118,7 @@ fn a_reload_inside_the_chroot_keeps_what_it_knew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("isatapd.conf");
     let write = |text: &str| std::fs::write(&path, text).unwrap();
-    write("ServerAddress isatap.example\nControlSocket /x netops\n");
+    write("PeerRouter isatap.example\nControlSocket /x netops\n");
     let loader = Loader {
         source: source::ConfigSource::open(Some(&path)).unwrap(),
         overrides: Overrides::default(),
@@ -142,16 +127,19 @@ fn a_reload_inside_the_chroot_keeps_what_it_knew() {
     let before = loader.load().unwrap().settings;
     loader.machine.inner().0.set(true);
     assert_eq!(loader.load().unwrap().settings, before);
-    write("Mtu 1400\nServerAddress isatap.example\nControlSocket /x netops\n");
+    write("Mtu 1400\nPeerRouter isatap.example\nControlSocket /x netops\n");
     assert_eq!(loader.load().unwrap().settings.mtu, 1400);
     write("User isatap\n");
     let error = loader.load().unwrap_err().to_string();
     let expected = ":1:6: the user \"isatap\" cannot be looked up: accounts are looked up at start only; restart to use another";
     assert!(error.ends_with(expected), "{error}");
-    write("ServerAddress isatap.example mixed.example\n");
+    write("ServerAddress mixed.example\n");
+    let settings = loader.load().unwrap().settings;
+    assert_eq!(settings.server_names, ["mixed.example"], "looked up elsewhere");
+    write("PeerRouter isatap.example mixed.example\n");
     let error = loader.load().unwrap_err().to_string();
     assert!(
-        error.ends_with(":1:30: the name \"mixed.example\" cannot be resolved: no resolver here"),
+        error.ends_with(":1:27: the name \"mixed.example\" cannot be resolved: no resolver here"),
         "{error}"
     );
 }

@@ -59,15 +59,22 @@ fn our_own_address() {
         Ok(Bind::Auto(v4("10.0.0.1")))
     );
     assert_eq!(bind("ServerAddress 192.0.2.1", &both), Err(several.into()));
+    // A name is known later; until then one of several will do, and the way to everywhere says which is likely.
+    let name = "ServerAddress nowhere";
+    assert_eq!(bind(name, &both), Ok(Bind::Auto(v4("10.0.0.1"))));
+    assert_eq!(bind(name, &towards), Ok(Bind::Auto(v4("192.0.2.9"))));
+    assert_eq!(bind(name, &only_local), Ok(Bind::Auto(v4("169.254.1.1"))));
+    assert_eq!(bind(name, &none), Err(nothing.into()));
 }
 
 #[test]
 fn routers_are_filtered_and_counted_once() {
-    let settings = load("ServerAddress mixed.example 192.0.2.3 10.0.0.1 isatap.example");
-    assert_eq!(
-        settings.servers,
-        [v4("192.0.2.3"), v4("192.0.2.1"), v4("192.0.2.2")]
-    );
+    let settings =
+        load("ServerAddress mixed.example 192.0.2.3 10.0.0.1 isatap.example 192.0.2.3 Mixed.Example");
+    assert_eq!(settings.servers, [v4("192.0.2.3")]);
+    assert_eq!(settings.server_names, ["mixed.example", "isatap.example"]);
+    let peers = load("PeerRouter mixed.example 192.0.2.3 10.0.0.1 isatap.example").peer_routers;
+    assert_eq!(peers, [v4("192.0.2.3"), v4("192.0.2.1"), v4("192.0.2.2")]);
     let many: Vec<_> = (1..=100).map(|last| format!("192.0.2.{last}")).collect();
     assert_eq!(
         load(&format!("ServerAddress {}", many.join(","))).servers.len(),
@@ -95,20 +102,21 @@ fn the_command_line_wins_and_routers_add_up() {
         (settings.chroot_dir.as_path(), settings.pidfile.as_path()),
         (Path::new("/c"), Path::new("/p"))
     );
-    assert_eq!(settings.server_names, ["192.0.2.9", "isatap.example"]);
+    assert_eq!(settings.server_names, ["isatap.example"]);
+    assert_eq!(settings.servers, [v4("192.0.2.9")]);
     assert_eq!(
-        settings.servers,
-        [v4("192.0.2.9"), v4("192.0.2.1"), v4("192.0.2.2")]
+        settings.value_of(Key::ServerAddress),
+        ["192.0.2.9", "isatap.example"]
     );
 
     let root = Overrides {
         user: Some("root".into()),
-        routers: vec![Host::Name("nowhere".into())],
+        routers: vec![Host::Addr(v4("127.0.0.1"))],
         ..Overrides::default()
     };
     let error = load_with("", &root, &Fake::default()).unwrap_err();
     let expected = "\
-command line: ROUTER: the name \"nowhere\" cannot be resolved: Name or service not known
+command line: ROUTER: 127.0.0.1 is not the address of a host
 command line: --user: the user \"root\" is root or in its group; choose an account without privileges";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.status(), ExitStatus::Config);
@@ -130,5 +138,24 @@ fn a_lane_that_is_not_there_has_its_own_status() {
             .unwrap_err()
             .status(),
         ExitStatus::Config
+    );
+}
+
+/// A name must not keep a machine that boots from starting, nor one that is our own today from being somebody's later.
+#[test]
+fn names_of_servers_are_not_looked_up() {
+    for name in ["nowhere", "bad.example", "empty.example", "ourselves.example"] {
+        let settings = load(&format!("ServerAddress {name}"));
+        assert_eq!((settings.role, settings.servers.len()), (Role::Host, 0));
+        assert_eq!(settings.server_names, [name]);
+    }
+    let settings = load("ServerAddress 10.0.0.1 isatap.example");
+    assert!(settings.servers.is_empty(), "our own address");
+    let many: Vec<_> = (0..100).map(|number| format!("n{number}.example")).collect();
+    assert_eq!(
+        load(&format!("ServerAddress {}", many.join(",")))
+            .server_names
+            .len(),
+        crate::config::resolved::MAX_SERVERS
     );
 }

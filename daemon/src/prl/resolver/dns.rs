@@ -175,6 +175,12 @@ fn answer(name: &Name, records: &[Record]) -> Result<Answer, LookupError> {
             ttl = ttl.min(record.ttl);
         }
     }
+    if addrs.is_empty() && names.len() > 1 {
+        // The end of a chain that ends is asked for, and then says itself that it is not there.
+        return Err(LookupError::Temporary(
+            "its aliases lead in a circle, or too far".into(),
+        ));
+    }
     if addrs.is_empty() {
         return Err(LookupError::NoAddress);
     }
@@ -281,12 +287,15 @@ mod tests {
         let chain = [a("z.", 60, 1), alias("y.", 40, "z."), alias("x.", 50, "y.")];
         assert_eq!(found(&chain), Ok((vec![1], 40)));
         let circle = [alias("x.", 50, "y."), alias("y.", 50, "x.")];
-        assert_eq!(found(&circle), Err(LookupError::NoAddress));
+        let endless = Err(LookupError::Temporary(
+            "its aliases lead in a circle, or too far".into(),
+        ));
+        assert_eq!(found(&circle), endless);
         assert_eq!(found(&[a("x.", u32::MAX, 1)]), Ok((vec![1], 0)));
         let long: Vec<_> = (0..100)
             .map(|i| alias(&format!("x{i}."), 5, &format!("x{}.", i + 1)))
             .chain([alias("x.", 5, "x0."), a("x100.", 5, 1)])
             .collect();
-        assert_eq!(found(&long), Err(LookupError::NoAddress));
+        assert_eq!(found(&long), endless);
     }
 }

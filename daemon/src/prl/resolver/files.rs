@@ -69,7 +69,10 @@ struct Place {
 
 impl Place {
     fn open(path: &Path) -> Self {
-        let linked = std::fs::canonicalize(path).ok().filter(|real| real != path);
+        // At boot what a link leads to may not be there yet.
+        let target = || Some(path.parent()?.join(std::fs::read_link(path).ok()?));
+        let real = std::fs::canonicalize(path).ok().or_else(target);
+        let linked = real.filter(|real| real != path);
         Self {
             named: directory(path),
             linked: linked.as_deref().and_then(directory),
@@ -181,6 +184,16 @@ mod tests {
         fs::write(&named, "5").unwrap();
         assert_eq!(text(&linked).unwrap(), "5", "a file instead of the link");
 
+        fs::remove_file(&stub).unwrap();
+        fs::remove_file(&named).unwrap();
+        symlink(&stub, &named).unwrap();
+        let early = Place::open(&named);
+        assert_eq!(text(&early), Err(Errno::ENOENT));
+        fs::write(&stub, "4").unwrap();
+        assert_eq!(text(&early).unwrap(), "4", "the link's target appears");
+
+        fs::remove_file(&named).unwrap();
+        fs::write(&named, "5").unwrap();
         let plain = Place::open(&named);
         fs::remove_file(&named).unwrap();
         symlink("../run/stub", &named).unwrap();
