@@ -14,6 +14,7 @@ need radvd radvd
 need rdisc6 ndisc6
 need iperf3 iperf3
 need tcpdump tcpdump
+need dnsmasq dnsmasq-base
 need cc gcc
 
 if [ -n "$missing" ]; then

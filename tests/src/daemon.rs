@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::dns::Etc;
 use crate::metrics::{Counters, Direction, Metrics, http_get};
 use crate::netns::Netns;
 use crate::wait;
@@ -74,6 +75,7 @@ pub struct Builder<'a> {
     ns: &'a Netns,
     config: String,
     arguments: Vec<String>,
+    etc: Option<&'a Etc>,
 }
 
 impl<'a> Builder<'a> {
@@ -83,6 +85,22 @@ impl<'a> Builder<'a> {
             ns,
             config: String::new(),
             arguments: Vec::new(),
+            etc: None,
+        }
+    }
+
+    /// Gives it a `resolv.conf` and a hosts file of its own.
+    #[must_use]
+    pub fn etc(mut self, etc: &'a Etc) -> Self {
+        self.etc = Some(etc);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let program = program("isatapd");
+        match self.etc {
+            Some(etc) => etc.command(&program),
+            None => Command::new(program),
         }
     }
 
@@ -142,7 +160,7 @@ impl<'a> Builder<'a> {
     pub fn launch(self) -> Daemon<'a> {
         let folder = scratch();
         let config = write_config(folder.path(), &self.config);
-        let mut command = Command::new(program("isatapd"));
+        let mut command = self.command();
         command
             .arg("-f")
             .args(paths(folder.path(), &config))
@@ -180,7 +198,7 @@ impl<'a> Builder<'a> {
     pub fn output(self) -> Output {
         let folder = scratch();
         let config = write_config(folder.path(), &self.config);
-        let mut command = Command::new(program("isatapd"));
+        let mut command = self.command();
         command
             .args(paths(folder.path(), &config))
             .args(&self.arguments)

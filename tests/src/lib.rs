@@ -19,9 +19,11 @@
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`] | who else advertises? |
+//! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`wait`] | when is it so far? |
 
 pub mod daemon;
+pub mod dns;
 pub mod exchange;
 pub mod flows;
 pub mod kernel_drops;
