@@ -47,8 +47,15 @@ use cli::{Cli, CompareOptions, Order, RunOptions};
 use plan::Plan;
 use record::Record;
 
-fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    // A message for people, whatever RUST_BACKTRACE says.
+    order(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("isatap-perf: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn order(cli: Cli) -> Result<ExitCode> {
     match cli.order {
         None => measure(&cli.run),
         Some(Order::Compare(options)) => compare(&options),

@@ -30,11 +30,14 @@ pub(crate) struct Difference {
     pub(crate) change: f64,
     /// Half the spread of both added, as a share of `before`, in per cent.
     pub(crate) noise: f64,
-    /// Whether the two ranges have nothing in common.
-    pub(crate) apart: bool,
+    /// Whether the two ranges have nothing in common; `None` when there are too few readings to say.
+    pub(crate) apart: Option<bool>,
     /// How likely ranges of equal programs are apart in either direction.
     pub(crate) by_luck: f64,
 }
+
+/// Ranges that come apart by luck more often than this say nothing: one or two readings each.
+const FEW: f64 = 0.3;
 
 /// Compares; `None` when one is empty or `before` is 0.
 pub(crate) fn difference(before: &[f64], after: &[f64]) -> Option<Difference> {
@@ -43,13 +46,14 @@ pub(crate) fn difference(before: &[f64], after: &[f64]) -> Option<Difference> {
     if from == 0.0 {
         return None;
     }
+    let by_luck = (2.0 / choose(before.len() + after.len(), before.len())).min(1.0);
     Some(Difference {
         before: from,
         after: to,
         change: (to - from) / from * 100.0,
         noise: ((a.1 - a.0) + (b.1 - b.0)) / 2.0 / from.abs() * 100.0,
-        apart: a.1 < b.0 || b.1 < a.0,
-        by_luck: (2.0 / choose(before.len() + after.len(), before.len())).min(1.0),
+        apart: (by_luck < FEW).then_some(a.1 < b.0 || b.1 < a.0),
+        by_luck,
     })
 }
 
@@ -73,13 +77,13 @@ mod tests {
     #[test]
     fn ranges_apart_are_a_difference() {
         let same = difference(&[100.0, 110.0, 90.0], &[95.0, 105.0, 120.0]).unwrap();
-        assert!(!same.apart);
+        assert_eq!(same.apart, Some(false));
         let better = difference(&[100.0, 110.0, 90.0], &[120.0, 130.0, 111.0]).unwrap();
-        assert!(better.apart);
+        assert_eq!(better.apart, Some(true));
         assert!((better.change - 20.0).abs() < 1e-9 && (better.noise - 19.5).abs() < 1e-9);
         // 6 over 3 = 20 orders, two of which are apart.
         assert!((better.by_luck - 0.1).abs() < 1e-9);
-        assert!(difference(&[100.0], &[90.0]).unwrap().apart);
+        assert_eq!(difference(&[100.0], &[90.0]).unwrap().apart, None);
         assert!((difference(&[100.0], &[90.0]).unwrap().by_luck - 1.0).abs() < 1e-9);
         assert!(difference(&[], &[1.0]).is_none());
         assert!(difference(&[0.0], &[1.0]).is_none());

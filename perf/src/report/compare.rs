@@ -56,9 +56,11 @@ pub(crate) fn table(before: &Record, after: &Record, force: bool) -> Result<Stri
         let Some(difference) = stats::difference(&series.values(), &other.values()) else {
             continue;
         };
-        compared += 1;
-        changed += u32::from(difference.apart);
-        luck += difference.by_luck;
+        if let Some(apart) = difference.apart {
+            compared += 1;
+            changed += u32::from(apart);
+            luck += difference.by_luck;
+        }
         let _ = writeln!(text, "{name:60} {}", line(&difference, series));
     }
     for series in &after.series {
@@ -69,7 +71,7 @@ pub(crate) fn table(before: &Record, after: &Record, force: bool) -> Result<Stri
     let _ = writeln!(
         text,
         "\nnoise: half of both spreads. A figure is better or worse when the ranges of its readings have nothing in common.\n\
-         {changed} of {compared} figures are; of two equal programs about {luck:.0} would be."
+         {changed} of {compared} figures with enough readings are; of two equal programs about {luck:.1} would be."
     );
     Ok(text)
 }
@@ -88,9 +90,10 @@ fn name(series: &Series) -> String {
 
 fn line(difference: &Difference, series: &Series) -> String {
     let judged = match (difference.apart, difference.change > 0.0, series.better) {
-        (false, ..) => "within noise",
-        (true, true, Better::More) | (true, false, Better::Less) => "better",
-        (true, ..) => "WORSE",
+        (None, ..) => "too few readings",
+        (Some(false), ..) => "within noise",
+        (Some(true), true, Better::More) | (Some(true), false, Better::Less) => "better",
+        (Some(true), ..) => "WORSE",
     };
     format!(
         "{:>9.1} {:>9.1} {:>+7.1}% {:>6.1}%  {judged}",
@@ -132,7 +135,7 @@ mod tests {
         assert_eq!(judged("rr-p50,"), "WORSE");
         assert!(judged("gone,").contains("only in the first"));
         assert!(judged("new,").contains("only in the second"));
-        assert!(text.contains("2 of 3 figures are"), "{text}");
+        assert!(text.contains("2 of 3 figures"), "{text}");
     }
 
     #[test]

@@ -6,8 +6,7 @@ use crate::record::Latency;
 const HEIGHT: f64 = 270.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 240.0;
-const MARKS: [(f64, &str); 6] = [
-    (0.0, "min"),
+const MARKS: [(f64, &str); 5] = [
     (0.5, "50 %"),
     (0.9, "90 %"),
     (0.99, "99 %"),
@@ -41,7 +40,7 @@ pub(super) fn picture(title: &str, latencies: &[&Latency]) -> String {
         tick = next_125(tick, high / low > 300.0);
     }
     for (quantile, name) in MARKS {
-        if quantile > 0.0 && -(1.0 - quantile).log10() > rarest {
+        if -(1.0 - quantile).log10() > rarest {
             continue;
         }
         svg.line(
