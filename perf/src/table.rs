@@ -224,7 +224,7 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
             less("loaded-p99", "one way at 80 % of that rate, p99", "us"),
             less("loaded-p999", "one way at 80 % of that rate, p99.9", "us"),
         ],
-        "The rate is found by halving (64-byte packets, trials of 0.3 s without a single loss); then packets are paced at 80 % of it.",
+        "The rate is found by halving (64-byte packets, trials of 0.3 s without a loss and without a growing queue); then packets are paced at 80 % of it.",
     ),
     swept(
         Stage::Pair,
