@@ -60,7 +60,7 @@ pub struct V6Address {
     pub addr: Ipv6Addr,
     /// Length of its prefix.
     pub prefix_len: u8,
-    /// Whether somebody set it, rather than a router advertisement.
+    /// Whether it has no end, as one that an operator set.
     pub permanent: bool,
 }
 
@@ -73,9 +73,12 @@ struct RouteKey {
     metric: u32,
 }
 
-/// One next hop of a route on our interface.
+/// One next hop of a route on our interface. Its identity is the gateway as written: the same router may appear with
+/// either u bit, and each of the two routes goes on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
+    /// The gateway as the kernel has it; `None` on-link, or when no route of the kernel says so.
+    pub gateway: Option<Ipv6Addr>,
     /// Where it leads; never a group.
     pub next: NextHop,
     /// RFC 4191 preference: -1, 0, 1.
@@ -161,6 +164,23 @@ impl MirrorState {
     /// The device that has this IPv4 address.
     pub fn device_of(&self, addr: Ipv4Addr) -> Option<u32> {
         self.v4.values().find(|v4| v4.addr == addr).map(|v4| v4.if_index)
+    }
+
+    /// Whether the main table has this route, whoever set it.
+    pub fn has_route(&self, prefix: Ipv6Prefix, metric: u32, gateway: Option<Ipv6Addr>) -> bool {
+        let key = RouteKey {
+            prefix,
+            not_main: false,
+            table: u32::from(RouteHeader::RT_TABLE_MAIN),
+            metric,
+        };
+        let hops = self.routes.get(&key);
+        hops.is_some_and(|hops| hops.iter().any(|hop| hop.gateway == gateway))
+    }
+
+    /// The IPv6 address of the interface that is this one.
+    pub fn own6_entry(&self, addr: Ipv6Addr) -> Option<V6Address> {
+        self.own6.get(&addr).copied()
     }
 
     /// How many prefixes there are routes for.
@@ -271,7 +291,7 @@ impl MirrorState {
         let known = self.routes.entry(key).or_default();
         let mut effect = Effect::Nothing;
         for hop in hops {
-            match known.iter_mut().find(|old| old.next == hop.next) {
+            match known.iter_mut().find(|old| old.gateway == hop.gateway) {
                 Some(old) if *old == hop => {}
                 Some(old) => {
                     *old = hop;
@@ -295,7 +315,7 @@ impl MirrorState {
             return Effect::Nothing;
         };
         let before = known.len();
-        known.retain(|old| gone.iter().all(|hop| hop.next != old.next));
+        known.retain(|old| gone.iter().all(|hop| hop.gateway != old.gateway));
         let after = known.len();
         if after == 0 {
             self.routes.remove(&key);
@@ -310,10 +330,14 @@ impl MirrorState {
             RouteAttribute::Preference(RoutePreference::Low) => Some(-1),
             _ => None,
         });
-        let hop = |next, weight| Hop {
-            next,
-            preference: preference.unwrap_or(0),
-            weight,
+        let hop = |attributes: &[RouteAttribute], weight| {
+            let gateway = gateway(attributes);
+            Hop {
+                gateway,
+                next: next_hop(gateway),
+                preference: preference.unwrap_or(0),
+                weight,
+            }
         };
         let mut hops = Vec::new();
         let mut device = None;
@@ -322,13 +346,13 @@ impl MirrorState {
                 RouteAttribute::Oif(index) => device = Some(*index),
                 RouteAttribute::MultiPath(paths) => {
                     let ours = paths.iter().filter(|path| path.interface_index == self.if_index);
-                    hops.extend(ours.map(|path| hop(next_hop(&path.attributes), u16::from(path.hops) + 1)));
+                    hops.extend(ours.map(|path| hop(&path.attributes, u16::from(path.hops) + 1)));
                 }
                 _ => {}
             }
         }
         if device == Some(self.if_index) && hops.is_empty() {
-            hops.push(hop(next_hop(&message.attributes), 1));
+            hops.push(hop(&message.attributes, 1));
         }
         hops
     }
@@ -416,13 +440,16 @@ fn route_key(message: &RouteMessage) -> Option<RouteKey> {
     })
 }
 
-/// The next hop of a route on the ISATAP interface (DESIGN D7): the gateway must be an ISATAP address, since no
-/// resolution exists on this link (RFC 5214 7.1).
-fn next_hop(attributes: &[RouteAttribute]) -> NextHop {
-    let gateway = attributes.iter().find_map(|attribute| match attribute {
+fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv6Addr> {
+    attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(*gateway),
         _ => None,
-    });
+    })
+}
+
+/// The next hop of a route on the ISATAP interface (DESIGN D7): the gateway must be an ISATAP address, since no
+/// resolution exists on this link (RFC 5214 7.1).
+fn next_hop(gateway: Option<Ipv6Addr>) -> NextHop {
     match gateway {
         None => NextHop::OnLink,
         Some(gateway) => iid::embedded(&gateway).map_or(NextHop::Unreachable, NextHop::Via),

@@ -319,3 +319,18 @@ fn the_far_end_of_a_point_to_point_link_is_the_network() {
         (Ipv4Addr::new(10, 9, 0, 1), "10.9.0.2/32".to_owned())
     );
 }
+
+/// A2: one router with both u bits is two routes; the end of one is not that of the other.
+#[test]
+fn a2_both_spellings_of_a_router_are_kept_apart() {
+    let mut state = MirrorState::new(OURS);
+    let spellings = ["fe80::5efe:10.0.0.1", "fe80::200:5efe:10.0.0.1"];
+    for gateway in spellings {
+        state.apply(0, &new_route(route("::/0", OURS, Some(gateway), 1024)));
+    }
+    let gone = RouteNetlinkMessage::DelRoute(route("::/0", OURS, Some(spellings[0]), 1024));
+    assert_eq!(state.apply(0, &gone), Effect::Changed);
+    let has = |text| state.has_route(prefix("::/0"), 1024, Some(v6(text)));
+    assert_eq!(spellings.map(has), [false, true]);
+    assert_eq!(all(&state), [("::/0".to_owned(), NextHop::Via(ROUTER_A))]);
+}

@@ -3,8 +3,10 @@
 //! ```text
 //!   netlink notifications --> watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) --> the kernel
+//!   slaac's wishes        --> apply (pure plan, shell) --> the kernel
 //! ```
 
+pub mod apply;
 pub mod mirror;
 pub mod netlink;
 pub mod next_hops;

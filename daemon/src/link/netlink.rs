@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
@@ -148,6 +148,38 @@ impl Netlink {
         self.request(operation, RouteNetlinkMessage::DelAddress(message), flags)
             .await
             .map(|_| ())
+    }
+
+    /// Adds a route beside others of its prefix, or, if exactly it is there, makes its end the one in `message`: a kernel
+    /// that has it says that it exists after having taken over the new end.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason.
+    pub async fn add_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
+        // Never NLM_F_REPLACE: it replaces all routes of the same prefix and metric, through whatever router.
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
+        let added = self
+            .request(operation, RouteNetlinkMessage::NewRoute(message), flags)
+            .await;
+        match added {
+            Err(error) if error.errno() == Some(nix::libc::EEXIST) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Removes a route; it may be gone already.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason.
+    pub async fn delete_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        let removed = self
+            .request(operation, RouteNetlinkMessage::DelRoute(message), flags)
+            .await;
+        match removed {
+            Err(error) if matches!(error.errno(), Some(nix::libc::ESRCH | nix::libc::ENODEV)) => Ok(()),
+            other => other.map(|_| ()),
+        }
     }
 
     /// Whether the kernel would deliver a packet to `addr` on the interface to itself.

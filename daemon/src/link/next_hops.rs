@@ -99,6 +99,7 @@ impl Choices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -106,6 +107,7 @@ mod tests {
 
     fn via(gateway: Ipv4Addr, preference: i8) -> Hop {
         Hop {
+            gateway: Some(isatap_engine::isatap::iid::link_local(gateway)),
             next: NextHop::Via(gateway),
             preference,
             weight: 1,
@@ -113,11 +115,13 @@ mod tests {
     }
 
     const ON_LINK: Hop = Hop {
+        gateway: None,
         next: NextHop::OnLink,
         preference: 0,
         weight: 1,
     };
     const NOWHERE: Hop = Hop {
+        gateway: Some(Ipv6Addr::LOCALHOST),
         next: NextHop::Unreachable,
         preference: 0,
         weight: 1,

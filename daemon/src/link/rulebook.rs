@@ -104,6 +104,7 @@ fn default_hop(settings: &Settings, routers: &[RouterView], choices: &mut Choice
         .iter()
         .filter(|router| rank(router) == best)
         .map(|router| Hop {
+            gateway: None,
             next: NextHop::Via(router.addr),
             preference: router.preference,
             weight: 1,

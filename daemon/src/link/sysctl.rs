@@ -118,6 +118,15 @@ impl Sysctls {
         }
     }
 
+    /// The hop limit of this host's packets out of the interface (RFC 4861 6.3.4).
+    pub fn apply_hop_limit(&self, hop_limit: u8) {
+        self.write(
+            "hop_limit",
+            &hop_limit.to_string(),
+            "packets have the hop limit of before",
+        );
+    }
+
     fn write(&self, name: &str, value: &str, consequence: &str) {
         let Err(error) = self.try_write(name, value) else {
             return;

@@ -1,0 +1,291 @@
+//! From what autoconfiguration wants to what the kernel has: the difference as a list of operations. Pure.
+//!
+//! Three things are compared: what is wanted, what this daemon has set ([`Installed`]), and what the mirror shows. What
+//! it has set and nobody wants any more goes; what somebody took away comes back; what it has not set is never touched,
+//! not even if it looks the same.
+//!
+//! The kernel merges routes of one prefix and metric into one with several next hops, and then shows and keeps one
+//! preference for all of them. So the preference of RFC 4191 is part of the metric: a preferred router's route has one
+//! less, the other's one more. What is left in one route are equals (RFC 4311).
+
+mod kernel;
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use isatap_engine::fib::Ipv6Prefix;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+
+use super::MirrorState;
+use crate::slaac::{KnownAddress, KnownRoute, Lifetime, ON_LINK_METRIC, Wanted, WantedAddress, WantedRoute};
+
+pub use kernel::{Failure, apply};
+
+/// The kernel counts seconds: a lifetime that moved less is the same.
+const LIFETIME_TOLERANCE: Duration = Duration::from_millis(1500);
+
+/// What tells one route from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteId {
+    /// Where to.
+    pub prefix: Ipv6Prefix,
+    /// As the kernel has it: the wanted one less the preference.
+    pub metric: u32,
+    /// The router; `None` for a prefix on the link.
+    pub via: Option<Ipv6Addr>,
+    /// -1, 0 or 1.
+    pub preference: i8,
+}
+
+/// One thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Add an address, or give the one that is there new lifetimes.
+    SetAddress(WantedAddress),
+    /// Remove an address of this prefix length.
+    RemoveAddress(Ipv6Addr, u8),
+    /// Add a route, or make the one that is there end at another time.
+    SetRoute(RouteId, Lifetime),
+    /// Remove a route.
+    RemoveRoute(RouteId),
+    /// Give the interface this MTU in bytes.
+    SetMtu(u16),
+    /// Give packets of this host this hop limit.
+    SetHopLimit(u8),
+}
+
+/// What this daemon has set and not taken back.
+#[derive(Clone, Debug, Default)]
+pub struct Installed {
+    addresses: BTreeMap<Ipv6Addr, WantedAddress>,
+    routes: BTreeMap<RouteId, Lifetime>,
+    mtu: Option<u16>,
+    hop_limit: Option<u8>,
+}
+
+impl RouteId {
+    fn of(route: &WantedRoute) -> Self {
+        let metric = i64::from(route.metric) - i64::from(route.preference);
+        Self {
+            prefix: route.prefix,
+            // Zero means the default of 1024 to the kernel.
+            metric: u32::try_from(metric.max(1)).unwrap_or(u32::MAX),
+            via: route.via,
+            preference: route.preference,
+        }
+    }
+}
+
+impl Installed {
+    /// Remembers that `op` was done.
+    pub fn done(&mut self, op: &Op) {
+        match *op {
+            Op::SetAddress(address) => drop(self.addresses.insert(address.addr, address)),
+            Op::RemoveAddress(addr, _) => drop(self.addresses.remove(&addr)),
+            Op::SetRoute(id, lifetime) => drop(self.routes.insert(id, lifetime)),
+            Op::RemoveRoute(id) => drop(self.routes.remove(&id)),
+            Op::SetMtu(mtu) => self.mtu = Some(mtu),
+            Op::SetHopLimit(hop_limit) => self.hop_limit = Some(hop_limit),
+        }
+    }
+
+    /// The MTU was set by somebody else in this daemon: at the start, or by a reload.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = Some(mtu);
+    }
+
+    /// Takes what [`known`] found in a dump for this daemon's own work of before a restart.
+    pub fn adopt(&mut self, addresses: &[KnownAddress], routes: &[(RouteId, KnownRoute)]) {
+        for known in addresses {
+            let address = WantedAddress {
+                addr: known.addr,
+                prefix_len: 128,
+                valid: known.valid,
+                preferred: known.preferred,
+            };
+            self.addresses.insert(known.addr, address);
+        }
+        for (id, known) in routes {
+            self.routes.insert(*id, known.lifetime);
+        }
+    }
+
+    /// Addresses and routes that are set now.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.addresses.len(), self.routes.len())
+    }
+}
+
+/// What is to be done now, in this order: new ways before old ones go. `base_mtu` holds when no router says otherwise.
+/// An interface that is down takes no routes; once it is up, everything comes back.
+pub fn plan(
+    installed: &Installed,
+    mirror: &MirrorState,
+    wanted: &Wanted,
+    base_mtu: u16,
+    now: Instant,
+) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if !mirror.is_up() {
+        return ops;
+    }
+    let mtu = wanted.mtu.unwrap_or(base_mtu);
+    if installed.mtu != Some(mtu) {
+        ops.push(Op::SetMtu(mtu));
+    }
+    if let Some(hop_limit) = wanted.hop_limit
+        && installed.hop_limit != Some(hop_limit)
+    {
+        ops.push(Op::SetHopLimit(hop_limit));
+    }
+    plan_addresses(installed, mirror, wanted, now, &mut ops);
+    plan_routes(installed, mirror, wanted, &mut ops);
+    ops
+}
+
+fn plan_addresses(
+    installed: &Installed,
+    mirror: &MirrorState,
+    wanted: &Wanted,
+    now: Instant,
+    ops: &mut Vec<Op>,
+) {
+    for address in &wanted.addresses {
+        let old = installed.addresses.get(&address.addr);
+        match (mirror.own6_entry(address.addr), old) {
+            // Somebody else's: theirs serves as well.
+            (Some(_), None) => continue,
+            (Some(own), Some(_)) if own.prefix_len != address.prefix_len => continue,
+            (Some(_), Some(old)) if is_current(old, address, now) => continue,
+            _ => ops.push(Op::SetAddress(*address)),
+        }
+    }
+    for old in installed.addresses.values() {
+        if !wanted.addresses.iter().any(|address| address.addr == old.addr) {
+            ops.push(Op::RemoveAddress(old.addr, old.prefix_len));
+        }
+    }
+}
+
+fn is_current(old: &WantedAddress, new: &WantedAddress, now: Instant) -> bool {
+    // Both over is the same, whenever that was.
+    let deprecated = old.preferred.is_over(now) && new.preferred.is_over(now);
+    old.valid.is_near(new.valid, LIFETIME_TOLERANCE)
+        && (deprecated || old.preferred.is_near(new.preferred, LIFETIME_TOLERANCE))
+}
+
+fn plan_routes(installed: &Installed, mirror: &MirrorState, wanted: &Wanted, ops: &mut Vec<Op>) {
+    let ids: Vec<RouteId> = wanted.routes.iter().map(RouteId::of).collect();
+    for (id, route) in ids.iter().zip(&wanted.routes) {
+        let there = mirror.has_route(id.prefix, id.metric, id.via);
+        match installed.routes.get(id) {
+            Some(old) if there && old.is_near(route.lifetime, LIFETIME_TOLERANCE) => continue,
+            // A route without end keeps having none when one is added to it.
+            Some(Lifetime::Forever) if there => ops.push(Op::RemoveRoute(*id)),
+            // Somebody else's, with the same next hop: it serves as well.
+            None if there => continue,
+            _ => {}
+        }
+        ops.push(Op::SetRoute(*id, route.lifetime));
+    }
+    let unwanted = installed.routes.keys().filter(|id| !ids.contains(id));
+    ops.extend(unwanted.map(|id| Op::RemoveRoute(*id)));
+}
+
+/// What a dump shows of an earlier life of this daemon, by the protocol it gave its addresses and routes.
+pub fn known(
+    if_index: u32,
+    dump: &[RouteNetlinkMessage],
+    now: Instant,
+) -> (Vec<KnownAddress>, Vec<(RouteId, KnownRoute)>) {
+    let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+    for message in dump {
+        match message {
+            RouteNetlinkMessage::NewAddress(address) if address.header.index == if_index => {
+                addresses.extend(known_address(address, now));
+            }
+            RouteNetlinkMessage::NewRoute(route) => known_routes(if_index, route, now, &mut routes),
+            _ => {}
+        }
+    }
+    (addresses, routes)
+}
+
+fn known_address(message: &AddressMessage, now: Instant) -> Option<KnownAddress> {
+    let (mut addr, mut lifetimes, mut ours) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(std::net::IpAddr::V6(own)) => addr = Some(*own),
+            AddressAttribute::CacheInfo(info) => lifetimes = Some((info.ifa_valid, info.ifa_preferred)),
+            AddressAttribute::Protocol(AddressProtocol::RouterAnnouncement) => ours = true,
+            _ => {}
+        }
+    }
+    let (valid, preferred) = lifetimes.filter(|_| ours && message.header.prefix_len == 128)?;
+    Some(KnownAddress {
+        addr: addr?,
+        valid: Lifetime::from_secs(now, valid),
+        preferred: Lifetime::from_secs(now, preferred),
+    })
+}
+
+fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut Vec<(RouteId, KnownRoute)>) {
+    let header = &message.header;
+    if header.protocol != RouteProtocol::Ra || header.kind != RouteType::Unicast {
+        return;
+    }
+    let (mut dst, mut metric, mut gateway, mut device) = (Ipv6Addr::UNSPECIFIED, 0, None, None);
+    let (mut preference, mut lifetime, mut gateways) = (0, Lifetime::Forever, Vec::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet6(addr)) => dst = *addr,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Gateway(RouteAddress::Inet6(addr)) => gateway = Some(*addr),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Preference(value) => preference = kernel::from_kernel(*value),
+            RouteAttribute::CacheInfo(info) if info.expires != 0 => {
+                // In hundredths of a second, whatever the kernel's own clock (USER_HZ).
+                lifetime = Lifetime::from_secs(now, info.expires / 100);
+            }
+            RouteAttribute::MultiPath(paths) => {
+                let ours = paths.iter().filter(|path| path.interface_index == if_index);
+                gateways.extend(ours.flat_map(|path| &path.attributes).filter_map(
+                    |attribute| match attribute {
+                        RouteAttribute::Gateway(RouteAddress::Inet6(addr)) => Some(Some(*addr)),
+                        _ => None,
+                    },
+                ));
+            }
+            _ => {}
+        }
+    }
+    let Ok(prefix) = Ipv6Prefix::containing(dst, header.destination_prefix_length) else {
+        return;
+    };
+    if device == Some(if_index) {
+        gateways.push(gateway);
+    }
+    list.extend(gateways.into_iter().map(|via| {
+        let preference = if metric == ON_LINK_METRIC { 0 } else { preference };
+        let id = RouteId {
+            prefix,
+            metric,
+            via,
+            preference,
+        };
+        let route = KnownRoute {
+            prefix,
+            via,
+            preference,
+            lifetime,
+        };
+        (id, route)
+    }));
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;
