@@ -27,7 +27,9 @@ fn arrived(routers: &[&Daemon<'_>]) -> Vec<u64> {
 
 /// Inner bytes that came in from the site.
 fn bytes(router: &Daemon<'_>) -> u64 {
-    router.metrics().sum("isatapd_bytes_total", &[("direction", "decap")])
+    router
+        .metrics()
+        .sum("isatapd_bytes_total", &[("direction", "decap")])
 }
 
 /// What each router got while `f` ran.
@@ -44,7 +46,9 @@ fn share(routers: &[&Daemon<'_>], f: impl FnOnce()) -> Vec<u64> {
 
 /// 64 destinations, one packet each.
 fn many_destinations(scene: &Routers) {
-    (1..=64).for_each(|n| drop(ping(&scene.host, &server(n).to_string(), 1)));
+    for n in 1..=64 {
+        ping(&scene.host, &server(n).to_string(), 1);
+    }
 }
 
 #[test]
@@ -91,7 +95,7 @@ fn a_preferred_router_is_left_when_silent_and_used_when_back() {
 
     ns.run("nft delete table ip t");
     wait::until("the preferred router to be used again", LEFT, || {
-        let shares = share(&daemons, || drop(ping(&scene.host, &server(3).to_string(), 1)));
+        let shares = share(&daemons, || _ = ping(&scene.host, &server(3).to_string(), 1));
         if shares[0] > 0 {
             Ok(())
         } else {
@@ -153,10 +157,10 @@ fn an_anycast_router_address_may_move() {
     scene.wait_usable(&host, 1);
     ping_until(&scene.host, &server(1).to_string(), SOON);
     let daemons = [&running[0].0, &running[1].0];
-    let shares = share(&daemons, || drop(ping(&scene.host, &server(1).to_string(), 5)));
+    let shares = share(&daemons, || _ = ping(&scene.host, &server(1).to_string(), 5));
     assert!(shares[0] >= 5, "{shares:?}");
     via(1);
-    let shares = share(&daemons, || drop(ping(&scene.host, &server(1).to_string(), 5)));
+    let shares = share(&daemons, || _ = ping(&scene.host, &server(1).to_string(), 5));
     assert!(shares[1] >= 5, "not one packet is lost: {shares:?}");
     host.conservation();
 }
@@ -173,7 +177,7 @@ fn a_gateway_of_a_static_route_is_honoured() {
     let to = server(0x77);
     let through = |expected: [bool; 2]| {
         wait::until(&format!("a packet through {expected:?}"), SOON, || {
-            let shares = share(&daemons, || drop(ping(&scene.host, &to.to_string(), 1)));
+            let shares = share(&daemons, || _ = ping(&scene.host, &to.to_string(), 1));
             let used = [shares[0] > 0, shares[1] > 0];
             if used == expected {
                 Ok(())
@@ -182,7 +186,7 @@ fn a_gateway_of_a_static_route_is_honoured() {
             }
         });
     };
-    let route = |what: &str| drop(scene.host.ip(&format!("-6 route {what}")));
+    let route = |what: &str| _ = scene.host.ip(&format!("-6 route {what}"));
     for gateway in ["fe80::5efe:10.0.0.2", "fe80::200:5efe:10.0.0.2"] {
         route(&format!("add {to} via {gateway} dev {TUNNEL}"));
         through([false, true]);
