@@ -47,7 +47,8 @@ const NO_ROUTE: Option<ErrorMessage> = Some(ErrorMessage::Unreachable {
     code: icmpv6::NO_ROUTE,
 });
 
-/// A8, E1, A2: on-link by the embedded address with either u bit, by route through its gateway, else to the router.
+/// A8, E1, A2, V9: on-link by the embedded address with either u bit, link-local always, by route through its gateway,
+/// else to the router.
 #[test]
 fn next_hops() {
     for (dst, to) in [

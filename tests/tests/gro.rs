@@ -102,7 +102,7 @@ fn merging_costs_nothing(lane: Lane) {
     }
     eprintln!("{lane:?}, Mbit/s with GRO off: {off:.0?}; on: {on:.0?}");
     let (off, on) = (median(off), median(on));
-    // What the ratio is, isatap-perf measures (P2). A daemon that passes merged packets on as they are gets less than a
+    // What the ratio is, isatap-perf measures. A daemon that passes merged packets on as they are gets less than a
     // hundredth; everything else is the machine's business at this moment.
     assert!(
         on >= off / 4.0,
