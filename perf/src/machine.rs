@@ -75,6 +75,15 @@ impl Machine {
         format!("{}-{}", plain(&self.started), plain(&self.revision))
     }
 
+    /// Why the figures mean little, if other work had the CPUs when the run began.
+    pub(crate) fn disturbed(&self) -> Option<String> {
+        let load: f64 = self.load.split(' ').next()?.parse().ok()?;
+        let cpus = self.cpus;
+        (load > cpus as f64 / 2.0).then(|| {
+            format!("The machine was busy: load average {load} on {cpus} CPUs at the start. Medians mean little; measure again.")
+        })
+    }
+
     /// In what two machines differ so that their figures cannot be compared; empty for the same machine.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let pairs = [
@@ -104,6 +113,22 @@ fn output(program: &str, arguments: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_machine_is_named() {
+        let with = |load: &str| Machine {
+            cpus: 2,
+            load: load.into(),
+            ..Machine::default()
+        };
+        assert!(
+            with("8.92 9.58 11.15")
+                .disturbed()
+                .is_some_and(|text| text.contains("8.92 on 2 CPUs"))
+        );
+        assert_eq!(with("0.40 9.58 11.15").disturbed(), None);
+        assert_eq!(with("").disturbed(), None);
+    }
 
     #[test]
     fn another_revision_is_the_same_machine() {

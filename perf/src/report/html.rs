@@ -89,6 +89,9 @@ fn soundness(record: &Record) -> String {
             list(violations)
         ),
     };
+    if let Some(disturbed) = record.machine.disturbed() {
+        let _ = write!(text, "<div class=\"verdict bad\">{}</div>", escape(&disturbed));
+    }
     if !record.failures.is_empty() {
         let _ = write!(
             text,

@@ -47,6 +47,9 @@ pub(crate) fn table(record: &Record) -> String {
         record.violations.len(),
         record.failures.len()
     );
+    if let Some(disturbed) = record.machine.disturbed() {
+        let _ = writeln!(text, "  {disturbed}");
+    }
     for violation in &record.violations {
         let _ = writeln!(text, "  VIOLATION {violation}");
     }
