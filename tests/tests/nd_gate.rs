@@ -315,7 +315,7 @@ fn only_routers_of_the_prl_configure_a_host() {
     prl.send_inner(&advertisement(link_local(PRL), GOOD_PREFIX));
     let state = wait::until("an address by autoconfiguration", SOON, || {
         let state = kernel_state(&parts.dut);
-        if state.contains("2001:db8:7:0:0:5efe:a00:2/64") || state.contains("2001:db8:7::5efe:a00:2/64") {
+        if state.contains("2001:db8:7:0:0:5efe:a00:2/128") || state.contains("2001:db8:7::5efe:a00:2/128") {
             Ok(state)
         } else {
             Err(state)

@@ -37,7 +37,7 @@ fn hosts_configure_themselves(lane: Lane) {
     let hosts: Vec<_> = scene.hosts.iter().enumerate().map(start).collect();
 
     for (index, ns) in scene.hosts.iter().enumerate() {
-        let address = format!("{}/64", on_link(host_v4(index)));
+        let address = format!("{}/128", on_link(host_v4(index)));
         wait::until(&format!("{address} and a default route"), SOON * 3, || {
             let state = ns.ip(&format!("-6 addr show dev {TUNNEL}")) + &ns.ip("-6 route show default");
             let has = state.contains(&address) && state.contains("default via fe80::5efe:a00:1");

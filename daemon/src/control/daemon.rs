@@ -26,6 +26,7 @@ use super::watched::watch;
 use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
+use crate::link::apply::Installed;
 use crate::link::setup::Interface;
 use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
@@ -34,6 +35,7 @@ use crate::ops::status::ControlStatus;
 use crate::prl::Routers;
 use crate::prl::names::{Answer, LookupError, NameBook};
 use crate::prl::resolver::{Lookups, Results};
+use crate::slaac::Slaac;
 
 /// Least time between two Rulebooks: a burst of route changes becomes a few of them.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
@@ -84,6 +86,10 @@ pub(super) struct Daemon {
     pub(super) interface: Interface,
     pub(super) sysctls: Sysctls,
     pub(super) routers: Routers,
+    pub(super) slaac: Slaac,
+    /// What autoconfiguration has set in the kernel.
+    pub(super) installed: Installed,
+    pub(super) configure_at: Option<Instant>,
     pub(super) names: NameBook,
     pub(super) lookups: Lookups,
     /// The locator in force, whether the machine has it now or not.
@@ -248,6 +254,7 @@ impl Daemon {
         [
             discover,
             names,
+            self.configure_due(),
             self.publish_at,
             self.repair_at,
             self.flush_at,
@@ -267,6 +274,9 @@ impl Daemon {
         }
         if self.repair_at.is_some_and(|at| at <= now) {
             self.repair(now).await;
+        }
+        if self.configure_due().is_some_and(|at| at <= now) {
+            self.configure(now).await;
         }
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;

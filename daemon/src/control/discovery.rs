@@ -78,7 +78,10 @@ impl Daemon {
             match punts::advertisement(packet) {
                 None => "malformed",
                 Some((router, heard)) => match self.routers.advertised(Instant::now(), router, &heard) {
-                    Ok(()) => "accepted",
+                    Ok(()) => {
+                        self.learn(Instant::now(), packet);
+                        "accepted"
+                    }
                     Err(_) => "unknown_router",
                 },
             }

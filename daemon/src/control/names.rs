@@ -55,7 +55,13 @@ impl Daemon {
     /// The PRL has changed: new routers are solicited, others are heard no longer.
     pub(super) fn follow_prl(&mut self, now: Instant) {
         self.settle_locator();
-        self.routers.set_routers(now, &self.names.addrs());
+        let members = self.names.addrs();
+        for router in self.routers.views() {
+            if !members.contains(&router.addr) {
+                self.forget_router(now, router.addr);
+            }
+        }
+        self.routers.set_routers(now, &members);
         self.mark_changed();
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::configure::slaac_config;
 use super::daemon::Daemon;
 use crate::config::names::Key;
 use crate::config::reload::{Change, Plan, plan};
@@ -118,6 +119,7 @@ impl Daemon {
         if changed(Key::Mtu) {
             let set = self.interface.set_mtu(&self.netlink, plan.settings.mtu).await;
             set.map_err(|error| error.to_string())?;
+            self.installed.set_mtu(plan.settings.mtu);
         }
 
         let old = std::mem::replace(&mut self.settings, plan.settings.clone());
@@ -126,10 +128,9 @@ impl Daemon {
             (self.set_log)(settings.log_level, settings.syslog_facility);
         }
         if settings.role != old.role {
-            self.sysctls.apply(settings.role, settings.default_route);
-        } else if changed(Key::DefaultRoute) {
-            self.sysctls.apply_default_route(settings.default_route);
+            self.sysctls.apply(settings.role);
         }
+        self.slaac.set_config(slaac_config(settings));
         if changed(Key::MinRouterSolicitInterval) {
             self.routers
                 .set_config(SolicitConfig::from_secs(settings.min_router_solicit_interval));
@@ -151,6 +152,7 @@ impl Daemon {
             None => {}
         }
         self.follow_prl(now);
+        self.configure_at = Some(now);
         self.follow_locator();
         self.follow_own_addresses();
         Ok(describe(&plan))

@@ -44,13 +44,12 @@ pub(super) fn router_counts(routers: &Routers) -> String {
         .join(", ")
 }
 
-/// Addresses of locators that are not ours now: link-local ones, and those the kernel made from an advertisement (A6).
-/// What an operator configured stays.
+/// Link-local addresses of locators that are not ours now (A6). What advertisements brought, autoconfiguration takes
+/// back; what an operator configured stays.
 pub(super) fn stale_addresses(state: &MirrorState, locators: &[Ipv4Addr]) -> Vec<V6Address> {
     let is_stale = |own: &V6Address| {
         let made_for = iid::embedded(&own.addr);
-        let ours = made_for.is_some_and(|addr| locators.contains(&addr));
-        !ours && made_for.is_some() && (iid::is_link_local_64(&own.addr) || !own.permanent)
+        iid::is_link_local_64(&own.addr) && made_for.is_some_and(|addr| !locators.contains(&addr))
     };
     state.own6().filter(is_stale).collect()
 }

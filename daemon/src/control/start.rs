@@ -7,6 +7,7 @@ use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::worker::{Engine, EngineConfig, Prepared, SetupError};
 use tracing::{info, warn};
 
+use super::configure::slaac_config;
 use super::daemon::{Daemon, Sources};
 use super::latency::LatencyBook;
 use super::placement::cpus_for;
@@ -15,6 +16,7 @@ use super::signals::Signals;
 use super::{Startup, icmp, locator};
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
+use crate::link::apply::Installed;
 use crate::link::setup::Interface;
 use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
@@ -23,6 +25,7 @@ use crate::ops::status::ControlStatus;
 use crate::prl::names::NameBook;
 use crate::prl::resolver::{self, Resolver};
 use crate::prl::{Jitter, Routers, SolicitConfig};
+use crate::slaac::Slaac;
 
 /// Opens, sets up, gives up privileges, starts, and says so.
 pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
@@ -47,7 +50,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         name: prepared.interface().to_owned(),
     };
     let sysctls = Sysctls::open(&interface.name);
-    sysctls.apply(settings.role, settings.default_route);
+    sysctls.apply(settings.role);
     if settings.role == Role::Router && !sysctl::forwards() {
         warn!(
             "this machine does not forward IPv6: hosts reach this router and nothing behind it; \
@@ -118,6 +121,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if !present {
         warn!("this machine does not have the address {address} yet: nothing is carried until it does");
     }
+    let slaac = Slaac::new(slaac_config(&settings));
+    let mut installed = Installed::default();
+    installed.set_mtu(settings.mtu);
     let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty();
     let mut daemon = Daemon {
         settings,
@@ -133,6 +139,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         interface,
         sysctls,
         routers,
+        slaac,
+        installed,
+        configure_at: None,
         names,
         lookups,
         locator: address,

@@ -32,6 +32,7 @@ impl Daemon {
             }
         }
         self.counters.netlink_overruns = self.watch.overruns();
+        self.look_at_kernel();
         self.follow_interface();
         self.follow_locator();
         self.follow_own_addresses();
@@ -65,6 +66,7 @@ impl Daemon {
             locator::Choice::Move(next) => {
                 info!("the tunnel moves from {} to {next}", self.locator);
                 self.locator = next;
+                self.configure_at = Some(Instant::now());
                 self.warned_ambiguous = false;
                 self.routers.solicit_all(Instant::now());
             }
@@ -150,8 +152,8 @@ impl Daemon {
         );
         self.interface.set_down(&self.netlink).await?;
         self.interface.set_mtu(&self.netlink, mtu).await?;
-        self.sysctls
-            .apply(self.settings.role, self.settings.default_route);
+        self.installed.set_mtu(mtu);
+        self.sysctls.apply(self.settings.role);
         if link.up {
             let locator = self.is_present().then_some(self.locator);
             self.interface.set_up(&self.netlink, mtu, locator).await?;

@@ -24,7 +24,7 @@ pub struct Sysctls {
 fn wanted(role: Role) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut list = vec![
         ("disable_ipv6", "0", "no IPv6 on the interface"),
-        // No link-local of the kernel's own making: SLAAC would copy its identifier (see REQUIREMENTS, TUN behaviour).
+        // No link-local of the kernel's own making: its identifier embeds no IPv4 address.
         (
             "addr_gen_mode",
             "1",
@@ -44,21 +44,19 @@ fn wanted(role: Role) -> Vec<(&'static str, &'static str, &'static str)> {
     ];
     match role {
         Role::Host => list.extend([
-            // 2: also on a machine that forwards.
-            ("accept_ra", "2", "router advertisements are ignored"),
-            ("autoconf", "1", "no addresses from router advertisements"),
+            // What routers advertise is the daemon's business: it knows whom to believe, and keeps what they promised.
+            (
+                "accept_ra",
+                "0",
+                "the kernel configures itself besides the daemon",
+            ),
+            ("autoconf", "0", "the kernel configures itself besides the daemon"),
             // A random identifier embeds no IPv4 address: no peer would accept it.
             (
                 "use_tempaddr",
                 "0",
                 "the kernel adds temporary addresses that do not work here",
             ),
-            (
-                "accept_ra_defrtr",
-                "1",
-                "no default route from router advertisements",
-            ),
-            ("accept_ra_pinfo", "1", "no addresses from router advertisements"),
         ]),
         Role::Router => list.extend([
             (
@@ -95,26 +93,9 @@ impl Sysctls {
 
     /// Writes them all; what cannot be written is said once, with its consequence. A container with a read-only
     /// `/proc/sys` may have been set up from outside, so that none of it ends the daemon.
-    pub fn apply(&self, role: Role, default_route: Option<u32>) {
+    pub fn apply(&self, role: Role) {
         for (name, value, consequence) in wanted(role) {
             self.write(name, value, consequence);
-        }
-        if role == Role::Host {
-            self.apply_default_route(default_route);
-        }
-    }
-
-    /// Whether advertisements install a default route, and with which metric.
-    pub fn apply_default_route(&self, metric: Option<u32>) {
-        let enabled = if metric.is_some() { "1" } else { "0" };
-        self.write(
-            "accept_ra_defrtr",
-            enabled,
-            "the default route does not follow DefaultRoute",
-        );
-        if let Some(metric) = metric {
-            let consequence = "the default route has the kernel's metric of 1024";
-            self.write("ra_defrtr_metric", &metric.to_string(), consequence);
         }
     }
 

@@ -20,7 +20,17 @@ use crate::prl::Health;
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// What became of a router advertisement that reached control.
-pub const ADVERTISEMENT_RESULTS: [&str; 4] = ["accepted", "malformed", "rate_limited", "unknown_router"];
+pub const IGNORED_OPTIONS: [&str; 8] = [
+    "unknown",
+    "link_layer",
+    "prefix",
+    "route",
+    "mtu",
+    "server",
+    "name",
+    "excess",
+];
+const ADVERTISEMENT_RESULTS: [&str; 4] = ["accepted", "malformed", "rate_limited", "unknown_router"];
 /// What became of a reload.
 pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
 /// Kinds of ICMPv4 error that concern the tunnel.
@@ -330,6 +340,13 @@ impl Scrape {
                 "result",
                 &ADVERTISEMENT_RESULTS[..],
                 &control.advertisements,
+            ),
+            (
+                "isatapd_router_advertisement_options_ignored",
+                "Options of accepted router advertisements that were left out",
+                "cause",
+                &IGNORED_OPTIONS[..],
+                &control.ignored_options,
             ),
             (
                 "isatapd_config_reloads",

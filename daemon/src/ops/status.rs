@@ -195,6 +195,9 @@ pub struct ControlStatus {
     pub probes: u64,
     /// Router advertisements by result.
     pub advertisements: BTreeMap<String, u64>,
+    /// Options of accepted advertisements that were left out, by cause.
+    #[serde(default)]
+    pub ignored_options: BTreeMap<String, u64>,
     /// Configuration reloads by result.
     pub reloads: BTreeMap<String, u64>,
     /// Failures to refresh the PRL.

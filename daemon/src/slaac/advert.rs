@@ -67,6 +67,22 @@ pub struct Ignored {
     pub excess: u32,
 }
 
+impl Ignored {
+    /// Each cause with its name on metrics.
+    pub const fn by_cause(&self) -> [(&'static str, u32); 8] {
+        [
+            ("unknown", self.unknown),
+            ("link_layer", self.link_layer),
+            ("prefix", self.prefix),
+            ("route", self.route),
+            ("mtu", self.mtu),
+            ("server", self.server),
+            ("name", self.name),
+            ("excess", self.excess),
+        ]
+    }
+}
+
 /// A router advertisement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advert {

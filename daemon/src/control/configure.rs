@@ -1,0 +1,117 @@
+//! Autoconfiguration of a host: what its routers advertise becomes addresses and routes of the interface, and stays that
+//! way whatever else happens to it (RFC 4861 6.3, RFC 4862 5.5, RFC 4191).
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::daemon::Daemon;
+use crate::config::Settings;
+use crate::config::resolved::Role;
+use crate::link::apply::{self, Op};
+use crate::slaac::{Advert, SlaacConfig, Wanted};
+
+/// How soon the kernel's state is looked at again after something else changed it: a burst of changes is one look.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Pause after an operation that the kernel refused.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What autoconfiguration is to know of the configuration.
+pub(super) fn slaac_config(settings: &Settings) -> SlaacConfig {
+    SlaacConfig {
+        default_route: settings.default_route,
+        mtu_ceiling: settings.mtu,
+    }
+}
+
+impl Daemon {
+    /// Takes in an advertisement of a router of the PRL.
+    pub(super) fn learn(&mut self, now: Instant, packet: &[u8]) {
+        let Some(advert) = Advert::parse(packet) else {
+            return;
+        };
+        for (cause, count) in advert.ignored.by_cause() {
+            if count > 0 {
+                *self.counters.ignored_options.entry(cause.to_owned()).or_insert(0) += u64::from(count);
+            }
+        }
+        self.slaac.advertised(now, &advert);
+        // Also when nothing new is wanted: lifetimes begin anew.
+        self.configure_at = Some(now);
+    }
+
+    /// The kernel's state may be another one than this daemon left it in.
+    pub(super) fn look_at_kernel(&mut self) {
+        self.configure_at
+            .get_or_insert_with(|| Instant::now() + LOOK_AGAIN);
+    }
+
+    /// A router left the PRL: what it promised for itself ends.
+    pub(super) fn forget_router(&mut self, now: Instant, router: Ipv4Addr) {
+        if self.slaac.forget_router(now, router) {
+            self.configure_at = Some(now);
+        }
+    }
+
+    /// When [`Daemon::configure`] is due.
+    pub(super) fn configure_due(&self) -> Option<Instant> {
+        let ends = self
+            .slaac
+            .next_deadline()
+            .filter(|_| self.settings.role == Role::Host);
+        [self.configure_at, ends].into_iter().flatten().min()
+    }
+
+    /// Makes the kernel's state what is wanted now.
+    pub(super) async fn configure(&mut self, now: Instant) {
+        self.configure_at = None;
+        self.slaac.set_locators(&self.locators());
+        self.slaac.expire(now);
+        let wanted = match self.settings.role {
+            Role::Host => self.slaac.wanted(now),
+            Role::Router => Wanted::default(),
+        };
+        let ops = apply::plan(
+            &self.installed,
+            self.watch.state(),
+            &wanted,
+            self.settings.mtu,
+            now,
+        );
+        if ops.is_empty() {
+            return;
+        }
+        let before = self.installed.counts();
+        let failures = apply::apply(
+            &mut self.installed,
+            &self.netlink,
+            &self.interface,
+            &self.sysctls,
+            &ops,
+            now,
+        )
+        .await;
+        if self.installed.counts() != before {
+            self.tell_configuration(&ops);
+        }
+        for failure in &failures {
+            warn!("{}", failure.error);
+        }
+        if !failures.is_empty() {
+            self.configure_at = Some(now + TRY_AGAIN);
+        }
+    }
+
+    fn tell_configuration(&self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::SetAddress(wanted) => info!("address {}/{}", wanted.addr, wanted.prefix_len),
+                Op::RemoveAddress(addr, _) => info!("address {addr} ended"),
+                _ => {}
+            }
+        }
+        let (addresses, routes) = self.installed.counts();
+        info!("configured by routers: {addresses} address(es), {routes} route(s)");
+    }
+}
