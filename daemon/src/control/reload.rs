@@ -140,8 +140,9 @@ impl Daemon {
             .set_refresh(NameBook::refresh_from_secs(settings.prl_refresh_interval));
         self.names
             .set_servers(now, &settings.servers, &settings.server_names);
-        // The operator may have changed resolv.conf or the hosts file.
+        // The operator may have changed resolv.conf or the hosts file, or mended a router.
         self.names.refresh_all(now);
+        self.routers.solicit_all(now);
         match listener {
             Some(listener) => {
                 if let Err(error) = self.serve_metrics(listener) {

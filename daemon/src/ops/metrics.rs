@@ -251,7 +251,9 @@ impl Scrape {
     }
 
     fn engine(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let help = "Packets the kernel dropped before a worker saw them";
+        // The kernel looks whether a socket is full before it asks the filter whose packet it is (net/ipv4/raw.c).
+        let help = "Packets the kernel dropped before a worker saw them; with several workers an upper bound, \
+                    since a full socket counts packets of other workers too";
         let mut kernel = family(encoder, MetricType::Counter, "isatapd_kernel_drops", help)?;
         for (queue, count) in &self.kernel_drops {
             kernel.counter(&[("queue", queue)], *count)?;
