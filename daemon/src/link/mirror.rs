@@ -16,7 +16,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::next_hops::Choices;
+use super::next_hops::{Choices, Hop};
 
 /// What a message meant for the mirror; the larger one wins when several are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,20 +71,6 @@ struct RouteKey {
     not_main: bool,
     table: u32,
     metric: u32,
-}
-
-/// One next hop of a route on our interface. Its identity is the gateway as written: the same router may appear with
-/// either u bit, and each of the two routes goes on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// The gateway as the kernel has it; `None` on-link, or when no route of the kernel says so.
-    pub gateway: Option<Ipv6Addr>,
-    /// Where it leads; never a group.
-    pub next: NextHop,
-    /// RFC 4191 preference: -1, 0, 1.
-    pub preference: i8,
-    /// Share among equals, at least 1.
-    pub weight: u16,
 }
 
 /// The mirror itself.

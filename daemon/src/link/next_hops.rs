@@ -5,11 +5,23 @@
 //! the choice is made here, for every Rulebook: routes of the kernel stay as they are when a router fails.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatap_engine::fib::{HopGroup, Ipv6Prefix, NextHop};
 
-use super::mirror::Hop;
+/// One next hop of a route on our interface. Its identity is the gateway as written: the same router may appear with
+/// either u bit, and each of the two routes goes on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The gateway as the kernel has it; `None` on-link, or when no route of the kernel says so.
+    pub gateway: Option<Ipv6Addr>,
+    /// Where it leads; never a group.
+    pub next: NextHop,
+    /// RFC 4191 preference: -1, 0, 1.
+    pub preference: i8,
+    /// Share among equals, at least 1.
+    pub weight: u16,
+}
 
 /// Routes of a Rulebook with the groups they refer to.
 #[derive(Debug, Default)]

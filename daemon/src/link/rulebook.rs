@@ -5,8 +5,7 @@ use std::net::Ipv4Addr;
 use isatap_engine::fib::{Ipv4Prefix, Locator, NextHop, Role, RulebookBuilder};
 
 use super::MirrorState;
-use super::mirror::Hop;
-use super::next_hops::Choices;
+use super::next_hops::{Choices, Hop};
 use crate::config::resolved::{Settings, SiteNetworks};
 use crate::prl::{Health, RouterView};
 
