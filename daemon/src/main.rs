@@ -9,12 +9,21 @@ use isatapd::cli::{self, Command, Options};
 use isatapd::config::Loader;
 use isatapd::exit::{ExitError, ExitStatus, report};
 use isatapd::launch::{detach, janitor, pidfile, privilege, start};
+use isatapd::link::dns;
 use isatapd::prl::resolver;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(files) = janitor::requested(&arguments) {
         return if janitor::run(&files).is_ok() {
+            ExitStatus::Ok
+        } else {
+            ExitStatus::Other
+        }
+        .into();
+    }
+    if let Some(request) = dns::requested(&arguments) {
+        return if dns::run(request).is_ok() {
             ExitStatus::Ok
         } else {
             ExitStatus::Other

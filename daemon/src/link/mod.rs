@@ -7,6 +7,7 @@
 //! ```
 
 pub mod apply;
+pub mod dns;
 pub mod mirror;
 pub mod netlink;
 pub mod next_hops;
