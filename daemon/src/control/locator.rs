@@ -20,7 +20,9 @@ pub(super) enum Choice {
     Ambiguous(Vec<Ipv4Addr>),
 }
 
-/// Chooses the locator. `towards_router` tells the source the kernel would use, to decide among several.
+/// Chooses the locator. `towards_router` tells the source the kernel would use, to decide among several. A link-local
+/// one (169.254/16) is a makeshift of a machine that was given no address yet: it gives way to one that can be routed,
+/// unless the router is on the same link-local network.
 pub(super) fn choose(
     state: &MirrorState,
     bind: Bind,
@@ -29,16 +31,24 @@ pub(super) fn choose(
 ) -> Choice {
     let wanted = match bind {
         Bind::Fixed(addr) => addr,
-        Bind::Auto(_) if state.device_of(current).is_some() => current,
         Bind::Auto(_) => {
+            let present = state.device_of(current).is_some();
             let candidates = candidates(state, |_| true);
-            match candidates.as_slice() {
-                [] => current,
-                [only] => *only,
-                _ => match towards_router().filter(|addr| candidates.contains(addr)) {
-                    Some(addr) => addr,
-                    None => return Choice::Ambiguous(candidates),
-                },
+            if present && (!current.is_link_local() || candidates.contains(&current)) {
+                return Choice::Keep;
+            }
+            let source = if present || candidates.len() > 1 {
+                towards_router()
+            } else {
+                None
+            };
+            match (candidates.as_slice(), source) {
+                ([], _) => current,
+                (_, Some(source)) if present && source == current => current,
+                ([only], _) => *only,
+                (several, Some(source)) if several.contains(&source) => source,
+                _ if present => current,
+                _ => return Choice::Ambiguous(candidates),
             }
         }
     };
@@ -155,5 +165,25 @@ mod tests {
             choose(&several, bind, OLD, || Some(OLD)),
             Choice::Ambiguous(_)
         ));
+    }
+
+    /// A machine that gets an address after it gave itself one uses the better one, unless the router is nearer.
+    #[test]
+    fn a_link_local_locator_gives_way() {
+        let own = Ipv4Addr::new(169, 254, 0, 1);
+        let bind = Bind::Auto(own);
+        let alone = machine(&[(2, own)]);
+        assert_eq!(choose(&alone, bind, own, || None), Choice::Keep);
+        let given = machine(&[(2, own), (2, NEW)]);
+        assert_eq!(choose(&given, bind, own, || None), Choice::Move(NEW));
+        assert_eq!(choose(&given, bind, own, || Some(NEW)), Choice::Move(NEW));
+        assert_eq!(choose(&given, bind, own, || Some(own)), Choice::Keep);
+        let several = machine(&[(2, own), (2, NEW), (3, THIRD)]);
+        assert_eq!(choose(&several, bind, own, || Some(THIRD)), Choice::Move(THIRD));
+        assert_eq!(
+            choose(&several, bind, own, || None),
+            Choice::Keep,
+            "nothing tells the others apart"
+        );
     }
 }

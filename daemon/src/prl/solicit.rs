@@ -410,6 +410,27 @@ mod tests {
         }
     }
 
+    /// P2: each router of the list has a timer of its own.
+    #[test]
+    fn p2_routers_with_different_lifetimes_are_refreshed_apart() {
+        let now = Instant::now();
+        let mut machine = machine(now, 120, &[A, B]);
+        assert_eq!(machine.due(now), [A, B]);
+        machine.advertised(now, A, ra(300, None)).unwrap();
+        machine.advertised(now, B, ra(1800, None)).unwrap();
+        let times: Vec<_> = machine
+            .routers()
+            .filter_map(|router| router.next_solicitation_at)
+            .collect();
+        assert!((secs(210)..=secs(240)).contains(&(times[0] - now)), "{times:?}");
+        assert!((secs(1260)..=secs(1440)).contains(&(times[1] - now)), "{times:?}");
+        assert_eq!(machine.due(times[0]), [A]);
+        let again = times[0] + secs(1);
+        machine.advertised(again, A, ra(300, None)).unwrap();
+        let next = machine.routers().nth(1).and_then(|b| b.next_solicitation_at);
+        assert_eq!(next, Some(times[1]), "A's answer moves nothing of B's");
+    }
+
     /// P6: MinRouterSolicitInterval bounds refreshes from below; infinite switches them off (P10).
     #[test]
     fn p6_no_refresh_sooner_than_the_least_interval() {
