@@ -189,6 +189,7 @@ fn strict_ingress_off_admits_off_link_isatap_sources_only() {
     let (dut, other) = (site.member("dut", 2), site.member("x", 9));
     let daemon = Daemon::router(&dut, DUT).config("StrictIngress no").start();
     set_address(&dut, DUT);
+    daemon.wait_route("2001:db8:1::/64");
     let other = Crafter::new(&other, UNDERLAY, OTHER, mac(&dut, UNDERLAY), DUT);
     let sniffer = Sniffer::start(&dut, TUNNEL);
     let before = daemon.counters(Direction::Decap);

@@ -42,6 +42,7 @@ impl Settings {
             Key::SiteNetwork => self.site_words(),
             Key::PeerRouter => self.peer_routers.iter().map(ToString::to_string).collect(),
             Key::NestedTunnels => vec![yes_no(self.nested)],
+            Key::LoopChecks => vec![yes_no(self.loop_checks)],
             Key::StrictIngress => vec![yes_no(self.strict_ingress)],
             Key::DefaultRoute => match self.default_route {
                 None => vec!["no".to_owned()],
@@ -58,7 +59,6 @@ impl Settings {
             Key::ChrootDir => vec![self.chroot_dir.display().to_string()],
             Key::PidFile => vec![self.pidfile.display().to_string()],
             Key::PathMtu
-            | Key::LoopChecks
             | Key::Advertise
             | Key::AdvertisePrefix
             | Key::AdvertiseRoute

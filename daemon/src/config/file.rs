@@ -39,6 +39,7 @@ pub struct FileConfig {
     pub site: Vec<Sourced<SiteText>>,
     pub peer_routers: Vec<Sourced<Host>>,
     pub nested: Option<Sourced<bool>>,
+    pub loop_checks: Option<Sourced<bool>>,
     pub strict_ingress: Option<Sourced<bool>>,
     pub default_route: Option<Sourced<Option<u32>>>,
     pub metrics_listen: Option<Sourced<Option<SocketAddr>>>,
@@ -216,6 +217,7 @@ impl Parser {
             Key::SiteNetwork => config.site.extend(words.list(site)),
             Key::PeerRouter => config.peer_routers.extend(words.list(values::host)),
             Key::NestedTunnels => set(&mut config.nested, words.only(values::yes_no)),
+            Key::LoopChecks => set(&mut config.loop_checks, words.only(values::yes_no)),
             Key::StrictIngress => set(&mut config.strict_ingress, words.only(values::yes_no)),
             Key::DefaultRoute => set(&mut config.default_route, default_route(words)),
             Key::MetricsListen => set(&mut config.metrics_listen, words.only(values::listen_address)),
@@ -224,7 +226,6 @@ impl Parser {
             Key::ChrootDir => set(&mut config.chroot_dir, words.only(values::absolute_path)),
             Key::PidFile => set(&mut config.pidfile, words.only(values::absolute_path)),
             Key::PathMtu
-            | Key::LoopChecks
             | Key::Advertise
             | Key::AdvertisePrefix
             | Key::AdvertiseRoute

@@ -14,7 +14,6 @@ pub(super) fn check(key: Key, words: &mut Words) {
     let at = words.name_at.clone();
     let asked = match key {
         Key::PathMtu => path_mtu(words),
-        Key::LoopChecks => words.only(values::yes_no).map(|yes| !yes.value),
         Key::Advertise => words.only(values::yes_no).map(|yes| yes.value),
         Key::AdvertisePrefix => advertise_prefix(words),
         Key::AdvertiseRoute => advertise_route(words),
@@ -41,7 +40,6 @@ pub(super) fn check(key: Key, words: &mut Words) {
     if asked == Some(true) {
         let instead = match key {
             Key::PathMtu => "\"PathMtu static\" with the right Mtu carries everything",
-            Key::LoopChecks => "leave it at yes",
             _ => RADVD,
         };
         words.refuse(

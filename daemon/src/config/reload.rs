@@ -79,6 +79,7 @@ fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
         Key::SiteNetwork => old.site != new.site,
         Key::PeerRouter => old.peer_routers != new.peer_routers,
         Key::NestedTunnels => old.nested != new.nested,
+        Key::LoopChecks => old.loop_checks != new.loop_checks,
         Key::StrictIngress => old.strict_ingress != new.strict_ingress,
         Key::DefaultRoute => old.default_route != new.default_route,
         Key::MetricsListen => old.metrics_listen != new.metrics_listen,
@@ -88,7 +89,6 @@ fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
         Key::PidFile => old.pidfile != new.pidfile,
         // Names of later versions: only their defaults pass, so there is nothing to change.
         Key::PathMtu
-        | Key::LoopChecks
         | Key::Advertise
         | Key::AdvertisePrefix
         | Key::AdvertiseRoute

@@ -132,6 +132,7 @@ pub fn resolve(
         site: site_networks(&file.site),
         strict_ingress: or(file.strict_ingress, || true),
         nested: or(file.nested, || false),
+        loop_checks: or(file.loop_checks, || true),
         default_route: or(file.default_route, || Some(DEFAULT_ROUTE_METRIC)),
         prl_refresh_interval: or(file.prl_refresh_interval, || DEFAULT_PRL_REFRESH_INTERVAL),
         min_router_solicit_interval: or(file.min_router_solicit_interval, || {

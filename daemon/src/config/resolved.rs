@@ -45,6 +45,8 @@ pub struct Settings {
     pub strict_ingress: bool,
     /// Whether inner packets that are tunnels themselves are carried.
     pub nested: bool,
+    /// Whether packets that would go round between tunnels are dropped (RFC 6324).
+    pub loop_checks: bool,
     /// Metric of the host's default route; `None` installs none.
     pub default_route: Option<u32>,
     /// Seconds between two looks at the potential router list; [`INTERVAL_INFINITE`] for never.

@@ -3,7 +3,7 @@
 //! Pure: rtnetlink messages go in, an [`Effect`] comes out. A notification that does not say enough (a replaced
 //! route, an interface that went down and took unannounced routes with it) asks for a fresh dump instead of a guess.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix, NextHop};
@@ -79,6 +79,8 @@ pub struct MirrorState {
     if_index: u32,
     link: Option<LinkState>,
     own6: BTreeMap<Ipv6Addr, V6Address>,
+    /// Addresses under 6to4 prefixes (2002::/16), by device.
+    sixtofour: BTreeSet<(u32, Ipv6Addr)>,
     routes: BTreeMap<RouteKey, Vec<Hop>>,
     v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
 }
@@ -90,6 +92,7 @@ impl MirrorState {
             if_index,
             link: None,
             own6: BTreeMap::new(),
+            sixtofour: BTreeSet::new(),
             routes: BTreeMap::new(),
             v4: BTreeMap::new(),
         }
@@ -140,6 +143,14 @@ impl MirrorState {
     /// Whether the interface has this address.
     pub fn has_own6(&self, addr: Ipv6Addr) -> bool {
         self.own6.contains_key(&addr)
+    }
+
+    /// IPv4 addresses whose 6to4 prefix is in use on this machine (RFC 3056 2).
+    pub fn own_6to4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.sixtofour.iter().map(|(_, addr)| {
+            let [_, _, a, b, c, d, ..] = addr.octets();
+            Ipv4Addr::new(a, b, c, d)
+        })
     }
 
     /// Every IPv4 address of the machine, loopback aside.
@@ -245,6 +256,12 @@ impl MirrorState {
                 };
                 changed(self.own6.insert(addr, address) != Some(address))
             }
+            AddressFamily::Inet6 => match local_address(message) {
+                Some(IpAddr::V6(addr)) if is_6to4(addr) => {
+                    changed(self.sixtofour.insert((message.header.index, addr)))
+                }
+                _ => Effect::Nothing,
+            },
             _ => Effect::Nothing,
         }
     }
@@ -257,6 +274,9 @@ impl MirrorState {
             }
             (AddressFamily::Inet6, Some(IpAddr::V6(addr))) if message.header.index == self.if_index => {
                 changed(self.own6.remove(&addr).is_some())
+            }
+            (AddressFamily::Inet6, Some(IpAddr::V6(addr))) => {
+                changed(self.sixtofour.remove(&(message.header.index, addr)))
             }
             _ => Effect::Nothing,
         }
@@ -346,6 +366,10 @@ impl MirrorState {
 
 fn changed(yes: bool) -> Effect {
     if yes { Effect::Changed } else { Effect::Nothing }
+}
+
+fn is_6to4(addr: Ipv6Addr) -> bool {
+    addr.segments()[0] == 0x2002
 }
 
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {

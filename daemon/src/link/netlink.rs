@@ -71,7 +71,7 @@ impl Netlink {
         Ok(Self { handle })
     }
 
-    /// Everything a mirror of `if_index` is made of. Only that interface's routes are asked for.
+    /// Everything a mirror of `if_index` is made of: the machine's addresses, and that interface's routes.
     ///
     /// # Errors
     /// When the kernel refuses one of the dumps.
@@ -88,9 +88,6 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut address = AddressMessage::default();
             address.header.family = family;
-            if family == AddressFamily::Inet6 {
-                address.header.index = if_index;
-            }
             all.extend(
                 self.consistent("list addresses", RouteNetlinkMessage::GetAddress(address))
                     .await?,

@@ -59,6 +59,8 @@ pub fn compile(
         ecn: settings.ecn,
         strict_ingress: settings.strict_ingress,
         nested: settings.nested,
+        loop_checks: settings.loop_checks,
+        own_6to4: state.own_6to4().collect(),
     }
 }
 

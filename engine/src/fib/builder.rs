@@ -80,6 +80,10 @@ pub struct RulebookBuilder {
     pub strict_ingress: bool,
     /// Inner tunnel packets are carried.
     pub nested: bool,
+    /// Packets that would go round between tunnels are dropped (RFC 6324).
+    pub loop_checks: bool,
+    /// IPv4 addresses whose 6to4 prefix this machine uses.
+    pub own_6to4: Vec<Ipv4Addr>,
 }
 
 impl Default for RulebookBuilder {
@@ -102,6 +106,8 @@ impl Default for RulebookBuilder {
             ecn: EcnMode::Normal,
             strict_ingress: true,
             nested: false,
+            loop_checks: true,
+            own_6to4: Vec::new(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Tunnel {
     pub strict_ingress: bool,
     /// Inner tunnel packets are carried.
     pub nested: bool,
+    /// Packets that would go round between tunnels are dropped (RFC 6324).
+    pub loop_checks: bool,
 }
 
 /// One immutable snapshot of what is known.
@@ -37,6 +39,8 @@ pub struct Rulebook {
     reply_global: Option<Ipv6Addr>,
     prl: Vec<Ipv4Addr>,
     routers: FlatMap<u32, ()>,
+    gateways: FlatMap<u32, ()>,
+    own_6to4: Vec<Ipv4Addr>,
     prl_members: FlatMap<u32, ()>,
     routes: PrefixTable<NextHop>,
     groups: Vec<HopGroup>,
@@ -57,6 +61,7 @@ impl Rulebook {
             .iter()
             .copied()
             .find(|addr| !addr.is_unicast_link_local());
+        let gateways = gateways(&parts);
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         Self {
             role: parts.role,
@@ -70,6 +75,8 @@ impl Rulebook {
             ),
             reply_global,
             routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
+            gateways,
+            own_6to4: parts.own_6to4,
             prl_members: addresses(&parts.prl),
             prl: parts.prl,
             large: routes.is_large(),
@@ -86,6 +93,7 @@ impl Rulebook {
                 ecn: parts.ecn,
                 strict_ingress: parts.strict_ingress,
                 nested: parts.nested,
+                loop_checks: parts.loop_checks,
             },
         }
     }
@@ -175,6 +183,20 @@ fn addresses<'a>(list: impl IntoIterator<Item = &'a Ipv4Addr>) -> FlatMap<u32, (
     FlatMap::new(&entries.collect::<Vec<_>>())
 }
 
+/// Routers, and the gateways of every route.
+fn gateways(parts: &RulebookBuilder) -> FlatMap<u32, ()> {
+    let mut all: Vec<Ipv4Addr> = parts.prl.iter().chain(&parts.peer_routers).copied().collect();
+    let hops = parts.routes.iter().map(|(_, hop)| hop);
+    all.extend(hops.filter_map(|hop| match hop {
+        NextHop::Via(gateway) => Some(*gateway),
+        _ => None,
+    }));
+    all.extend(parts.groups.iter().flat_map(HopGroup::members));
+    all.sort_unstable();
+    all.dedup();
+    addresses(&all)
+}
+
 impl SiteKnowledge for Rulebook {
     #[inline]
     fn is_locator(&self, addr: Ipv4Addr) -> bool {
@@ -217,6 +239,28 @@ impl SiteKnowledge for Rulebook {
             Some(NextHop::Via(via)) => *via == gateway,
             Some(NextHop::Group(number)) => self.group(*number).is_some_and(|group| group.contains(gateway)),
             _ => false,
+        }
+    }
+
+    #[inline]
+    fn is_gateway(&self, addr: Ipv4Addr) -> bool {
+        self.gateways.contains(addr.to_bits())
+    }
+
+    #[inline]
+    fn is_own_6to4(&self, addr: Ipv4Addr) -> bool {
+        self.own_6to4.contains(&addr)
+    }
+
+    #[inline]
+    fn leads_to_router(&self, addr: &Ipv6Addr) -> bool {
+        match self.routes.lookup_v6(addr) {
+            Some(NextHop::OnLink) => iid::embedded(addr).is_some_and(|embedded| self.is_router(embedded)),
+            Some(NextHop::Via(via)) => self.is_router(*via),
+            Some(NextHop::Group(number)) => self
+                .group(*number)
+                .is_some_and(|group| group.active().iter().any(|member| self.is_router(*member))),
+            Some(NextHop::Unreachable) | None => false,
         }
     }
 }

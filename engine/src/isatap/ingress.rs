@@ -121,6 +121,15 @@ mod tests {
         fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
             addr.segments()[..3] == [0x2001, 0xdb8, 7] && gateway == GATEWAY
         }
+        fn is_gateway(&self, addr: Ipv4Addr) -> bool {
+            addr == GATEWAY || addr == ROUTER
+        }
+        fn is_own_6to4(&self, _: Ipv4Addr) -> bool {
+            false
+        }
+        fn leads_to_router(&self, _: &Ipv6Addr) -> bool {
+            false
+        }
     }
 
     fn source(outer: Ipv4Addr, inner: &str, strict: bool) -> Result<(), DropReason> {

@@ -6,6 +6,7 @@
 //! | [`classify`] | what kind of address is this, as outer source, next hop, inner source, inner destination? | RFC 4213 3.6, RFC 1122 3.2.1.3 |
 //! | [`ingress`] | may this sender send this, to this destination? | RFC 5214 7.3, RFC 4213 3.6 |
 //! | [`egress`] | may this next hop be sent to? | RFC 5214 7.1, RFC 1122 3.2.1.3 |
+//! | [`loops`] | would this packet go round between tunnels? | RFC 6324 |
 //! | [`ecn`] | which ECN field goes out, which comes in? | RFC 6040 |
 //! | [`tos`] | which outer DSCP and TTL? | RFC 2983, RFC 4213 3.3 |
 //! | [`mtu`] | does it fit, with or without DF? | RFC 4213 3.2 |
@@ -18,6 +19,7 @@ pub mod ecn;
 pub mod egress;
 pub mod iid;
 pub mod ingress;
+pub mod loops;
 pub mod mtu;
 mod site;
 pub mod tos;

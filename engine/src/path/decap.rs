@@ -8,6 +8,7 @@ use super::verdict::{DecapVerdict, Delivery};
 use crate::fib::Rulebook;
 use crate::isatap::ecn;
 use crate::isatap::ingress;
+use crate::isatap::loops;
 use crate::offload::merged::{self, Merged};
 use crate::reason::DropReason;
 use crate::wire::ext::{self, Upper};
@@ -36,6 +37,9 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
     let inner = Ipv6View::new(outer.payload()).map_err(inner_refusal)?;
     ingress::check_destination(&inner.dst())?;
     ingress::check_source(rules, rules.tunnel().strict_ingress, outer.src(), &inner.src())?;
+    if rules.tunnel().loop_checks {
+        loops::check_received(rules, outer.src(), &inner.dst())?;
+    }
     let upper = upper(&inner)?;
     if upper.is_tunnel() && !rules.tunnel().nested {
         return Err(DropReason::Nested);

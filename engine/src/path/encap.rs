@@ -10,7 +10,7 @@ use super::verdict::{EncapVerdict, PuntKind, Route};
 use crate::fib::{NextHop, Rulebook};
 use crate::isatap::classify::{self, InnerDest, InnerSource};
 use crate::isatap::mtu::MtuVerdict;
-use crate::isatap::{SiteKnowledge, egress, tos};
+use crate::isatap::{SiteKnowledge, egress, loops, tos};
 use crate::offload::split::SplitPlan;
 use crate::reason::DropReason;
 use crate::wire::icmpv6::{ADDRESS_UNREACHABLE, ErrorMessage, NO_ROUTE};
@@ -42,6 +42,11 @@ pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
     };
     if !rules.tunnel().nested && is_tunnel(&view) {
         return EncapVerdict::Drop(DropReason::Nested);
+    }
+    if rules.tunnel().loop_checks
+        && let Err(reason) = loops::check_sent(rules, &view.src())
+    {
+        return EncapVerdict::Drop(reason);
     }
     route(rules, &vnet, &view, to)
 }

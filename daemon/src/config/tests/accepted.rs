@@ -21,6 +21,7 @@ MinRouterSolicitInterval 120
 SiteNetwork private
 NestedTunnels no
 StrictIngress yes
+LoopChecks yes
 DefaultRoute yes metric 1024
 MetricsListen 127.0.0.1:9441
 ControlSocket /run/isatapd/control.sock

@@ -224,7 +224,6 @@ fn what_this_version_lacks_is_refused_not_ignored() {
             "this PathMtu is not available in this version; \"PathMtu static\" with the right Mtu carries everything"
                 .into(),
         ),
-        ("LoopChecks no", "this LoopChecks is not available in this version; leave it at yes".into()),
         (
             "Ecn compat 10.1.0.0/16",
             "Ecn for one network is not available in this version; without a network it holds for all".into(),

@@ -21,6 +21,7 @@ const CHANGES: &[(Key, &str)] = &[
     (Key::PeerRouter, "PeerRouter 192.0.2.2"),
     (Key::NestedTunnels, "NestedTunnels yes"),
     (Key::StrictIngress, "StrictIngress no"),
+    (Key::LoopChecks, "LoopChecks no"),
     (Key::DefaultRoute, "DefaultRoute no"),
     (Key::MetricsListen, "MetricsListen off"),
     (Key::ControlSocket, "ControlSocket /run/other.sock"),
