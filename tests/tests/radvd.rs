@@ -110,3 +110,46 @@ fn rdisc6_on_a_host_is_answered() {
         if complete { Ok(()) } else { Err(text) }
     });
 }
+
+#[test]
+fn v10_name_servers_of_advertisements() {
+    // RFC 8106: taken, shown, and forgotten when a router withdraws them. Who keeps this machine's is the daemon's own test.
+    let scene = Scene::new(1);
+    let _router = Daemon::router(&scene.router, ROUTER).start();
+    set_address(&scene.router, ROUTER);
+    let conf =
+        |options: &str| format!("interface {TUNNEL} {{ AdvSendAdvert on; UnicastOnly on; {options} }};\n");
+    let radvd = Radvd::start(
+        &scene.router,
+        &conf(
+            "RDNSS 2001:db8::53 2001:db8::54 { AdvRDNSSLifetime 1200; }; DNSSL example.org { AdvDNSSLLifetime 1200; };",
+        ),
+    );
+    let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER])
+        .config("MinRouterSolicitInterval 1")
+        .start();
+    let wait = |what: &str, expected: [&[&str]; 2]| {
+        wait::until(what, SOON * 2, || {
+            let text = String::from_utf8_lossy(&host.ctl("status --json").stdout).into_owned();
+            let status: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let seen = ["servers", "search"].map(|list| status["resolver"][list].clone());
+            if seen == expected.map(|list| serde_json::json!(list)) {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
+        });
+    };
+    wait(
+        "name servers and domains",
+        [&["2001:db8::53", "2001:db8::54"], &["example.org"]],
+    );
+    drop(radvd);
+    let _radvd = Radvd::start(
+        &scene.router,
+        &conf("RDNSS 2001:db8::53 { AdvRDNSSLifetime 0; }; DNSSL example.org { AdvDNSSLLifetime 0; };"),
+    );
+    assert!(host.ctl("rs").status.success());
+    wait("what is left after the withdrawal", [&["2001:db8::54"], &[]]);
+    host.conservation();
+}

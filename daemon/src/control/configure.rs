@@ -4,12 +4,14 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::daemon::Daemon;
 use crate::config::Settings;
 use crate::config::resolved::Role;
 use crate::link::apply::{self, Op};
+use crate::link::dns::DnsHandover;
+use crate::ops::status::ResolverStatus;
 use crate::slaac::{Advert, SlaacConfig, Wanted};
 
 /// How soon the kernel's state is looked at again after something else changed it: a burst of changes is one look.
@@ -72,6 +74,13 @@ impl Daemon {
             Role::Host => self.slaac.wanted(now),
             Role::Router => Wanted::default(),
         };
+        match &self.name_servers {
+            Some(handover) => handover.set(&wanted.dns, &wanted.search),
+            None if !wanted.dns.is_empty() => {
+                debug!("advertised name servers are not used: the helper for them is started with a host");
+            }
+            None => {}
+        }
         let ops = apply::plan(
             &self.installed,
             self.watch.state(),
@@ -100,6 +109,17 @@ impl Daemon {
         }
         if !failures.is_empty() {
             self.configure_at = Some(now + TRY_AGAIN);
+        }
+    }
+
+    /// Name servers and search domains in force.
+    pub(super) fn resolver_status(&self) -> ResolverStatus {
+        let wanted = self.slaac.wanted(Instant::now());
+        let outcome = self.name_servers.as_ref().and_then(DnsHandover::outcome);
+        ResolverStatus {
+            servers: wanted.dns,
+            search: wanted.search,
+            outcome: outcome.map(|outcome| outcome.name().to_owned()),
         }
     }
 

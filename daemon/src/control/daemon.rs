@@ -27,6 +27,7 @@ use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 use crate::link::apply::Installed;
+use crate::link::dns::DnsHandover;
 use crate::link::setup::Interface;
 use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
@@ -90,6 +91,8 @@ pub(super) struct Daemon {
     /// What autoconfiguration has set in the kernel.
     pub(super) installed: Installed,
     pub(super) configure_at: Option<Instant>,
+    /// Where advertised name servers go; `None` for a router, or when there is no way.
+    pub(super) name_servers: Option<DnsHandover>,
     pub(super) names: NameBook,
     pub(super) lookups: Lookups,
     /// The locator in force, whether the machine has it now or not.

@@ -171,6 +171,7 @@ impl Daemon {
                 .name_views()
                 .map(|view| name_status(view, now))
                 .collect(),
+            resolver: self.resolver_status(),
             route_count: state.route_count(),
             total: Traffic::total(&workers),
             workers: workers

@@ -17,6 +17,7 @@ use super::{Startup, icmp, locator};
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
 use crate::link::apply::Installed;
+use crate::link::dns::DnsHelper;
 use crate::link::setup::Interface;
 use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
@@ -70,6 +71,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .set_up(&netlink, settings.mtu, present.then_some(address))
         .await
         .map_err(netlink_error)?;
+    let helper = dns_helper(settings.role, &interface.name);
     // Its files are below the root directory of now.
     let (lookups, looked_up) = resolver::lookups(Resolver::open());
     (hooks.drop_privileges)()?;
@@ -142,6 +144,10 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         slaac,
         installed,
         configure_at: None,
+        name_servers: helper
+            .map(DnsHelper::hand_over)
+            .transpose()
+            .map_err(descriptor_error)?,
         names,
         lookups,
         locator: address,
@@ -169,6 +175,16 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.catch_up().await?;
     (hooks.ready)()?;
     Ok(daemon)
+}
+
+/// Only a host hears of name servers. Without a helper everything else works, so that its failure is said, not fatal.
+fn dns_helper(role: Role, interface: &str) -> Option<DnsHelper> {
+    if role == Role::Router {
+        return None;
+    }
+    DnsHelper::start(interface)
+        .inspect_err(|error| warn!("advertised name servers are not used: {error}"))
+        .ok()
 }
 
 /// A daemon that was killed leaves its interface behind for a moment, until the kernel has taken its rings apart: one

@@ -87,6 +87,12 @@ pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
         let counts = ["usable", "probing", "unreachable", "unknown"]
             .map(|state| format!("{} {state}", status.routers_in(state)));
         lines.push(("routers", counts.join(", ")));
+        let resolver = &status.resolver;
+        if !resolver.servers.is_empty() {
+            let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
+            let outcome = resolver.outcome.as_deref().unwrap_or("not handed over");
+            lines.push(("DNS", format!("{} ({outcome})", servers.join(", "))));
+        }
     }
     let mut text: String = lines
         .iter()

@@ -40,6 +40,9 @@ pub struct Status {
     /// The names that lead to routers.
     #[serde(default)]
     pub names: Vec<NameStatus>,
+    /// Name servers and search domains that routers advertise.
+    #[serde(default)]
+    pub resolver: ResolverStatus,
     /// Prefixes with a route over the interface.
     pub route_count: usize,
     /// All workers together.
@@ -48,6 +51,17 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// What control did.
     pub control: ControlStatus,
+}
+
+/// Name servers and search domains that routers advertise (RFC 8106).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverStatus {
+    /// Name servers in force.
+    pub servers: Vec<Ipv6Addr>,
+    /// Search domains in force.
+    pub search: Vec<String>,
+    /// What became of them; `None` before there were any.
+    pub outcome: Option<String>,
 }
 
 /// The ISATAP interface.
@@ -357,6 +371,7 @@ pub(crate) mod tests {
                 error: Some("no answer".to_owned()),
                 failures: 2,
             }],
+            resolver: ResolverStatus::default(),
             route_count: 2,
             total: Traffic::total(&workers),
             workers: workers

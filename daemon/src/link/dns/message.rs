@@ -34,6 +34,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In status and log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "handed over",
+            Self::Failed => "refused",
+            Self::Nobody => "no program takes them",
+        }
+    }
+
     pub(super) fn byte(self) -> u8 {
         match self {
             Self::Done => 0,
