@@ -104,6 +104,8 @@ pub(super) struct Daemon {
     pub(super) was_up: bool,
     pub(super) was_present: bool,
     pub(super) warned_ambiguous: bool,
+    /// When to look again for an address that can carry the tunnel.
+    pub(super) follow_at: Option<Instant>,
     pub(super) latencies: LatencyBook,
     pub(super) counters: ControlStatus,
     pub(super) publish_at: Option<Instant>,
@@ -260,6 +262,7 @@ impl Daemon {
             self.configure_due(),
             self.publish_at,
             self.repair_at,
+            self.follow_at,
             self.flush_at,
             collect,
         ]
@@ -274,6 +277,9 @@ impl Daemon {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = None;
             (self.flush_log)();
+        }
+        if self.follow_at.is_some_and(|at| at <= now) {
+            self.follow_locator();
         }
         if self.repair_at.is_some_and(|at| at <= now) {
             self.repair(now).await;

@@ -18,44 +18,53 @@ pub(super) enum Choice {
     Move(Ipv4Addr),
     /// The machine has several and nothing tells them apart.
     Ambiguous(Vec<Ipv4Addr>),
+    /// The one in force is gone and no way to a router starts at another: routes may still come.
+    Wait,
 }
 
-/// Chooses the locator. `towards_router` tells the source the kernel would use, to decide among several. A link-local
-/// one (169.254/16) is a makeshift of a machine that was given no address yet: it gives way to one that can be routed,
-/// unless the router is on the same link-local network.
+/// Where packets to the routers start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// No router is known.
+    NoRouter,
+    /// The kernel has no route to any router.
+    NoRoute,
+    /// At this address.
+    From(Ipv4Addr),
+}
+
+/// Chooses the locator. `way` is asked when the one in force cannot stay: an address that no way to a router starts at
+/// helps nobody, be it the only one (a bridge of containers, while the network is away). A link-local one (169.254/16) is
+/// a makeshift of a machine that was given no address yet: it gives way to one that can be routed, unless the router is
+/// on the same link-local network.
 pub(super) fn choose(
     state: &MirrorState,
     bind: Bind,
     current: Ipv4Addr,
-    towards_router: impl FnOnce() -> Option<Ipv4Addr>,
+    way: impl FnOnce() -> Way,
 ) -> Choice {
-    let wanted = match bind {
-        Bind::Fixed(addr) => addr,
-        Bind::Auto(_) => {
-            let present = state.device_of(current).is_some();
-            let candidates = candidates(state, |_| true);
-            if present && (!current.is_link_local() || candidates.contains(&current)) {
-                return Choice::Keep;
-            }
-            let source = if present || candidates.len() > 1 {
-                towards_router()
-            } else {
-                None
-            };
-            match (candidates.as_slice(), source) {
-                ([], _) => current,
-                (_, Some(source)) if present && source == current => current,
-                ([only], _) => *only,
-                (several, Some(source)) if several.contains(&source) => source,
-                _ if present => current,
-                _ => return Choice::Ambiguous(candidates),
-            }
+    if let Bind::Fixed(addr) = bind {
+        return if addr == current {
+            Choice::Keep
+        } else {
+            Choice::Move(addr)
+        };
+    }
+    let present = state.device_of(current).is_some();
+    let candidates = candidates(state, |_| true);
+    let is_makeshift = current.is_link_local() && !candidates.contains(&current);
+    if candidates.is_empty() || present && !is_makeshift {
+        return Choice::Keep;
+    }
+    match (way(), candidates.as_slice()) {
+        (Way::From(source), _) if present && source == current => Choice::Keep,
+        (Way::From(source), _) if state.v4().any(|v4| v4.addr == source && is_usable(state, &v4)) => {
+            Choice::Move(source)
         }
-    };
-    if wanted == current {
-        Choice::Keep
-    } else {
-        Choice::Move(wanted)
+        (Way::NoRouter, [only]) => Choice::Move(*only),
+        _ if present => Choice::Keep,
+        (Way::NoRouter, _) => Choice::Ambiguous(candidates),
+        _ => Choice::Wait,
     }
 }
 
@@ -77,7 +86,7 @@ fn candidates(state: &MirrorState, which: impl Fn(&V4Address) -> bool) -> Vec<Ip
     let mut all: Vec<Ipv4Addr> = state
         .v4()
         .filter(which)
-        .filter(|v4| v4.if_index != state.if_index() && !classify::invalid_next_hop(v4.addr))
+        .filter(|v4| is_usable(state, v4))
         .map(|v4| v4.addr)
         .collect();
     if all.iter().any(|addr| !addr.is_link_local()) {
@@ -85,6 +94,10 @@ fn candidates(state: &MirrorState, which: impl Fn(&V4Address) -> bool) -> Vec<Ip
     }
     all.dedup();
     all
+}
+
+fn is_usable(state: &MirrorState, v4: &V4Address) -> bool {
+    v4.if_index != state.if_index() && !classify::invalid_next_hop(v4.addr)
 }
 
 #[cfg(test)]
@@ -113,9 +126,12 @@ mod tests {
     #[test]
     fn a_fixed_address_is_waited_for() {
         let bind = Bind::Fixed(OLD);
-        assert_eq!(choose(&machine(&[(2, NEW)]), bind, OLD, || None), Choice::Keep);
         assert_eq!(
-            choose(&machine(&[]), bind, NEW, || None),
+            choose(&machine(&[(2, NEW)]), bind, OLD, || Way::NoRouter),
+            Choice::Keep
+        );
+        assert_eq!(
+            choose(&machine(&[]), bind, NEW, || Way::NoRouter),
             Choice::Move(OLD),
             "after a reload"
         );
@@ -154,17 +170,35 @@ mod tests {
             (vec![(2, NEW), (3, THIRD)], Choice::Ambiguous(vec![NEW, THIRD])),
         ] {
             assert_eq!(
-                choose(&machine(&addresses), bind, OLD, || None),
+                choose(&machine(&addresses), bind, OLD, || Way::NoRouter),
                 expected,
                 "{addresses:?}"
             );
         }
         let several = machine(&[(2, NEW), (3, THIRD)]);
-        assert_eq!(choose(&several, bind, OLD, || Some(THIRD)), Choice::Move(THIRD));
-        assert!(matches!(
-            choose(&several, bind, OLD, || Some(OLD)),
-            Choice::Ambiguous(_)
-        ));
+        assert_eq!(
+            choose(&several, bind, OLD, || Way::From(THIRD)),
+            Choice::Move(THIRD)
+        );
+        // The kernel's answer is older than the mirror, or the other way round.
+        assert_eq!(choose(&several, bind, OLD, || Way::From(OLD)), Choice::Wait);
+        assert_eq!(choose(&several, bind, OLD, || Way::NoRoute), Choice::Wait);
+    }
+
+    /// The only address left may lead nowhere, like that of a bridge for containers: the tunnel is not to settle there.
+    #[test]
+    fn an_address_without_a_way_to_a_router_is_no_locator() {
+        let bind = Bind::Auto(OLD);
+        let bridge = machine(&[(3, THIRD)]);
+        assert_eq!(choose(&bridge, bind, OLD, || Way::NoRoute), Choice::Wait);
+        let makeshift = Ipv4Addr::new(169, 254, 0, 1);
+        let both = machine(&[(2, makeshift), (3, THIRD)]);
+        assert_eq!(
+            choose(&both, bind, OLD, || Way::From(makeshift)),
+            Choice::Move(makeshift),
+            "the way starts there"
+        );
+        assert_eq!(choose(&bridge, bind, THIRD, || Way::NoRoute), Choice::Keep);
     }
 
     /// A machine that gets an address after it gave itself one uses the better one, unless the router is nearer.
@@ -173,15 +207,18 @@ mod tests {
         let own = Ipv4Addr::new(169, 254, 0, 1);
         let bind = Bind::Auto(own);
         let alone = machine(&[(2, own)]);
-        assert_eq!(choose(&alone, bind, own, || None), Choice::Keep);
+        assert_eq!(choose(&alone, bind, own, || Way::NoRouter), Choice::Keep);
         let given = machine(&[(2, own), (2, NEW)]);
-        assert_eq!(choose(&given, bind, own, || None), Choice::Move(NEW));
-        assert_eq!(choose(&given, bind, own, || Some(NEW)), Choice::Move(NEW));
-        assert_eq!(choose(&given, bind, own, || Some(own)), Choice::Keep);
+        assert_eq!(choose(&given, bind, own, || Way::NoRouter), Choice::Move(NEW));
+        assert_eq!(choose(&given, bind, own, || Way::From(NEW)), Choice::Move(NEW));
+        assert_eq!(choose(&given, bind, own, || Way::From(own)), Choice::Keep);
         let several = machine(&[(2, own), (2, NEW), (3, THIRD)]);
-        assert_eq!(choose(&several, bind, own, || Some(THIRD)), Choice::Move(THIRD));
         assert_eq!(
-            choose(&several, bind, own, || None),
+            choose(&several, bind, own, || Way::From(THIRD)),
+            Choice::Move(THIRD)
+        );
+        assert_eq!(
+            choose(&several, bind, own, || Way::NoRouter),
             Choice::Keep,
             "nothing tells the others apart"
         );

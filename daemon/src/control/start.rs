@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::configure::slaac_config;
 use super::daemon::{Daemon, Sources};
 use super::latency::LatencyBook;
+use super::locator::Way;
 use super::placement::cpus_for;
 use super::punts::ADVERTISEMENTS_PER_SECOND;
 use super::signals::Signals;
@@ -62,9 +63,12 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let watch = Watch::open(netlink.clone(), interface.if_index)
         .await
         .map_err(netlink_error)?;
-    let address = match locator::choose(watch.state(), settings.bind, settings.bind.addr(), || None) {
+    let first = locator::choose(watch.state(), settings.bind, settings.bind.addr(), || {
+        Way::NoRouter
+    });
+    let address = match first {
         locator::Choice::Move(address) => address,
-        locator::Choice::Keep | locator::Choice::Ambiguous(_) => settings.bind.addr(),
+        _ => settings.bind.addr(),
     };
     let present = watch.state().device_of(address).is_some();
     interface
@@ -156,6 +160,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         was_up: true,
         was_present: present,
         warned_ambiguous: false,
+        follow_at: None,
         latencies: LatencyBook::default(),
         counters: ControlStatus::default(),
         publish_at: Some(now),

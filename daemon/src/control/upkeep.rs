@@ -7,7 +7,7 @@ use isatap_engine::isatap::iid;
 use tracing::{info, warn};
 
 use super::daemon::Daemon;
-use super::locator;
+use super::locator::{self, Choice, Way};
 use crate::config::machine::{Machine as _, ThisMachine};
 use crate::exit::ExitError;
 use crate::link::{Effect, NetlinkError};
@@ -15,6 +15,8 @@ use crate::link::{Effect, NetlinkError};
 /// Least time between two repairs of the interface, and between failed attempts.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
 const REPAIR_AGAIN: Duration = Duration::from_millis(500);
+/// How often to look for a way to a router while the machine has addresses but not the locator.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 impl Daemon {
     pub(super) fn mirrored(&mut self, effect: Result<Effect, NetlinkError>) -> Result<(), ExitError> {
@@ -56,21 +58,28 @@ impl Daemon {
 
     /// Keeps the locator what the configuration and the machine make it.
     pub(super) fn follow_locator(&mut self) {
-        let first = self.names.members().first().map(|member| member.addr);
-        // The source the kernel would take towards the first router tells several addresses apart.
-        let choice = locator::choose(self.watch.state(), self.settings.bind, self.locator, || {
-            first.and_then(|router| ThisMachine.source_towards(router))
-        });
+        let members = self.names.members();
+        // The source the kernel would take towards a router tells several addresses apart.
+        let way = || match members {
+            [] => Way::NoRouter,
+            routers => routers
+                .iter()
+                .find_map(|router| ThisMachine.source_towards(router.addr))
+                .map_or(Way::NoRoute, Way::From),
+        };
+        let choice = locator::choose(self.watch.state(), self.settings.bind, self.locator, way);
+        self.follow_at = None;
         match choice {
-            locator::Choice::Keep => self.warned_ambiguous = false,
-            locator::Choice::Move(next) => {
+            Choice::Keep => self.warned_ambiguous = false,
+            Choice::Move(next) => {
                 info!("the tunnel moves from {} to {next}", self.locator);
                 self.locator = next;
                 self.configure_at = Some(Instant::now());
                 self.warned_ambiguous = false;
                 self.routers.solicit_all(Instant::now());
+                self.mark_changed();
             }
-            locator::Choice::Ambiguous(candidates) => {
+            Choice::Ambiguous(candidates) => {
                 if !std::mem::replace(&mut self.warned_ambiguous, true) {
                     let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
                     warn!(
@@ -80,6 +89,8 @@ impl Daemon {
                     );
                 }
             }
+            // Nobody tells when a route comes.
+            Choice::Wait => self.follow_at = Some(Instant::now() + FOLLOW_AGAIN),
         }
         let present = self.is_present();
         if present != self.was_present {
