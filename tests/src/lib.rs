@@ -20,6 +20,7 @@
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`] | who else advertises? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
+//! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`wait`] | when is it so far? |
 
 pub mod daemon;
@@ -36,6 +37,7 @@ pub mod radvd;
 pub mod raw;
 pub mod routers;
 pub mod scene;
+pub mod state;
 pub mod topology;
 pub mod traffic;
 pub mod wait;

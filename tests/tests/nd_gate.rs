@@ -19,6 +19,7 @@ use isatap_tests::netns::Netns;
 use isatap_tests::packet::{ICMPV6, Inner, link_local};
 use isatap_tests::raw::{Crafter, Sniffer};
 use isatap_tests::scene::{SOON, X};
+use isatap_tests::state::snapshot;
 use isatap_tests::topology::{Site, UNDERLAY, mac};
 use isatap_tests::wait;
 
@@ -53,14 +54,6 @@ impl Parts {
 
 fn v6(text: &str) -> Ipv6Addr {
     text.parse().expect("an address")
-}
-
-/// The kernel's addresses, routes and neighbours of the tunnel, without times.
-fn kernel_state(ns: &Netns) -> String {
-    let parts = ["-6 -o addr show dev", "-6 route show dev", "-6 neigh show dev"];
-    let text: String = parts.map(|part| ns.ip(&format!("{part} {TUNNEL}"))).concat();
-    let words = text.split_whitespace().filter(|word| !word.ends_with("sec"));
-    words.collect::<Vec<_>>().join(" ")
 }
 
 fn advertisement(src: Ipv6Addr, prefix: &str) -> Vec<u8> {
@@ -276,7 +269,7 @@ fn each_message_has_its_counter(lane: Lane) {
         .start();
     let (prl, x) = parts.crafters();
     let sniffer = Sniffer::start(&parts.dut, TUNNEL);
-    let state = kernel_state(&parts.dut);
+    let state = snapshot(&parts.dut, TUNNEL);
     for (what, from_prl, packet, reason) in table() {
         sniffer.clear();
         let before = daemon.counters(Direction::Decap);
@@ -289,7 +282,7 @@ fn each_message_has_its_counter(lane: Lane) {
         assert_eq!(since.drops, BTreeMap::from([(reason.to_owned(), 1)]), "{what}");
         assert_eq!(sniffer.count(|c| !c.outgoing), 0, "{what} reached the kernel");
     }
-    assert_eq!(kernel_state(&parts.dut), state);
+    assert_eq!(snapshot(&parts.dut, TUNNEL), state);
     daemon.conservation();
 }
 
@@ -314,7 +307,7 @@ fn only_routers_of_the_prl_configure_a_host() {
     daemon.wait_received(Direction::Decap, &before, 1);
     prl.send_inner(&advertisement(link_local(PRL), GOOD_PREFIX));
     let state = wait::until("an address by autoconfiguration", SOON, || {
-        let state = kernel_state(&parts.dut);
+        let state = snapshot(&parts.dut, TUNNEL);
         if state.contains("2001:db8:7:0:0:5efe:a00:2/128") || state.contains("2001:db8:7::5efe:a00:2/128") {
             Ok(state)
         } else {
