@@ -42,7 +42,7 @@ fn single_packets(c: &mut Criterion) {
             &packets::inner(Shape::SMALL, SERVER, scene::host_v6(0), Checksum::Complete),
         );
         let packet = packets::from_raw(
-            scene::host_v4(0),
+            scene::gateway_v4(0),
             LOCATOR,
             &packets::inner(Shape::SMALL, scene::network_v6(0), SERVER, Checksum::Complete),
         );
@@ -77,7 +77,7 @@ fn single_packets(c: &mut Criterion) {
                 turns(&mut worker, &rules, count, |worker| {
                     for _ in 0..BURST {
                         let k = order.next().unwrap_or_default();
-                        packet[12..16].copy_from_slice(&scene::host_v4(k).octets());
+                        packet[12..16].copy_from_slice(&scene::gateway_v4(k).octets());
                         packet[20 + 8..][..16].copy_from_slice(&scene::network_v6(k).octets());
                         assert!(worker.lane.from_raw(&mut worker.inbox, &packet));
                     }

@@ -3,6 +3,8 @@
 //! "one" knows one router, one route and one host; "large" knows 10 000 routers and 1 000 000 routes, and each packet
 //! belongs to another of 1 000 000 hosts. Throughput is in packets.
 
+use std::net::Ipv4Addr;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use isatap_engine::wire::vnet::{self, VnetHeader};
 enum Peer {
     /// A host of the ISATAP link.
     OnLink,
-    /// A network behind a host.
+    /// A network behind a gateway.
     Routed,
 }
 
@@ -38,6 +40,14 @@ fn inner_address(peer: Peer, k: u32) -> [u8; 16] {
     match peer {
         Peer::OnLink => scene::host_v6(k).octets(),
         Peer::Routed => scene::network_v6(k).octets(),
+    }
+}
+
+/// Who sends the packets of host or network `k`.
+fn sender(peer: Peer, k: u32) -> Ipv4Addr {
+    match peer {
+        Peer::OnLink => scene::host_v4(k),
+        Peer::Routed => scene::gateway_v4(k),
     }
 }
 
@@ -70,10 +80,10 @@ fn verdicts(c: &mut Criterion) {
                     &rules,
                     &Case {
                         name,
-                        bytes: packets::from_raw(scene::host_v4(0), LOCATOR, &from_host),
+                        bytes: packets::from_raw(sender(peer, 0), LOCATOR, &from_host),
                         hosts,
                         readdress: &|bytes, k| {
-                            bytes[12..16].copy_from_slice(&scene::host_v4(k).octets());
+                            bytes[12..16].copy_from_slice(&sender(peer, k).octets());
                             bytes[20 + 8..][..16].copy_from_slice(&inner_address(peer, k));
                         },
                         read_ahead: carry::read_ahead_decap,

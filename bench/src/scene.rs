@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  host k        locator 10.0.0.0 + 4 (k + 1) + 2, address 2001:db8:1::5efe:<locator>      on-link
-//!  network k     3fff:xxxx:xxxx::/48 (RFC 9637) via host k                                  routed
-//!  site prefix k 10.0.0.0 + 4 (k + 1), /30: it holds host k alone
+//!  gateway k     locator 10.0.0.0 + 4 (k + 1) + 1
+//!  network k     3fff:xxxx:xxxx::/48 (RFC 9637) via gateway k                               routed
+//!  site prefix k 10.0.0.0 + 4 (k + 1), /30: it holds host k and gateway k
 //!  router k      172.16.0.0 + k + 1                                                         PRL
 //! ```
 
@@ -56,6 +57,11 @@ pub fn host_v4(k: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0000 + 4 * (k % MAX_COUNT + 1) + 2)
 }
 
+/// The locator of gateway `k`.
+pub fn gateway_v4(k: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(host_v4(k).to_bits() - 1)
+}
+
 /// The on-link address of host `k`.
 pub fn host_v6(k: u32) -> Ipv6Addr {
     iid::address(&ON_LINK, host_v4(k))
@@ -83,7 +89,7 @@ pub fn builder(size: Size) -> Result<RulebookBuilder, PrefixError> {
     let mut routes = vec![(Ipv6Prefix::containing(ON_LINK, 64)?, NextHop::OnLink)];
     for k in 0..size.networks {
         let prefix = Ipv6Prefix::containing(Ipv6Addr::from_bits(network_bits(k)), 48)?;
-        routes.push((prefix, NextHop::Via(host_v4(k))));
+        routes.push((prefix, NextHop::Via(gateway_v4(k))));
     }
     let site = match size.site {
         0 => vec![Ipv4Prefix::containing(Ipv4Addr::new(10, 0, 0, 0), 8)?],

@@ -52,7 +52,10 @@ fn carrying_allocates_nothing() {
     .unwrap();
     let (host, network) = (scene::host_v6(3), scene::network_v6(3));
     for shape in [Shape::SMALL, Shape::FULL] {
-        for (peer, address) in [("on-link", host), ("routed", network)] {
+        for (peer, address, sender) in [
+            ("on-link", host, scene::host_v4(3)),
+            ("routed", network, scene::gateway_v4(3)),
+        ] {
             for (state, checksum) in [("complete", Checksum::Complete), ("partial", Checksum::Partial)] {
                 let what = format!("{peer} {} {state}", shape.name());
                 let vnet = match checksum {
@@ -63,7 +66,7 @@ fn carrying_allocates_nothing() {
                 let frame = packets::from_tun(&vnet, &to_host);
                 check(&rules, &format!("encap {what}"), &frame, carry::encap, true);
                 let from_host = packets::inner(shape, address, SERVER, checksum);
-                let packet = packets::from_raw(scene::host_v4(3), LOCATOR, &from_host);
+                let packet = packets::from_raw(sender, LOCATOR, &from_host);
                 check(&rules, &format!("decap {what}"), &packet, carry::decap, true);
             }
         }

@@ -49,11 +49,6 @@ impl HopGroup {
         self.active.contains(&addr) || self.passive.contains(&addr)
     }
 
-    /// Every gateway of the route, in use or not.
-    pub fn members(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.active.iter().chain(&self.passive).copied()
-    }
-
     /// The next hops in use.
     pub fn active(&self) -> &[Ipv4Addr] {
         &self.active

@@ -39,7 +39,6 @@ pub struct Rulebook {
     reply_global: Option<Ipv6Addr>,
     prl: Vec<Ipv4Addr>,
     routers: FlatMap<u32, ()>,
-    gateways: FlatMap<u32, ()>,
     own_6to4: Vec<Ipv4Addr>,
     prl_members: FlatMap<u32, ()>,
     routes: PrefixTable<NextHop>,
@@ -61,7 +60,6 @@ impl Rulebook {
             .iter()
             .copied()
             .find(|addr| !addr.is_unicast_link_local());
-        let gateways = gateways(&parts);
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         Self {
             role: parts.role,
@@ -75,7 +73,6 @@ impl Rulebook {
             ),
             reply_global,
             routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
-            gateways,
             own_6to4: parts.own_6to4,
             prl_members: addresses(&parts.prl),
             prl: parts.prl,
@@ -183,20 +180,6 @@ fn addresses<'a>(list: impl IntoIterator<Item = &'a Ipv4Addr>) -> FlatMap<u32, (
     FlatMap::new(&entries.collect::<Vec<_>>())
 }
 
-/// Routers, and the gateways of every route.
-fn gateways(parts: &RulebookBuilder) -> FlatMap<u32, ()> {
-    let mut all: Vec<Ipv4Addr> = parts.prl.iter().chain(&parts.peer_routers).copied().collect();
-    let hops = parts.routes.iter().map(|(_, hop)| hop);
-    all.extend(hops.filter_map(|hop| match hop {
-        NextHop::Via(gateway) => Some(*gateway),
-        _ => None,
-    }));
-    all.extend(parts.groups.iter().flat_map(HopGroup::members));
-    all.sort_unstable();
-    all.dedup();
-    addresses(&all)
-}
-
 impl SiteKnowledge for Rulebook {
     #[inline]
     fn is_locator(&self, addr: Ipv4Addr) -> bool {
@@ -240,11 +223,6 @@ impl SiteKnowledge for Rulebook {
             Some(NextHop::Group(number)) => self.group(*number).is_some_and(|group| group.contains(gateway)),
             _ => false,
         }
-    }
-
-    #[inline]
-    fn is_gateway(&self, addr: Ipv4Addr) -> bool {
-        self.gateways.contains(addr.to_bits())
     }
 
     #[inline]

@@ -33,6 +33,17 @@ pub fn check_outer(site: &impl SiteKnowledge, src: Ipv4Addr, dst: Ipv4Addr) -> R
     Ok(())
 }
 
+/// Why an inner source is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voucher {
+    /// It embeds the outer source: the packet is the sender's own.
+    Embedded,
+    /// A route leads back to it through the sender.
+    Route,
+    /// The sender is a router of the link, and speaks for everybody.
+    Router,
+}
+
 /// Checks the inner source against the outer one (REQUIREMENTS D1, D7, D9, D11, D12; FAULTS 1-3, 6).
 ///
 /// `strict` is `StrictIngress`: an ISATAP source must lie under an on-link prefix. The embedded address is compared
@@ -46,7 +57,7 @@ pub fn check_source(
     strict: bool,
     outer_src: Ipv4Addr,
     inner_src: &Ipv6Addr,
-) -> Result<(), DropReason> {
+) -> Result<Voucher, DropReason> {
     match classify::inner_source(inner_src) {
         InnerSource::Forbidden => return Err(DropReason::SrcForbidden),
         InnerSource::Unspecified if !site.is_router(outer_src) => return Err(DropReason::SrcForbidden),
@@ -57,11 +68,14 @@ pub fn check_source(
     }
     // Three reasons to accept, each enough: the routes are asked before the PRL, which holds few of those who send much.
     let embedded = iid::embedded(inner_src) == Some(outer_src);
-    if embedded && (!strict || site.is_on_link(inner_src)) || site.is_routed_via(inner_src, outer_src) {
-        return Ok(());
+    if embedded && (!strict || site.is_on_link(inner_src)) {
+        return Ok(Voucher::Embedded);
+    }
+    if site.is_routed_via(inner_src, outer_src) {
+        return Ok(Voucher::Route);
     }
     if site.is_router(outer_src) {
-        return Ok(());
+        return Ok(Voucher::Router);
     }
     Err(if embedded {
         DropReason::SrcPrefix
@@ -121,9 +135,6 @@ mod tests {
         fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
             addr.segments()[..3] == [0x2001, 0xdb8, 7] && gateway == GATEWAY
         }
-        fn is_gateway(&self, addr: Ipv4Addr) -> bool {
-            addr == GATEWAY || addr == ROUTER
-        }
         fn is_own_6to4(&self, _: Ipv4Addr) -> bool {
             false
         }
@@ -133,7 +144,16 @@ mod tests {
     }
 
     fn source(outer: Ipv4Addr, inner: &str, strict: bool) -> Result<(), DropReason> {
-        check_source(&Site, strict, outer, &inner.parse().unwrap())
+        check_source(&Site, strict, outer, &inner.parse().unwrap()).map(|_| ())
+    }
+
+    #[test]
+    fn who_vouches() {
+        let voucher = |outer, inner: &str| check_source(&Site, true, outer, &inner.parse().unwrap());
+        assert_eq!(voucher(HOST, "2001:db8:1::5efe:10.0.0.2"), Ok(Voucher::Embedded));
+        assert_eq!(voucher(GATEWAY, "2001:db8:7::1"), Ok(Voucher::Route));
+        assert_eq!(voucher(ROUTER, "2001:db8:7::1"), Ok(Voucher::Router));
+        assert_eq!(voucher(ROUTER, "fe80::5efe:10.0.0.9"), Ok(Voucher::Embedded));
     }
 
     /// D1, D9 and A2: {link-local, on-link, off-link} x {match, mismatch} x {u 0, 1} x {PRL, not}.

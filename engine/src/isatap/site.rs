@@ -22,8 +22,6 @@ pub trait SiteKnowledge {
     fn is_on_link(&self, addr: &Ipv6Addr) -> bool;
     /// Whether packets for `addr` are routed to the IPv4 address `gateway` (RFC 6324 3.2.4.2).
     fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool;
-    /// Whether `addr` is a router, or the gateway of any route of the interface.
-    fn is_gateway(&self, addr: Ipv4Addr) -> bool;
     /// Whether this machine has the 6to4 prefix of `addr` in use (RFC 3056): what is under it has arrived.
     fn is_own_6to4(&self, addr: Ipv4Addr) -> bool;
     /// Whether packets for `addr` go to a router (RFC 6324 3.2.3).

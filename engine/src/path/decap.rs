@@ -36,9 +36,10 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
 
     let inner = Ipv6View::new(outer.payload()).map_err(inner_refusal)?;
     ingress::check_destination(&inner.dst())?;
-    ingress::check_source(rules, rules.tunnel().strict_ingress, outer.src(), &inner.src())?;
+    let strict = rules.tunnel().strict_ingress;
+    let voucher = ingress::check_source(rules, strict, outer.src(), &inner.src())?;
     if rules.tunnel().loop_checks {
-        loops::check_received(rules, outer.src(), &inner.dst())?;
+        loops::check_received(rules, voucher, outer.src(), &inner.dst())?;
     }
     let upper = upper(&inner)?;
     if upper.is_tunnel() && !rules.tunnel().nested {
