@@ -45,8 +45,9 @@ impl Daemon {
 
     /// The kernel's state may be another one than this daemon left it in.
     pub(super) fn look_at_kernel(&mut self) {
-        self.configure_at
-            .get_or_insert_with(|| Instant::now() + LOOK_AGAIN);
+        // What was refused before may be possible now.
+        let soon = Instant::now() + LOOK_AGAIN;
+        self.configure_at = Some(self.configure_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// A router left the PRL: what it promised for itself ends.

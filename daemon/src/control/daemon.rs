@@ -102,6 +102,7 @@ pub(super) struct Daemon {
     /// What the sockets' filters let in.
     pub(super) attached: Vec<Locator>,
     pub(super) was_up: bool,
+    pub(super) was_mtu: u32,
     pub(super) was_present: bool,
     pub(super) warned_ambiguous: bool,
     /// When to look again for an address that can carry the tunnel.
@@ -111,6 +112,7 @@ pub(super) struct Daemon {
     pub(super) publish_at: Option<Instant>,
     pub(super) published_at: Option<Instant>,
     pub(super) repair_at: Option<Instant>,
+    pub(super) repaired_at: Option<Instant>,
     pub(super) advertisement_limit: TokenBucket,
     pub(super) solicitation_limit: TokenBucket,
     pub(super) started_at: Instant,

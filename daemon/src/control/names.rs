@@ -87,7 +87,7 @@ impl Daemon {
             );
             self.locator = source;
             self.was_present = true;
-            self.repair_at.get_or_insert_with(Instant::now);
+            self.look_at_interface();
         }
     }
 

@@ -53,7 +53,17 @@ impl Daemon {
             }
             self.was_up = up;
         }
-        self.repair_at.get_or_insert_with(Instant::now);
+        let mtu = self.watch.state().link().map_or(0, |link| link.mtu);
+        let is_ours = self.installed.mtu().is_some_and(|ours| u32::from(ours) == mtu);
+        let is_news = std::mem::replace(&mut self.was_mtu, mtu) != mtu;
+        // A smaller one than IPv6 needs is repaired, and told then.
+        if is_news && !is_ours && mtu >= u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
+            warn!(
+                "interface {name} was given MTU {mtu}; the tunnel carries packets of {}, senders of longer ones are told",
+                self.settings.mtu
+            );
+        }
+        self.look_at_interface();
     }
 
     /// Keeps the locator what the configuration and the machine make it.
@@ -105,13 +115,21 @@ impl Daemon {
             }
             self.was_present = present;
         }
-        self.repair_at.get_or_insert_with(Instant::now);
+        self.look_at_interface();
+    }
+
+    /// The interface may need repair; what was refused before may be possible now.
+    pub(super) fn look_at_interface(&mut self) {
+        let now = Instant::now();
+        let soon = self.repaired_at.map_or(now, |at| now.max(at + REPAIR_INTERVAL));
+        self.repair_at = Some(self.repair_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// Makes the interface what it should be: the link-local address of each locator and no other's, an MTU that IPv6
     /// can live with (A4, A6, FAULTS 54, 57, 58).
     pub(super) async fn repair(&mut self, now: Instant) {
         self.repair_at = None;
+        self.repaired_at = Some(now);
         let outcome = self.try_repair().await;
         match outcome {
             Ok(false) => {}

@@ -97,6 +97,11 @@ impl Installed {
         self.mtu = Some(mtu);
     }
 
+    /// The MTU that the interface was given last.
+    pub fn mtu(&self) -> Option<u16> {
+        self.mtu
+    }
+
     /// Takes what [`known`] found in a dump for this daemon's own work of before a restart.
     pub fn adopt(&mut self, addresses: &[KnownAddress], routes: &[(RouteId, KnownRoute)]) {
         for known in addresses {

@@ -1,7 +1,7 @@
 //! The ISATAP interface as the kernel sees it: set up over netlink, and mirrored for the Rulebook.
 //!
 //! ```text
-//!   netlink notifications --> watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
+//!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) --> the kernel
 //! ```
@@ -11,6 +11,7 @@ pub mod dns;
 pub mod mirror;
 pub mod netlink;
 pub mod next_hops;
+mod notices;
 pub mod rulebook;
 pub mod setup;
 pub mod sysctl;

@@ -10,7 +10,7 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -176,6 +176,28 @@ impl Netlink {
         match removed {
             Err(error) if matches!(error.errno(), Some(nix::libc::ESRCH | nix::libc::ENODEV)) => Ok(()),
             other => other.map(|_| ()),
+        }
+    }
+
+    /// Whether the interface has this address.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn has_address(&self, if_index: u32, addr: Ipv6Addr) -> Result<bool, NetlinkError> {
+        let mut question = AddressMessage::default();
+        question.header.family = AddressFamily::Inet6;
+        question.header.index = if_index;
+        question.attributes = vec![AddressAttribute::Address(addr.into())];
+        let found = self
+            .request(
+                &format!("look for {addr}"),
+                RouteNetlinkMessage::GetAddress(question),
+                NLM_F_REQUEST,
+            )
+            .await;
+        match found {
+            Err(error) if error.errno() == Some(nix::libc::EADDRNOTAVAIL) => Ok(false),
+            found => found.map(|_| true),
         }
     }
 

@@ -76,7 +76,8 @@ impl Interface {
 
     /// Gives the interface the link-local address of `locator`; it may be there already. Returns when the kernel
     /// takes packets for it: it adds the route for that a moment after the address, and an advertisement that came
-    /// in between would be lost, though its sender counts as having answered.
+    /// in between would be lost, though its sender counts as having answered. An address that somebody takes away
+    /// meanwhile (an interface that flaps) is not waited for.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -86,7 +87,10 @@ impl Interface {
             .add_address(&format!("add {addr} to {}", self.name), self.link_local(addr))
             .await?;
         let deadline = Instant::now() + DELIVERY_LIMIT;
-        while !netlink.is_delivered(self.if_index, addr).await? && Instant::now() < deadline {
+        while !netlink.is_delivered(self.if_index, addr).await?
+            && netlink.has_address(self.if_index, addr).await?
+            && Instant::now() < deadline
+        {
             tokio::time::sleep(DELIVERY_RETRY).await;
         }
         Ok(())

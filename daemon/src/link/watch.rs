@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::time::Instant;
 
+use super::notices::Notices;
 use super::{Effect, MirrorState, Netlink, NetlinkError};
 
 /// What tells about changes: links, addresses of both families, IPv6 routes.
@@ -26,13 +23,10 @@ const MIN_DUMP_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_FAILURES: u32 = 10;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// Most notifications taken before the caller gets its turn.
-const MAX_BURST: usize = 4096;
-
 /// The mirror and the sockets that feed it.
 pub struct Watch {
     netlink: Netlink,
-    notifications: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
+    notices: Notices,
     state: MirrorState,
     resync: bool,
     dumped_at: Instant,
@@ -55,12 +49,11 @@ impl Watch {
     /// # Errors
     /// When the kernel gives no socket or refuses the dump.
     pub async fn open(netlink: Netlink, if_index: u32) -> Result<Self, NetlinkError> {
-        let (connection, _, notifications) = rtnetlink::new_multicast_connection(&GROUPS)?;
-        tokio::spawn(connection);
+        let notices = Notices::open(&GROUPS)?;
         let state = MirrorState::from_dump(if_index, &netlink.dump(if_index).await?);
         Ok(Self {
             netlink,
-            notifications: notifications.map(|(message, _)| message).boxed(),
+            notices,
             state,
             resync: false,
             dumped_at: Instant::now(),
@@ -89,47 +82,27 @@ impl Watch {
             if self.resync {
                 return self.dump().await;
             }
-            let lost = || NetlinkError::Closed {
-                operation: "wait for netlink notifications".to_owned(),
-            };
-            let first = self.notifications.next().await.ok_or_else(lost)?;
-            // No await from here on: what was taken from the stream is also applied.
-            let mut effect = self.take(&first);
-            for _ in 1..MAX_BURST {
-                let Some(Some(next)) = futures_util::FutureExt::now_or_never(self.notifications.next())
-                else {
-                    break;
-                };
-                effect = effect.max(self.take(&next));
-            }
-            match effect {
-                Effect::Nothing => {}
-                Effect::Changed | Effect::Gone => return Ok(effect),
-                Effect::Resync => self.resync = true,
-            }
-        }
-    }
-
-    fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> Effect {
-        match &message.payload {
-            NetlinkPayload::InnerMessage(inner) => {
-                let effect = self.state.apply(message.header.flags, inner);
-                self.resync |= effect == Effect::Resync;
-                effect
-            }
-            NetlinkPayload::Overrun(_) => {
+            let Some(burst) = self.notices.next().await.map_err(dead)? else {
                 self.overruns += 1;
                 self.resync = true;
-                Effect::Resync
+                continue;
+            };
+            let effects = burst
+                .iter()
+                .map(|(flags, message)| self.state.apply(*flags, message));
+            match effects.fold(Effect::Nothing, Effect::max) {
+                Effect::Nothing => {}
+                effect @ (Effect::Changed | Effect::Gone) => return Ok(effect),
+                Effect::Resync => self.resync = true,
             }
-            _ => Effect::Nothing,
         }
     }
 
     async fn dump(&mut self) -> Result<Effect, NetlinkError> {
         tokio::time::sleep_until(self.dumped_at + MIN_DUMP_INTERVAL).await;
         let if_index = self.state.if_index();
-        // Notifications that wait already describe what the dump will show anyhow; later ones stay in the stream.
+        // What waits already describes what the dump will show anyhow; later ones are kept.
+        self.overruns += self.notices.discard().map_err(dead)?;
         let dump = match self.netlink.dump(if_index).await {
             Ok(dump) => dump,
             Err(error) if error.errno() == Some(nix::libc::ENODEV) => return Ok(Effect::Gone),
@@ -147,5 +120,12 @@ impl Watch {
         self.dumped_at = Instant::now();
         self.resync = false;
         Ok(Effect::Changed)
+    }
+}
+
+fn dead(error: std::io::Error) -> NetlinkError {
+    NetlinkError::Refused {
+        operation: "wait for netlink notifications".to_owned(),
+        error,
     }
 }
