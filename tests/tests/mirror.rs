@@ -297,7 +297,9 @@ fn full_queue(lane: Lane) {
     scene.dut.run(&format!("tc qdisc del dev {UNDERLAY} root"));
     let before = daemon.counters(Direction::Encap);
     injector.send(&packet);
-    let since = daemon.wait_received(Direction::Encap, &before, 1);
+    let mut since = daemon.wait_received(Direction::Encap, &before, 1);
+    // A report of the kernel about its groups may come between.
+    since.drops.remove("dst_multicast");
     assert_eq!(since.dropped(), 0, "{since}\n{:?}", daemon.metrics());
     daemon.conservation();
 }
