@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
 use super::latency::LatencyBook;
+use super::punts::AdvertisementLimits;
 use super::reload::Loading;
 use super::signals::{Request, Signals};
 use super::start::STOP_LIMIT;
@@ -113,7 +114,7 @@ pub(super) struct Daemon {
     pub(super) published_at: Option<Instant>,
     pub(super) repair_at: Option<Instant>,
     pub(super) repaired_at: Option<Instant>,
-    pub(super) advertisement_limit: TokenBucket,
+    pub(super) advertisement_limits: AdvertisementLimits,
     pub(super) solicitation_limit: TokenBucket,
     pub(super) started_at: Instant,
     pub(super) sources: Option<Sources>,

@@ -71,23 +71,31 @@ impl Daemon {
 
     /// A router advertised itself.
     pub(super) fn advertised(&mut self, packet: &[u8]) {
+        let clock = self.clock();
+        // First of all, since in a flood this is all that is done.
+        if !punts::sender(packet).is_some_and(|router| self.advertisement_limits.take(router, clock)) {
+            return self.count_advertisement("rate_limited");
+        }
         let before = self.routers.healths();
-        let result = if !self.advertisement_limit.take(self.clock()) {
-            "rate_limited"
-        } else {
-            match punts::advertisement(packet) {
-                None => "malformed",
-                Some((router, heard)) => match self.routers.advertised(Instant::now(), router, &heard) {
-                    Ok(()) => {
-                        self.learn(Instant::now(), packet);
-                        "accepted"
-                    }
-                    Err(_) => "unknown_router",
-                },
-            }
+        let result = match punts::advertisement(packet) {
+            None => "malformed",
+            Some((router, heard)) => match self.routers.advertised(Instant::now(), router, &heard) {
+                Ok(()) => {
+                    self.learn(Instant::now(), packet);
+                    "accepted"
+                }
+                Err(_) => "unknown_router",
+            },
         };
-        *self.counters.advertisements.entry(result.to_owned()).or_insert(0) += 1;
+        self.count_advertisement(result);
         self.tell_health(&before);
+    }
+
+    fn count_advertisement(&mut self, result: &str) {
+        match self.counters.advertisements.get_mut(result) {
+            Some(count) => *count += 1,
+            None => _ = self.counters.advertisements.insert(result.to_owned(), 1),
+        }
     }
 
     /// A router answered a probe, perhaps.

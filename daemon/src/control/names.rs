@@ -62,6 +62,7 @@ impl Daemon {
             }
         }
         self.routers.set_routers(now, &members);
+        self.advertisement_limits.keep(&members);
         self.mark_changed();
     }
 

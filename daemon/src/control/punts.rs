@@ -1,12 +1,16 @@
 //! Solicitations that go out and advertisements that come in (RFC 5214 8.3). Pure, but for making the packet.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use isatap_engine::isatap::iid;
+use isatap_engine::path::limit::TokenBucket;
+use isatap_engine::wire::ipv6::Ipv6View;
 use isatap_engine::wire::{ext, nd};
 
 use crate::prl::Heard;
+use crate::slaac::MAX_ROUTERS;
 
 /// Where solicitations go inside: with the u bit of the router's identifier unknown, the group every router has
 /// joined is the one address that is always right (P7).
@@ -17,8 +21,31 @@ const SOLICITATION_ROOM: usize = 64;
 /// Room for a neighbour solicitation: an IPv6 header and 24 bytes.
 const PROBE_ROOM: usize = 64;
 
-/// Advertisements looked at per second, and at once; what is beyond is counted (FAULTS 50).
-pub(super) const ADVERTISEMENTS_PER_SECOND: u32 = 10;
+/// Advertisements of one router looked at per second, and at once; what is beyond is counted (FAULTS 50).
+const ADVERTISEMENTS_PER_SECOND: u32 = 10;
+
+/// Solicitations of programs on this host passed on per second, and at once (FAULTS 51).
+pub(super) const SOLICITATIONS_PER_SECOND: u32 = 10;
+
+/// How much each router is listened to: one that went mad must not silence the others.
+#[derive(Debug, Default)]
+pub(super) struct AdvertisementLimits(BTreeMap<Ipv4Addr, TokenBucket>);
+
+impl AdvertisementLimits {
+    /// Whether `router` may be listened to at `now`, in nanoseconds of a clock that never steps back.
+    pub(super) fn take(&mut self, router: Ipv4Addr, now: u64) -> bool {
+        if self.0.len() >= MAX_ROUTERS && !self.0.contains_key(&router) {
+            return false;
+        }
+        let full = || TokenBucket::new(ADVERTISEMENTS_PER_SECOND, ADVERTISEMENTS_PER_SECOND);
+        self.0.entry(router).or_insert_with(full).take(now)
+    }
+
+    /// Forgets all but these routers.
+    pub(super) fn keep(&mut self, routers: &[Ipv4Addr]) {
+        self.0.retain(|router, _| routers.contains(router));
+    }
+}
 
 /// A router solicitation from the locator's link-local address.
 pub(super) fn solicitation(locator: Ipv4Addr) -> Vec<u8> {
@@ -47,6 +74,11 @@ pub(super) fn solicited_answer(packet: &[u8]) -> Option<Ipv4Addr> {
     (solicited && about_itself)
         .then(|| iid::embedded(&message.src()))
         .flatten()
+}
+
+/// The router whose link-local address a packet comes from, by the address alone.
+pub(super) fn sender(packet: &[u8]) -> Option<Ipv4Addr> {
+    iid::embedded(&Ipv6View::new(packet).ok()?.src())
 }
 
 /// Reads a copy of an advertisement: who sent it and what it promises. `None` when it is none after all.
@@ -82,6 +114,22 @@ mod tests {
         let len = nd::emit_router_advertisement(&mut packet, src, iid::link_local(ROUTER), &fixed, &[]);
         packet.truncate(len);
         packet
+    }
+
+    /// FAULTS 50: ten at once and ten a second of each router, whatever the others do.
+    #[test]
+    fn each_router_has_a_limit_of_its_own() {
+        const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+        let second = 1_000_000_000;
+        let mut limits = AdvertisementLimits::default();
+        let mut taken = |router, now| (0..1000).filter(|_| limits.take(router, now)).count();
+        assert_eq!((taken(ROUTER, 5), taken(OTHER, 5)), (10, 10));
+        assert_eq!(taken(ROUTER, 5 + second), 10);
+        limits.keep(&[OTHER]);
+        assert_eq!(limits.0.len(), 1);
+        (0..1000).for_each(|bits| _ = limits.take(Ipv4Addr::from_bits(bits), 5));
+        assert_eq!(limits.0.len(), MAX_ROUTERS);
+        assert!(limits.take(OTHER, 5 + second), "it was there before");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::daemon::{Daemon, Sources};
 use super::latency::LatencyBook;
 use super::locator::Way;
 use super::placement::cpus_for;
-use super::punts::ADVERTISEMENTS_PER_SECOND;
+use super::punts::{AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
 use crate::config::resolved::Role;
@@ -168,8 +168,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         published_at: None,
         repair_at: Some(now),
         repaired_at: None,
-        advertisement_limit: TokenBucket::new(ADVERTISEMENTS_PER_SECOND, ADVERTISEMENTS_PER_SECOND),
-        solicitation_limit: TokenBucket::new(ADVERTISEMENTS_PER_SECOND, ADVERTISEMENTS_PER_SECOND),
+        advertisement_limits: AdvertisementLimits::default(),
+        solicitation_limit: TokenBucket::new(SOLICITATIONS_PER_SECOND, SOLICITATIONS_PER_SECOND),
         started_at: now,
         sources: Some(sources),
         ask,
