@@ -33,12 +33,14 @@ impl Daemon {
         let Some(advert) = Advert::parse(packet) else {
             return;
         };
-        for (cause, count) in advert.ignored.by_cause() {
-            if count > 0 {
-                *self.counters.ignored_options.entry(cause.to_owned()).or_insert(0) += u64::from(count);
-            }
-        }
+        let before = self.slaac.refused();
         self.slaac.advertised(now, &advert);
+        let refused = self.slaac.refused().since(&before);
+        let ignored = advert.ignored.by_cause();
+        let ignored = ignored.map(|(cause, count)| (cause, u64::from(count)));
+        for (cause, count) in ignored.into_iter().chain(refused) {
+            *self.counters.ignored_options.entry(cause.to_owned()).or_insert(0) += count;
+        }
         // Also when nothing new is wanted: lifetimes begin anew.
         self.configure_at = Some(now);
     }

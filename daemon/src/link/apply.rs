@@ -24,8 +24,10 @@ use crate::slaac::{KnownAddress, KnownRoute, Lifetime, ON_LINK_METRIC, Wanted, W
 
 pub use kernel::{Failure, apply};
 
-/// The kernel counts seconds: a lifetime that moved less is the same.
+/// The kernel counts seconds: a lifetime that moved less is the same, unless little is left of it.
 const LIFETIME_TOLERANCE: Duration = Duration::from_millis(1500);
+/// What a lifetime may move at most, in parts of what is left: of short ones each bit counts.
+const TOLERATED_PART: u32 = 16;
 
 /// What tells one route from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +55,8 @@ pub enum Op {
     RemoveRoute(RouteId),
     /// Give the interface this MTU in bytes.
     SetMtu(u16),
-    /// Give packets of this host this hop limit.
-    SetHopLimit(u8),
+    /// Give packets of this host this hop limit; the interface's own of before when no router says any.
+    SetHopLimit(Option<u8>),
 }
 
 /// What this daemon has set and not taken back.
@@ -88,7 +90,7 @@ impl Installed {
             Op::SetRoute(id, lifetime) => drop(self.routes.insert(id, lifetime)),
             Op::RemoveRoute(id) => drop(self.routes.remove(&id)),
             Op::SetMtu(mtu) => self.mtu = Some(mtu),
-            Op::SetHopLimit(hop_limit) => self.hop_limit = Some(hop_limit),
+            Op::SetHopLimit(hop_limit) => self.hop_limit = hop_limit,
         }
     }
 
@@ -141,13 +143,11 @@ pub fn plan(
     if installed.mtu != Some(mtu) {
         ops.push(Op::SetMtu(mtu));
     }
-    if let Some(hop_limit) = wanted.hop_limit
-        && installed.hop_limit != Some(hop_limit)
-    {
-        ops.push(Op::SetHopLimit(hop_limit));
+    if installed.hop_limit != wanted.hop_limit {
+        ops.push(Op::SetHopLimit(wanted.hop_limit));
     }
     plan_addresses(installed, mirror, wanted, now, &mut ops);
-    plan_routes(installed, mirror, wanted, &mut ops);
+    plan_routes(installed, mirror, wanted, now, &mut ops);
     ops
 }
 
@@ -178,16 +178,28 @@ fn plan_addresses(
 fn is_current(old: &WantedAddress, new: &WantedAddress, now: Instant) -> bool {
     // Both over is the same, whenever that was.
     let deprecated = old.preferred.is_over(now) && new.preferred.is_over(now);
-    old.valid.is_near(new.valid, LIFETIME_TOLERANCE)
-        && (deprecated || old.preferred.is_near(new.preferred, LIFETIME_TOLERANCE))
+    is_same(old.valid, new.valid, now) && (deprecated || is_same(old.preferred, new.preferred, now))
 }
 
-fn plan_routes(installed: &Installed, mirror: &MirrorState, wanted: &Wanted, ops: &mut Vec<Op>) {
+/// Whether the kernel need not be told.
+fn is_same(old: Lifetime, new: Lifetime, now: Instant) -> bool {
+    let left = new.end().map(|end| end.saturating_duration_since(now));
+    let part = left.map_or(LIFETIME_TOLERANCE, |left| left / TOLERATED_PART);
+    old.is_near(new, part.min(LIFETIME_TOLERANCE))
+}
+
+fn plan_routes(
+    installed: &Installed,
+    mirror: &MirrorState,
+    wanted: &Wanted,
+    now: Instant,
+    ops: &mut Vec<Op>,
+) {
     let ids: Vec<RouteId> = wanted.routes.iter().map(RouteId::of).collect();
     for (id, route) in ids.iter().zip(&wanted.routes) {
         let there = mirror.has_route(id.prefix, id.metric, id.via);
         match installed.routes.get(id) {
-            Some(old) if there && old.is_near(route.lifetime, LIFETIME_TOLERANCE) => continue,
+            Some(old) if there && is_same(*old, route.lifetime, now) => continue,
             // A route without end keeps having none when one is added to it.
             Some(Lifetime::Forever) if there => ops.push(Op::RemoveRoute(*id)),
             // Somebody else's, with the same next hop: it serves as well.

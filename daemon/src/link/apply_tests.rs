@@ -269,9 +269,37 @@ fn v4_mtu_and_hop_limit() {
         hop_limit: Some(33),
         ..Default::default()
     };
-    assert_eq!(machine.turn(&want, now), [Op::SetMtu(1400), Op::SetHopLimit(33)]);
+    assert_eq!(
+        machine.turn(&want, now),
+        [Op::SetMtu(1400), Op::SetHopLimit(Some(33))]
+    );
     assert_eq!(machine.turn(&want, now), []);
     want = Wanted::default();
-    assert_eq!(machine.turn(&want, now), [Op::SetMtu(MTU)]);
+    assert_eq!(machine.turn(&want, now), [Op::SetMtu(MTU), Op::SetHopLimit(None)]);
     assert_eq!(machine.turn(&want, now), []);
+}
+
+/// P5: two advertisements close together must not cost a short life what lies between them.
+#[test]
+fn p5_short_lifetimes_are_told_exactly() {
+    let start = Instant::now();
+    for (life, moved, told) in [
+        (8, 1000, true),
+        (8, 300, false),
+        (86400, 1000, false),
+        (86400, 2000, true),
+    ] {
+        let mut machine = Machine::new();
+        let want = |now| {
+            let end = Lifetime::from_secs(now, life);
+            Wanted {
+                addresses: vec![address("2001:db8:1::5efe:a00:a", end, end)],
+                ..Default::default()
+            }
+        };
+        let later = start + Duration::from_millis(moved);
+        machine.turn(&want(start), start);
+        let ops = machine.turn(&want(later), later);
+        assert_eq!(!ops.is_empty(), told, "{life} s, {moved} ms later: {ops:?}");
+    }
 }

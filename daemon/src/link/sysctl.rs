@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use isatap_engine::fib::Role;
 use nix::fcntl::{OFlag, open, openat};
@@ -13,11 +14,16 @@ use tracing::warn;
 /// Where the kernel keeps them, a directory for each interface.
 const CONF: &str = "/proc/sys/net/ipv6/conf";
 
+/// The kernel's default of `hop_limit`.
+const KERNEL_HOP_LIMIT: &str = "64";
+
 /// The sysctls of one interface, reachable also after the chroot: whoever has CAP_NET_ADMIN may write them.
 #[derive(Debug)]
 pub struct Sysctls {
     interface: String,
     dir: Option<OwnedFd>,
+    /// The hop limit of before the first one written.
+    own_hop_limit: OnceLock<String>,
 }
 
 /// What is written for an interface, with the reason when it cannot be.
@@ -88,6 +94,7 @@ impl Sysctls {
         Self {
             interface: interface.to_owned(),
             dir,
+            own_hop_limit: OnceLock::new(),
         }
     }
 
@@ -99,13 +106,14 @@ impl Sysctls {
         }
     }
 
-    /// The hop limit of this host's packets out of the interface (RFC 4861 6.3.4).
-    pub fn apply_hop_limit(&self, hop_limit: u8) {
-        self.write(
-            "hop_limit",
-            &hop_limit.to_string(),
-            "packets have the hop limit of before",
-        );
+    /// The hop limit of this host's packets out of the interface (RFC 4861 6.3.4); `None` for what it was before.
+    pub fn apply_hop_limit(&self, hop_limit: Option<u8>) {
+        let own = self.own_hop_limit.get_or_init(|| {
+            self.try_read("hop_limit")
+                .unwrap_or_else(|_| KERNEL_HOP_LIMIT.to_owned())
+        });
+        let value = hop_limit.map_or_else(|| own.clone(), |limit| limit.to_string());
+        self.write("hop_limit", &value, "packets have the hop limit of before");
     }
 
     fn write(&self, name: &str, value: &str, consequence: &str) {
@@ -117,6 +125,13 @@ impl Sysctls {
             "cannot write {value} to {}: {error}; otherwise {consequence}",
             path.display()
         );
+    }
+
+    fn try_read(&self, name: &str) -> std::io::Result<String> {
+        let dir = self.dir.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        let path = PathBuf::from(&self.interface).join(name);
+        let file = openat(dir, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(std::io::read_to_string(File::from(file))?.trim().to_owned())
     }
 
     fn try_write(&self, name: &str, value: &str) -> std::io::Result<()> {

@@ -35,6 +35,21 @@ pub struct Refused {
     pub dns: u64,
     /// Whole routers.
     pub routers: u64,
+    /// MTUs above what the interface may be given.
+    pub mtus: u64,
+}
+
+impl Refused {
+    /// How many of each cause there are more than at `before`, with the names of [`Ignored`] on metrics.
+    ///
+    /// [`Ignored`]: super::Ignored
+    pub fn since(&self, before: &Self) -> [(&'static str, u64); 2] {
+        let beyond = |counts: &Self| counts.prefixes + counts.routes + counts.dns + counts.routers;
+        [
+            ("mtu", self.mtus - before.mtus),
+            ("excess", beyond(self) - beyond(before)),
+        ]
+    }
 }
 
 /// An address that the kernel has from before a restart.
@@ -137,10 +152,10 @@ impl Slaac {
             .or_insert_with(|| Router::new(advert.source));
         router.take(now, advert, &mut self.refused);
         // An MTU above the interface's is as if it were not there (V4).
-        router.mtu = advert
-            .mtu
-            .filter(|mtu| *mtu <= self.config.mtu_ceiling)
-            .or(router.mtu);
+        match advert.mtu {
+            Some(mtu) if mtu > self.config.mtu_ceiling => self.refused.mtus += 1,
+            mtu => router.mtu = mtu.or(router.mtu),
+        }
         if advert.hop_limit != 0 {
             self.hop_limit = Some(advert.hop_limit);
         }

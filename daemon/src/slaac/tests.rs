@@ -227,6 +227,8 @@ fn v4_mtu() {
         machine.advertised(now, &advert(A, 60, &[NdOption::Mtu(said)]));
         assert_eq!(machine.wanted(now).mtu, wanted, "{said}");
     }
+    let refused = machine.refused().since(&Refused::default());
+    assert_eq!(refused, [("mtu", 3), ("excess", 0)], "1481, 9000 and 65535");
     machine.advertised(now, &advert(A, 60, &[NdOption::Mtu(1400)]));
     machine.advertised(now, &advert(B, 60, &[NdOption::Mtu(1300)]));
     assert_eq!(machine.wanted(now).mtu, Some(1300));

@@ -164,6 +164,7 @@ fn faults_49_more_than_there_is_room_for() {
     machine.advertised(now, &advert(A, 60, &prefixes[100..]));
     assert_eq!((machine.prefix_count(), addrs(&machine, now).len()), (32, 32));
     assert_eq!(machine.refused().prefixes, 32);
+    assert_eq!(machine.refused().since(&Refused::default())[1], ("excess", 32));
     machine.advertised(now, &advert(B, 60, &prefixes[150..]));
     let third = Ipv4Addr::new(10, 0, 0, 3);
     machine.advertised(
