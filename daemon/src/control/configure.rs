@@ -1,7 +1,7 @@
 //! Autoconfiguration of a host: what its routers advertise becomes addresses and routes of the interface, and stays that
 //! way whatever else happens to it (RFC 4861 6.3, RFC 4862 5.5, RFC 4191).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::daemon::Daemon;
 use crate::config::Settings;
 use crate::config::resolved::Role;
+use crate::exit::ExitError;
 use crate::link::apply::{self, Op};
 use crate::link::dns::DnsHandover;
 use crate::ops::status::ResolverStatus;
@@ -69,14 +70,14 @@ impl Daemon {
     }
 
     /// Makes the kernel's state what is wanted now.
-    pub(super) async fn configure(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// When the workers cannot be told.
+    pub(super) async fn configure(&mut self, now: Instant) -> Result<(), ExitError> {
         self.configure_at = None;
         self.slaac.set_locators(&self.locators());
         self.slaac.expire(now);
-        let wanted = match self.settings.role {
-            Role::Host => self.slaac.wanted(now),
-            Role::Router => Wanted::default(),
-        };
+        let wanted = self.wanted(now);
         match &self.name_servers {
             Some(handover) => handover.set(&wanted.dns, &wanted.search),
             None if !wanted.dns.is_empty() => {
@@ -92,7 +93,15 @@ impl Daemon {
             now,
         );
         if ops.is_empty() {
-            return;
+            return Ok(());
+        }
+        let has = |addr| self.watch.state().has_own6(addr);
+        if ops
+            .iter()
+            .any(|op| matches!(op, Op::SetAddress(wanted) if !has(wanted.addr)))
+        {
+            // Workers know an address before any program can send from it: as a stranger's it would be dropped.
+            self.publish(now)?;
         }
         let before = self.installed.counts();
         let failures = apply::apply(
@@ -113,6 +122,22 @@ impl Daemon {
         if !failures.is_empty() {
             self.configure_at = Some(now + TRY_AGAIN);
         }
+        Ok(())
+    }
+
+    /// What the kernel should have.
+    fn wanted(&self, now: Instant) -> Wanted {
+        match self.settings.role {
+            Role::Host => self.slaac.wanted(now),
+            Role::Router => Wanted::default(),
+        }
+    }
+
+    /// Addresses that the kernel is about to get.
+    pub(super) fn coming_addresses(&self, now: Instant) -> impl Iterator<Item = Ipv6Addr> {
+        let state = self.watch.state();
+        let addresses = self.wanted(now).addresses.into_iter().map(|wanted| wanted.addr);
+        addresses.filter(|addr| !state.has_own6(*addr))
     }
 
     /// Name servers and search domains in force.

@@ -288,7 +288,7 @@ impl Daemon {
             self.repair(now).await;
         }
         if self.configure_due().is_some_and(|at| at <= now) {
-            self.configure(now).await;
+            self.configure(now).await?;
         }
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
@@ -310,10 +310,11 @@ impl Daemon {
         self.publish_at.get_or_insert(earliest);
     }
 
-    fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
+    pub(super) fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
         self.publish_at = None;
         let routers = self.routers.views();
-        let builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
+        let mut builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
+        builder.own6.extend(self.coming_addresses(now));
         let locators = builder.locators.clone();
         match builder.build() {
             Ok(rulebook) => {
