@@ -18,11 +18,14 @@
 //! | [`exchange`] | was each question answered once? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`kernel_drops`] | what did the kernel lose? |
-//! | [`radvd`] | who else advertises? |
+//! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
+//! | [`configured`] | what has the kernel got from it? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`wait`] | when is it so far? |
 
+pub mod advertiser;
+pub mod configured;
 pub mod daemon;
 pub mod dns;
 pub mod exchange;

@@ -39,6 +39,88 @@ pub fn prefix_option(prefix: Ipv6Addr, prefix_len: u8, valid: u32, preferred: u3
     option
 }
 
+/// The same with other flags: 0x80 is on-link, 0x40 autonomous.
+pub fn prefix_option_flagged(prefix: Ipv6Addr, len: u8, flags: u8, valid: u32, preferred: u32) -> Vec<u8> {
+    let mut option = prefix_option(prefix, len, valid, preferred);
+    option[3] = flags;
+    option
+}
+
+/// An MTU option.
+pub fn mtu_option(mtu: u32) -> Vec<u8> {
+    let mut option = vec![5, 1, 0, 0];
+    option.extend_from_slice(&mtu.to_be_bytes());
+    option
+}
+
+/// A route information option (RFC 4191 2.3) in its longest form; `preference` is -1, 0 or 1.
+pub fn route_option(prefix: Ipv6Addr, prefix_len: u8, preference: i8, lifetime: u32) -> Vec<u8> {
+    let mut option = vec![24, 3, prefix_len, preference_bits(preference)];
+    option.extend_from_slice(&lifetime.to_be_bytes());
+    option.extend_from_slice(&prefix.octets());
+    option
+}
+
+/// Name servers (RFC 8106 5.1).
+pub fn dns_option(servers: &[Ipv6Addr], lifetime: u32) -> Vec<u8> {
+    let units = u8::try_from(1 + 2 * servers.len()).expect("few servers");
+    let mut option = vec![25, units, 0, 0];
+    option.extend_from_slice(&lifetime.to_be_bytes());
+    for server in servers {
+        option.extend_from_slice(&server.octets());
+    }
+    option
+}
+
+/// Preference as in the flags of an advertisement and of a route information option.
+fn preference_bits(preference: i8) -> u8 {
+    match preference {
+        -1 => 0b11 << 3,
+        1 => 0b01 << 3,
+        _ => 0,
+    }
+}
+
+/// A router advertisement about to be sent. What it says nothing about is 0.
+#[derive(Clone, Debug)]
+pub struct Advertisement {
+    /// For packets of the host.
+    pub hop_limit: u8,
+    /// -1, 0 or 1.
+    pub preference: i8,
+    /// As a default router, in seconds.
+    pub lifetime: u16,
+    /// All options, one after the other.
+    pub options: Vec<u8>,
+}
+
+impl Advertisement {
+    /// Of a default router for half an hour, with these options.
+    pub fn new(options: &[Vec<u8>]) -> Self {
+        Self {
+            hop_limit: 0,
+            preference: 0,
+            lifetime: 1800,
+            options: options.concat(),
+        }
+    }
+
+    /// With another router lifetime.
+    #[must_use]
+    pub fn lifetime(mut self, seconds: u16) -> Self {
+        self.lifetime = seconds;
+        self
+    }
+
+    /// The whole packet.
+    pub fn packet(&self, src: Ipv6Addr, dst: Ipv6Addr) -> Vec<u8> {
+        let mut body = router_advertisement(self.lifetime, &self.options);
+        body[0] = self.hop_limit;
+        body[1] = preference_bits(self.preference);
+        packet(src, dst, ROUTER_ADVERTISEMENT, &body)
+    }
+}
+
 /// A source (1) or target (2) link-layer address option, which this kind of link never uses.
 pub fn link_layer_option(kind: u8, address: [u8; 6]) -> Vec<u8> {
     let mut option = vec![kind, 1];
