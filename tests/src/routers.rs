@@ -12,7 +12,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::daemon::{Builder, Daemon, TUNNEL};
+use crate::metrics::Direction;
 use crate::netns::Netns;
+use crate::ping::ping;
 use crate::radvd::Radvd;
 use crate::scene::{SOON, set_address};
 use crate::topology::{Site, connect_v6};
@@ -125,6 +127,33 @@ impl Routers {
                 Err(format!("{usable} usable; {state}"))
             }
         });
+    }
+}
+
+/// Packets that came in from the site at each router.
+fn arrived(routers: &[&Daemon<'_>]) -> Vec<u64> {
+    let counters = routers.iter().map(|router| router.counters(Direction::Decap));
+    counters.map(|counters| counters.delivered).collect()
+}
+
+/// What each router got from the site while `f` ran.
+#[track_caller]
+pub fn share(routers: &[&Daemon<'_>], f: impl FnOnce()) -> Vec<u64> {
+    let before = arrived(routers);
+    f();
+    routers.iter().for_each(|router| router.conservation());
+    arrived(routers)
+        .iter()
+        .zip(before)
+        .map(|(now, then)| now - then)
+        .collect()
+}
+
+/// 64 destinations, one packet of the host each.
+#[track_caller]
+pub fn many_destinations(scene: &Routers) {
+    for n in 1..=64 {
+        ping(&scene.host, &server(n).to_string(), 1);
     }
 }
 

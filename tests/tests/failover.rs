@@ -6,10 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, TUNNEL};
-use isatap_tests::metrics::Direction;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::radvd::Radvd;
-use isatap_tests::routers::{HOST, Routers, radvd_conf, router_v4, server};
+use isatap_tests::routers::{HOST, Routers, many_destinations, radvd_conf, router_v4, server, share};
 use isatap_tests::scene::{SOON, set_address};
 use isatap_tests::topology::UNDERLAY;
 use isatap_tests::traffic::tcp_transfer;
@@ -19,36 +18,11 @@ use nix::sys::signal::Signal;
 /// A dead router is left within this: nine seconds by the machine, and a busy machine.
 const LEFT: Duration = Duration::from_secs(25);
 
-/// Packets that came in from the site at each router.
-fn arrived(routers: &[&Daemon<'_>]) -> Vec<u64> {
-    let counters = routers.iter().map(|router| router.counters(Direction::Decap));
-    counters.map(|counters| counters.delivered).collect()
-}
-
 /// Inner bytes that came in from the site.
 fn bytes(router: &Daemon<'_>) -> u64 {
     router
         .metrics()
         .sum("isatapd_bytes_total", &[("direction", "decap")])
-}
-
-/// What each router got while `f` ran.
-fn share(routers: &[&Daemon<'_>], f: impl FnOnce()) -> Vec<u64> {
-    let before = arrived(routers);
-    f();
-    routers.iter().for_each(|router| router.conservation());
-    arrived(routers)
-        .iter()
-        .zip(before)
-        .map(|(now, then)| now - then)
-        .collect()
-}
-
-/// 64 destinations, one packet each.
-fn many_destinations(scene: &Routers) {
-    for n in 1..=64 {
-        ping(&scene.host, &server(n).to_string(), 1);
-    }
 }
 
 #[test]
