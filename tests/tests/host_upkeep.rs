@@ -182,6 +182,11 @@ fn a_host_is_told_when_there_is_no_way() {
     let daemon = stage.start("DefaultRoute no");
     stage.advertise(&daemon, 0, &Advertisement::new(&[usual(1)]));
     daemon.wait_route("2001:db8:1::/64");
+    // The kernel takes packets to a new address in only after it has run its own work queue.
+    wait::holds("the address to be taken for its own", SOON, || {
+        let local = stage.host.ip("-6 route show table local");
+        local.contains(&format!("local {} ", net(1).1))
+    });
     let output = stage.host.try_run("ping -6 -n -c 1 -W 2 2001:db8:1::1234");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
