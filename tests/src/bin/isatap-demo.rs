@@ -97,7 +97,7 @@ fn step(what: &str) {
 
 /// Waits until a host has its address and a default route.
 fn wait_configured(ns: &Netns, v4: Ipv4Addr) {
-    let address = format!("{}/64", on_link(v4));
+    let address = format!("{}/128", on_link(v4));
     wait::until(&format!("{address} on {}", ns.name()), PATIENCE, || {
         let state = ns.ip(&format!("-6 addr show dev {TUNNEL}")) + &ns.ip("-6 route show default");
         if state.contains(&address) && state.contains("default via") {
