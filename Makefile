@@ -37,7 +37,7 @@ bench: ## criterion benches of the engine
 	$(CARGO) bench -p isatap-bench
 
 perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots (root)
-	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf --bins
+	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf $(addprefix --bin ,isatapd isatap-baseline isatap-perf)
 	./target/release/isatap-perf $(ARGS)
 
 setup: ## install Debian packages the tests need, if missing

@@ -176,7 +176,7 @@ fn outer_headers() {
             (ecn, 64, false)
         );
         assert_eq!(usize::from(default.payload_len), inner.bytes().len());
-        assert_eq!(outer_of(|parts| parts.ecn = EcnMode::Compat).tos, 0);
+        assert_eq!(outer_of(|parts| parts.peers.ecn = EcnMode::Compat).tos, 0);
         assert_eq!(outer_of(|parts| parts.dscp = DscpPolicy::Inherit).tos, 0xb8 | ecn);
         assert_eq!(outer_of(|parts| parts.ttl = TtlPolicy::Inherit).ttl, 17);
         assert_eq!(outer_of(|parts| parts.ttl = TtlPolicy::Fixed(9)).ttl, 9);

@@ -52,7 +52,7 @@ pub(crate) struct RunOptions {
     #[arg(long, visible_alias = "runs", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// Seconds that one TCP flow is measured; everything else takes a fixed share.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 1.5, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Who is measured, of: bare, baseline, drain, syscall, uring.
     #[arg(long, value_delimiter = ',', default_value = "bare,baseline,syscall,uring")]

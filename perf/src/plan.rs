@@ -37,7 +37,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rounds: 3,
-            seconds: 2.0,
+            seconds: 1.5,
             workers: 1,
             mtu: 1480,
             flows: 16,
@@ -223,9 +223,9 @@ mod tests {
 
     /// A fresh clone is to be built and measured within 10 minutes.
     #[test]
-    fn the_default_takes_less_than_seven_minutes_and_shows_every_kind() {
+    fn the_default_takes_less_than_six_minutes_and_shows_every_kind() {
         let default = plan(&[]);
-        assert!(default.seconds() < 7.0 * 60.0, "{} s", default.seconds());
+        assert!(default.seconds() < 6.0 * 60.0, "{} s", default.seconds());
         let shown: Vec<_> = default.groups.iter().flat_map(|group| &group.steps).collect();
         assert!(
             MEASUREMENTS

@@ -308,10 +308,10 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
             &[
                 less("rss-idle", "resident memory, idle", "MiB"),
                 less("rss-loaded", "resident memory after load", "MiB"),
-                less("rss-growth", "growth by a second load", "MiB"),
+                less("rss-growth", "growth by the last of three equal loads", "MiB"),
                 less("cpu-idle", "CPU of an idle daemon", "% of a core"),
             ],
-            "One of two daemons with four workers: before traffic, after bulk TCP and a flood, and after the same again.",
+            "One of two daemons with four workers: before traffic, after bulk TCP and a flood three times; the last adds the growth.",
         )
     },
     Measurement {
@@ -337,7 +337,7 @@ impl Method {
             Self::Hosts | Self::Networks | Self::FromRouters => 0.5 + packets,
             Self::Idle => 0.8,
             Self::Loaded => 3.4 + packets,
-            Self::Footprint => 5.5,
+            Self::Footprint => 7.5,
             Self::Start => 0.9,
         }
     }

@@ -170,7 +170,7 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
     );
     line(
         "P10",
-        "growth by the same load again, uring lane",
+        "growth by the last of three equal loads, uring lane",
         "MiB",
         Bound::AtMost(0.0),
         median("rss-growth", Plain, "uring"),

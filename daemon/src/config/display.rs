@@ -3,13 +3,32 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::engine_types::{DscpPolicy, EcnMode, LaneChoice, TtlPolicy};
+use super::advertise::preference_word;
+use super::engine_types::{DscpPolicy, EcnMode, LaneChoice, PathMtuMode, TtlPolicy};
 use super::names::Key;
+use super::per_network::one_each;
 use super::resolved::{Bind, INTERVAL_INFINITE, LogLevel, Role, Settings};
 
 impl Settings {
-    /// The words after `key`, as the file would have them; empty when the name would be left out.
-    pub fn value_of(&self, key: Key) -> Vec<String> {
+    /// What follows `key` in each of its lines, as the file would have them; empty when the name would be left out.
+    pub fn lines_of(&self, key: Key) -> Vec<String> {
+        let advertise = &self.advertise;
+        let lines = match key {
+            Key::PathMtu => self.path_mtu.lines(path_mtu),
+            Key::Ecn => self.ecn.lines(ecn),
+            Key::AdvertisePrefix => one_each(&advertise.prefixes),
+            Key::AdvertiseRoute => one_each(&advertise.routes),
+            Key::AdvertiseDns => one_each(&advertise.dns),
+            Key::AdvertiseSearch => one_each(&advertise.search),
+            _ => vec![self.words_of(key)],
+        };
+        let said = lines.into_iter().filter(|words| !words.is_empty());
+        said.map(|words| words.join(" ")).collect()
+    }
+
+    /// The words of a name that stands in one line.
+    fn words_of(&self, key: Key) -> Vec<String> {
+        let advertise = &self.advertise;
         match key {
             Key::InterfaceName => vec![self.interface.clone()],
             Key::BindAddress => vec![match self.bind {
@@ -33,10 +52,6 @@ impl Settings {
                 DscpPolicy::Inherit => "inherit".to_owned(),
                 DscpPolicy::Fixed(dscp) => dscp.to_string(),
             }],
-            Key::Ecn => vec![match self.ecn {
-                EcnMode::Normal => "normal".to_owned(),
-                EcnMode::Compat => "compat".to_owned(),
-            }],
             Key::PrlRefreshInterval => vec![interval(self.prl_refresh_interval)],
             Key::MinRouterSolicitInterval => vec![interval(self.min_router_solicit_interval)],
             Key::SiteNetwork => self.site_words(),
@@ -58,15 +73,17 @@ impl Settings {
             Key::User => vec![self.user.name.clone()],
             Key::ChrootDir => vec![self.chroot_dir.display().to_string()],
             Key::PidFile => vec![self.pidfile.display().to_string()],
+            Key::Advertise => vec![yes_no(advertise.on)],
+            Key::AdvertiseMtu => advertise.mtu.iter().map(ToString::to_string).collect(),
+            Key::RouterLifetime => vec![advertise.router_lifetime.to_string()],
+            Key::RouterPreference => vec![preference_word(advertise.preference).to_owned()],
+            // Several lines each; see `lines_of`.
             Key::PathMtu
-            | Key::Advertise
+            | Key::Ecn
             | Key::AdvertisePrefix
             | Key::AdvertiseRoute
             | Key::AdvertiseDns
-            | Key::AdvertiseSearch
-            | Key::AdvertiseMtu
-            | Key::RouterLifetime
-            | Key::RouterPreference => Vec::new(),
+            | Key::AdvertiseSearch => Vec::new(),
         }
     }
 
@@ -81,10 +98,7 @@ impl Settings {
             lines.push(format!("# potential router list: {}", routers.join(" ")));
         }
         for key in Key::ALL.iter().copied() {
-            let words = self.value_of(key);
-            if !words.is_empty() {
-                lines.push(format!("{key} {}", words.join(" ")));
-            }
+            lines.extend(self.lines_of(key).iter().map(|line| format!("{key} {line}")));
         }
         lines.push(String::new());
         lines.join("\n")
@@ -135,6 +149,20 @@ fn lane(lane: LaneChoice) -> &'static str {
         LaneChoice::Auto => "auto",
         LaneChoice::Uring => "uring",
         LaneChoice::Syscall => "syscall",
+    }
+}
+
+fn path_mtu(mode: PathMtuMode) -> &'static str {
+    match mode {
+        PathMtuMode::Static => "static",
+        PathMtuMode::Dynamic => "dynamic",
+    }
+}
+
+fn ecn(mode: EcnMode) -> &'static str {
+    match mode {
+        EcnMode::Normal => "normal",
+        EcnMode::Compat => "compat",
     }
 }
 

@@ -1,16 +1,15 @@
 //! Reads a configuration file into what it says: every value valid by itself, with its place; nothing looked up yet.
 //!
-//! All errors of a file are found in one go. Names whose function is not in this version are read and checked like the
-//! others; they are refused only where they ask for something the daemon would not do.
+//! All errors of a file are found in one go.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::advertise::AdvertiseText;
 use super::diagnostic::{Diagnostic, Origin, Sourced, did_you_mean, quoted};
-use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, TtlPolicy};
-use super::future;
+use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PathMtuMode, TtlPolicy};
 use super::lines::{self, Line, Word};
 use super::names::{Key, Repeat};
 use super::resolved::{Facility, LogLevel};
@@ -33,7 +32,8 @@ pub struct FileConfig {
     pub mtu: Option<Sourced<u16>>,
     pub ttl: Option<Sourced<TtlPolicy>>,
     pub dscp: Option<Sourced<DscpPolicy>>,
-    pub ecn: Option<Sourced<EcnMode>>,
+    pub path_mtu: PerNetworkText<PathMtuMode>,
+    pub ecn: PerNetworkText<EcnMode>,
     pub prl_refresh_interval: Option<Sourced<u32>>,
     pub min_router_solicit_interval: Option<Sourced<u32>>,
     pub site: Vec<Sourced<SiteText>>,
@@ -47,6 +47,24 @@ pub struct FileConfig {
     pub user: Option<Sourced<String>>,
     pub chroot_dir: Option<Sourced<PathBuf>>,
     pub pidfile: Option<Sourced<PathBuf>>,
+    pub advertise: AdvertiseText,
+}
+
+/// A value, and the values of some networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields of `PerNetwork`")]
+pub struct PerNetworkText<T> {
+    pub everywhere: Option<Sourced<T>>,
+    pub networks: Vec<(Ipv4Prefix, Sourced<T>)>,
+}
+
+impl<T> Default for PerNetworkText<T> {
+    fn default() -> Self {
+        Self {
+            everywhere: None,
+            networks: Vec::new(),
+        }
+    }
 }
 
 /// `BindAddress` as written.
@@ -106,12 +124,10 @@ pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<FileConfig, Vec<Diagnostic
         config: FileConfig::default(),
         wrong,
         first: HashMap::new(),
-        ecn_networks: Vec::new(),
     };
     for line in &lines {
         parser.line(line);
     }
-    parser.check_ecn_networks();
     if parser.wrong.is_empty() {
         return Ok(parser.config);
     }
@@ -126,7 +142,6 @@ struct Parser {
     config: FileConfig,
     wrong: Vec<Diagnostic>,
     first: HashMap<Key, u32>,
-    ecn_networks: Vec<Sourced<EcnMode>>,
 }
 
 impl Parser {
@@ -206,7 +221,8 @@ impl Parser {
             Key::Mtu => set(&mut config.mtu, words.only(values::mtu)),
             Key::Ttl => set(&mut config.ttl, words.only(values::ttl)),
             Key::Dscp => set(&mut config.dscp, words.only(values::dscp)),
-            Key::Ecn => self.ecn(words),
+            Key::PathMtu => per_network(&mut config.path_mtu, words, values::path_mtu),
+            Key::Ecn => per_network(&mut config.ecn, words, values::ecn),
             Key::PrlRefreshInterval => set(&mut config.prl_refresh_interval, words.only(values::interval)),
             Key::MinRouterSolicitInterval => {
                 set(
@@ -225,41 +241,40 @@ impl Parser {
             Key::User => set(&mut config.user, words.only(values::account_name)),
             Key::ChrootDir => set(&mut config.chroot_dir, words.only(values::absolute_path)),
             Key::PidFile => set(&mut config.pidfile, words.only(values::absolute_path)),
-            Key::PathMtu
-            | Key::Advertise
+            Key::Advertise
             | Key::AdvertisePrefix
             | Key::AdvertiseRoute
             | Key::AdvertiseDns
             | Key::AdvertiseSearch
             | Key::AdvertiseMtu
             | Key::RouterLifetime
-            | Key::RouterPreference => future::check(key, words),
+            | Key::RouterPreference => config.advertise.read(key, words),
         }
     }
+}
 
-    fn ecn(&mut self, words: &mut Words) {
-        let Some(mode) = words.next(values::ecn) else {
-            return;
-        };
-        if words.len() == 0 {
-            set(&mut self.config.ecn, Some(mode));
-        } else if words.next(values::ipv4_network).is_some() {
-            words.end();
-            self.ecn_networks.push(mode);
-        }
+/// A value, with a network if it is for that only; a network named twice contradicts itself.
+fn per_network<T>(
+    field: &mut PerNetworkText<T>,
+    words: &mut Words,
+    read: impl Fn(&str) -> Result<T, Refusal>,
+) {
+    let Some(value) = words.next(read) else {
+        return;
+    };
+    if words.len() == 0 {
+        field.everywhere = Some(value);
+        return;
     }
-
-    /// A mode for one network is not in this version, unless it is the mode of all.
-    fn check_ecn_networks(&mut self) {
-        let everywhere = self.config.ecn.as_ref().map_or(EcnMode::Normal, |ecn| ecn.value);
-        for mode in self.ecn_networks.iter().filter(|mode| mode.value != everywhere) {
-            let message =
-                "Ecn for one network is not available in this version; without a network it holds for all";
-            self.wrong.push(Diagnostic {
-                origin: mode.origin.clone(),
-                message: message.into(),
-            });
-        }
+    let Some(network) = words.next(values::ipv4_network) else {
+        return;
+    };
+    words.end();
+    if field.networks.iter().any(|(known, _)| *known == network.value) {
+        let message = format!("{} for {} is said already", words.key, network.value);
+        words.refuse(network.origin, message);
+    } else {
+        field.networks.push((network.value, value));
     }
 }
 

@@ -1,19 +1,20 @@
 //! Configuration: a text is parsed (`file`), then resolved against the machine (`resolve`), then planned (`reload`).
 //!
 //! ```text
-//!  source -> lines -> file (+ values, future) -> resolve (+ machine) -> Settings -> reload::plan -> control
+//!  source -> lines -> file (+ values, advertise) -> resolve (+ machine) -> Settings -> reload::plan -> control
 //! ```
 
 use std::path::PathBuf;
 
+pub mod advertise;
 pub mod diagnostic;
 mod display;
 pub mod engine_types;
 pub mod file;
-mod future;
 pub mod lines;
 pub mod machine;
 pub mod names;
+pub mod per_network;
 pub mod reload;
 pub mod resolve;
 pub mod resolved;

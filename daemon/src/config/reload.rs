@@ -8,7 +8,7 @@ use super::resolved::Settings;
 pub struct Change {
     /// Which.
     pub key: Key,
-    /// The value in force, as a line of the file would say it.
+    /// The value in force, as lines of the file would say it.
     pub old: String,
     /// The value wanted.
     pub new: String,
@@ -45,8 +45,8 @@ pub fn plan(old: &Settings, new: &Settings) -> Plan {
         }
         let change = Change {
             key,
-            old: old.value_of(key).join(" "),
-            new: new.value_of(key).join(" "),
+            old: old.lines_of(key).join("; "),
+            new: new.lines_of(key).join("; "),
         };
         match key.reload() {
             Reload::Live => plan.live.push(change),
@@ -87,16 +87,15 @@ fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
         Key::User => old.user != new.user,
         Key::ChrootDir => old.chroot_dir != new.chroot_dir,
         Key::PidFile => old.pidfile != new.pidfile,
-        // Names of later versions: only their defaults pass, so there is nothing to change.
-        Key::PathMtu
-        | Key::Advertise
-        | Key::AdvertisePrefix
-        | Key::AdvertiseRoute
-        | Key::AdvertiseDns
-        | Key::AdvertiseSearch
-        | Key::AdvertiseMtu
-        | Key::RouterLifetime
-        | Key::RouterPreference => false,
+        Key::PathMtu => old.path_mtu != new.path_mtu,
+        Key::Advertise => old.advertise.on != new.advertise.on,
+        Key::AdvertisePrefix => old.advertise.prefixes != new.advertise.prefixes,
+        Key::AdvertiseRoute => old.advertise.routes != new.advertise.routes,
+        Key::AdvertiseDns => old.advertise.dns != new.advertise.dns,
+        Key::AdvertiseSearch => old.advertise.search != new.advertise.search,
+        Key::AdvertiseMtu => old.advertise.mtu != new.advertise.mtu,
+        Key::RouterLifetime => old.advertise.router_lifetime != new.advertise.router_lifetime,
+        Key::RouterPreference => old.advertise.preference != new.advertise.preference,
     }
 }
 

@@ -6,12 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::advertise::{self, AdvertiseText};
 use super::diagnostic::{ConfigError, Diagnostic, Origin, Sourced, quoted};
-use super::file::{BindText, FileConfig, LaneText, SiteText, SocketText};
+use super::file::{BindText, FileConfig, LaneText, PerNetworkText, SiteText, SocketText};
 use super::machine::{Candidate, Machine};
 use super::resolved::{
-    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, LaneChoice, LogLevel, MAX_SERVERS, Role, Settings,
-    SiteNetworks, TtlPolicy, User,
+    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, LaneChoice, LogLevel, MAX_SERVERS, PathMtuMode,
+    PerNetwork, Role, Settings, SiteNetworks, TtlPolicy, User,
 };
 use super::values::Host;
 use crate::exit::ExitStatus;
@@ -91,6 +92,7 @@ pub fn resolve(
             "PeerRouter is for routers, but with a ServerAddress or ROUTER this is a host; name them all there".into(),
         );
     }
+    resolver.advertise(&file.advertise, role);
     let bind = resolver.bind(file.bind, &servers, role, !server_names.is_empty());
     if let Some(bind) = bind {
         if server_names.is_empty() {
@@ -128,7 +130,9 @@ pub fn resolve(
         mtu: or(file.mtu, || DEFAULT_MTU),
         ttl: or(file.ttl, || TtlPolicy::Fixed(DEFAULT_TTL)),
         dscp: or(file.dscp, || DscpPolicy::Fixed(0)),
-        ecn: or(file.ecn, || EcnMode::Normal),
+        ecn: per_network(file.ecn, EcnMode::Normal),
+        path_mtu: per_network(file.path_mtu, PathMtuMode::Static),
+        advertise: file.advertise.resolve(),
         site: site_networks(&file.site),
         strict_ingress: or(file.strict_ingress, || true),
         nested: or(file.nested, || false),
@@ -186,6 +190,14 @@ pub fn server_names(file: &FileConfig, overrides: &Overrides) -> Vec<Sourced<Str
 
 fn or<T>(value: Option<Sourced<T>>, default: impl FnOnce() -> T) -> T {
     value.map_or_else(default, |value| value.value)
+}
+
+fn per_network<T>(text: PerNetworkText<T>, default: T) -> PerNetwork<T> {
+    let networks = text.networks.into_iter();
+    PerNetwork {
+        everywhere: or(text.everywhere, || default),
+        networks: networks.map(|(network, value)| (network, value.value)).collect(),
+    }
 }
 
 fn from_argument<T>(value: T, name: &'static str) -> Sourced<T> {
@@ -314,6 +326,27 @@ impl Resolver<'_> {
                     "{ourselves} is our own address; to be a router, name no ServerAddress and no ROUTER"
                 ),
             );
+        }
+    }
+
+    fn advertise(&mut self, text: &AdvertiseText, role: Role) {
+        if let (Role::Host, Some(on)) = (role, text.on.as_ref().filter(|on| on.value)) {
+            let message = "Advertise is for routers, but with a ServerAddress or ROUTER this is a host";
+            self.refuse(&on.origin, message.into());
+        }
+        if let Some(route) = text.routes.get(advertise::MAX_ROUTES) {
+            let message = format!(
+                "one AdvertiseRoute too many: hosts need take only {} (RFC 4191 4); leave out, or merge, some",
+                advertise::MAX_ROUTES
+            );
+            self.refuse(&route.origin, message);
+        }
+        if let Some(prefix) = text.prefixes.get(advertise::MAX_PREFIXES) {
+            let message = format!(
+                "one AdvertisePrefix too many: at most {}",
+                advertise::MAX_PREFIXES
+            );
+            self.refuse(&prefix.origin, message);
         }
     }
 

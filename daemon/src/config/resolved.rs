@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, LaneChoice, Role, TtlPolicy};
+pub use super::advertise::Advertise;
+pub use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, LaneChoice, PathMtuMode, Role, TtlPolicy};
+pub use super::per_network::PerNetwork;
 
 /// Largest number of routers in the list; further answers of a resolver are ignored.
 pub const MAX_SERVERS: usize = 64;
@@ -38,7 +40,9 @@ pub struct Settings {
     /// Outer DSCP.
     pub dscp: DscpPolicy,
     /// Outer ECN.
-    pub ecn: EcnMode,
+    pub ecn: PerNetwork<EcnMode>,
+    /// Whether paths to peers are explored (RFC 4213 3.2).
+    pub path_mtu: PerNetwork<PathMtuMode>,
     /// Whose packets may use the tunnel.
     pub site: SiteNetworks,
     /// Whether an ISATAP source must also be on-link (RFC 5214 7.3).
@@ -47,6 +51,8 @@ pub struct Settings {
     pub nested: bool,
     /// Whether packets that would go round between tunnels are dropped (RFC 6324).
     pub loop_checks: bool,
+    /// Router role: what is advertised.
+    pub advertise: Advertise,
     /// Metric of the host's default route; `None` installs none.
     pub default_route: Option<u32>,
     /// Seconds between two looks at the potential router list; [`INTERVAL_INFINITE`] for never.

@@ -11,7 +11,9 @@ use super::machine::{Candidate, Machine, Remembering};
 use super::names::{Key, Reload};
 use super::reload::plan;
 use super::resolve::{Overrides, resolve};
-use super::resolved::{Bind, DscpPolicy, EcnMode, LaneChoice, Role, Settings, SiteNetworks, TtlPolicy, User};
+use super::resolved::{
+    Bind, DscpPolicy, EcnMode, LaneChoice, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,
+};
 use super::values::Host;
 use super::{ConfigError, Loader, source};
 use crate::exit::ExitStatus;

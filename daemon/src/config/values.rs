@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::diagnostic::did_you_mean;
-use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, Ipv6Prefix, MAX_WORKERS, PrefixError, TtlPolicy};
+use super::engine_types::{
+    DscpPolicy, EcnMode, Ipv4Prefix, Ipv6Prefix, MAX_WORKERS, PathMtuMode, PrefixError, TtlPolicy,
+};
 use super::resolved::{Facility, INTERVAL_INFINITE, LogLevel};
 
 /// Longest name of an interface: `IFNAMSIZ` without the NUL.
@@ -156,6 +158,17 @@ pub fn dscp(text: &str) -> Result<DscpPolicy, Refusal> {
 /// [`Refusal::Expected`].
 pub fn ecn(text: &str) -> Result<EcnMode, Refusal> {
     one_of(text, &[("normal", EcnMode::Normal), ("compat", EcnMode::Compat)])
+}
+
+/// `PathMtu`.
+///
+/// # Errors
+/// [`Refusal::Expected`], with a suggestion.
+pub fn path_mtu(text: &str) -> Result<PathMtuMode, Refusal> {
+    one_of(
+        text,
+        &[("static", PathMtuMode::Static), ("dynamic", PathMtuMode::Dynamic)],
+    )
 }
 
 /// `LogLevel`.

@@ -62,7 +62,7 @@ impl Daemon {
     /// Sends a neighbour discovery message to one router.
     fn send(&mut self, router: Ipv4Addr, packet: &[u8]) {
         let settings = &self.settings;
-        let tos = tos::outer_tos(settings.dscp, settings.ecn, 0);
+        let tos = tos::outer_tos(settings.dscp, settings.ecn.of(router), 0);
         let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
         if let Err(error) = self.engine.control().send(self.locator, router, tos, ttl, packet) {
             debug!("cannot solicit {router}: {error}");

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use isatap_engine::fib::{Ipv4Prefix, Locator, NextHop, Role, RulebookBuilder};
+use isatap_engine::fib::{Ipv4Prefix, Locator, NextHop, PeerPolicy, Role, RulebookBuilder};
 
 use super::MirrorState;
 use super::next_hops::{Choices, Hop};
@@ -56,7 +56,11 @@ pub fn compile(
         mtu: settings.mtu,
         ttl: settings.ttl,
         dscp: settings.dscp,
-        ecn: settings.ecn,
+        peers: PeerPolicy {
+            path_mtu: settings.path_mtu.everywhere,
+            ecn: settings.ecn.everywhere,
+        },
+        peer_networks: peer_networks(settings),
         strict_ingress: settings.strict_ingress,
         nested: settings.nested,
         loop_checks: settings.loop_checks,
@@ -112,6 +116,20 @@ fn default_hop(settings: &Settings, routers: &[RouterView], choices: &mut Choice
         })
         .collect();
     Some(choices.choose(&[&hops], &|_| true))
+}
+
+/// Each network that `PathMtu` or `Ecn` names, with what both say of it.
+fn peer_networks(settings: &Settings) -> Vec<(Ipv4Prefix, PeerPolicy)> {
+    let path_mtu = settings.path_mtu.networks.iter().map(|(network, _)| *network);
+    let ecn = settings.ecn.networks.iter().map(|(network, _)| *network);
+    let policy = |network| PeerPolicy {
+        path_mtu: settings.path_mtu.within(network),
+        ecn: settings.ecn.within(network),
+    };
+    path_mtu
+        .chain(ecn)
+        .map(|network| (network, policy(network)))
+        .collect()
 }
 
 fn site(state: &MirrorState, site: &SiteNetworks) -> Vec<Ipv4Prefix> {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{HopGroup, Ipv4Prefix, Ipv6Prefix, Rulebook};
 use crate::isatap::classify;
 use crate::isatap::ecn::EcnMode;
-use crate::isatap::mtu;
+use crate::isatap::mtu::{self, PathMtuMode};
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
 
 /// How many locators one interface may have: they are compared one by one for every packet.
@@ -43,6 +43,15 @@ pub enum NextHop {
     Unreachable,
 }
 
+/// What may differ from one IPv4 network of peers to the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerPolicy {
+    /// Whether paths are explored (RFC 4213 3.2).
+    pub path_mtu: PathMtuMode,
+    /// ECN towards the outer header (RFC 6040 4.1).
+    pub ecn: EcnMode,
+}
+
 /// What a Rulebook is built from. Every field is public: control fills in what it knows.
 #[derive(Clone, Debug)]
 pub struct RulebookBuilder {
@@ -74,8 +83,10 @@ pub struct RulebookBuilder {
     pub ttl: TtlPolicy,
     /// Outer DSCP.
     pub dscp: DscpPolicy,
-    /// ECN towards the outer header.
-    pub ecn: EcnMode,
+    /// How peers are treated that are in no network of `peer_networks`.
+    pub peers: PeerPolicy,
+    /// How the peers in some networks are treated; the longest network that holds a peer decides.
+    pub peer_networks: Vec<(Ipv4Prefix, PeerPolicy)>,
     /// An ISATAP source must be under an on-link prefix.
     pub strict_ingress: bool,
     /// Inner tunnel packets are carried.
@@ -103,7 +114,8 @@ impl Default for RulebookBuilder {
             mtu: mtu::TUNNEL_MTU_DEFAULT,
             ttl: TtlPolicy::Fixed(64),
             dscp: DscpPolicy::Fixed(0),
-            ecn: EcnMode::Normal,
+            peers: PeerPolicy::default(),
+            peer_networks: Vec::new(),
             strict_ingress: true,
             nested: false,
             loop_checks: true,

@@ -11,7 +11,7 @@ mod publish;
 mod rulebook;
 mod table;
 
-pub use builder::{BuildError, Locator, MAX_LOCATORS, NextHop, Role, RulebookBuilder};
+pub use builder::{BuildError, Locator, MAX_LOCATORS, NextHop, PeerPolicy, Role, RulebookBuilder};
 pub use flat::READ_AHEAD;
 pub use group::HopGroup;
 pub use prefix::{Ipv4Prefix, Ipv6Prefix, PrefixError};

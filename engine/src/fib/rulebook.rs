@@ -5,8 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::flat::FlatMap;
-use super::{HopGroup, Ipv6Prefix, Locator, NextHop, PrefixTable, Role, RulebookBuilder};
-use crate::isatap::ecn::EcnMode;
+use super::{HopGroup, Ipv6Prefix, Locator, NextHop, PeerPolicy, PrefixTable, Role, RulebookBuilder};
 use crate::isatap::mtu::MtuPolicy;
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
 use crate::isatap::{SiteKnowledge, iid};
@@ -20,8 +19,6 @@ pub struct Tunnel {
     pub ttl: TtlPolicy,
     /// Outer DSCP.
     pub dscp: DscpPolicy,
-    /// ECN towards the outer header.
-    pub ecn: EcnMode,
     /// An ISATAP source must be under an on-link prefix.
     pub strict_ingress: bool,
     /// Inner tunnel packets are carried.
@@ -48,6 +45,8 @@ pub struct Rulebook {
     site: PrefixTable<()>,
     any_site: bool,
     broadcasts: Vec<Ipv4Addr>,
+    peers: PeerPolicy,
+    peer_networks: PrefixTable<PeerPolicy>,
     tunnel: Tunnel,
 }
 
@@ -83,11 +82,12 @@ impl Rulebook {
             site: PrefixTable::v4(parts.site.into_iter().map(|prefix| (prefix, ()))),
             any_site: parts.any_site,
             broadcasts: parts.broadcasts,
+            peers: parts.peers,
+            peer_networks: PrefixTable::v4(parts.peer_networks),
             tunnel: Tunnel {
                 mtu: MtuPolicy::fixed(parts.mtu),
                 ttl: parts.ttl,
                 dscp: parts.dscp,
-                ecn: parts.ecn,
                 strict_ingress: parts.strict_ingress,
                 nested: parts.nested,
                 loop_checks: parts.loop_checks,
@@ -105,6 +105,15 @@ impl Rulebook {
     #[inline]
     pub fn tunnel(&self) -> &Tunnel {
         &self.tunnel
+    }
+
+    /// How packets to `peer` are treated.
+    #[inline]
+    pub fn peer_policy(&self, peer: Ipv4Addr) -> PeerPolicy {
+        if self.peer_networks.is_empty() {
+            return self.peers;
+        }
+        self.peer_networks.lookup_v4(peer).copied().unwrap_or(self.peers)
     }
 
     /// Our locators, the preferred one first.

@@ -70,6 +70,12 @@ impl MtuPolicy {
         Self::new(PathMtuMode::Static, tunnel_mtu)
     }
 
+    /// The same tunnel MTU in another mode.
+    #[inline]
+    pub const fn with_mode(self, mode: PathMtuMode) -> Self {
+        Self { mode, mtu: self.mtu }
+    }
+
     /// The tunnel MTU in bytes of inner packet.
     #[inline]
     pub const fn tunnel_mtu(&self) -> u16 {

@@ -140,9 +140,9 @@ fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr)
             Err(_) => return EncapVerdict::Drop(DropReason::BadOffload),
         },
     };
-    let tunnel = rules.tunnel();
+    let (tunnel, peer) = (rules.tunnel(), rules.peer_policy(to));
     let largest = split.as_ref().map_or(inner_len, SplitPlan::segment_len);
-    let dont_fragment = match tunnel.mtu.decide(largest) {
+    let dont_fragment = match tunnel.mtu.with_mode(peer.path_mtu).decide(largest) {
         MtuVerdict::Fits { dont_fragment } => dont_fragment,
         MtuVerdict::TooBig { report } => {
             return EncapVerdict::Reply(DropReason::TooBig, ErrorMessage::PacketTooBig { mtu: report });
@@ -154,7 +154,7 @@ fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr)
     let outer = OuterHeader {
         src,
         dst: to,
-        tos: tos::outer_tos(tunnel.dscp, tunnel.ecn, view.traffic_class()),
+        tos: tos::outer_tos(tunnel.dscp, peer.ecn, view.traffic_class()),
         ttl: tos::outer_ttl(tunnel.ttl, view.hop_limit()),
         dont_fragment,
         // The kernel numbers packets of a raw socket whose identification is 0.

@@ -196,51 +196,11 @@ fn each_kind_of_error_tells_what_to_change() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused_not_ignored() {
-    let radvd = "let radvd advertise on the interface, with \"UnicastOnly on;\" (radvd.conf(5))";
-    let table = [
-        ("Advertise yes", format!("this Advertise is not available in this version; {radvd}")),
-        (
-            "AdvertisePrefix 2001:db8::/64 on-link valid 86400 preferred 14400 for 10.0.0.0/8",
-            format!("this AdvertisePrefix is not available in this version; {radvd}"),
-        ),
-        (
-            "AdvertiseRoute 2001:db8::/32 preference high lifetime 600",
-            format!("this AdvertiseRoute is not available in this version; {radvd}"),
-        ),
-        (
-            "AdvertiseDns 2001:db8::53, 2001:db8::54 lifetime 600",
-            format!("this AdvertiseDns is not available in this version; {radvd}"),
-        ),
-        (
-            "AdvertiseSearch example.org lifetime infinity",
-            format!("this AdvertiseSearch is not available in this version; {radvd}"),
-        ),
-        ("AdvertiseMtu 1400", format!("this AdvertiseMtu is not available in this version; {radvd}")),
-        ("RouterLifetime 0", format!("this RouterLifetime is not available in this version; {radvd}")),
-        ("RouterPreference high", format!("this RouterPreference is not available in this version; {radvd}")),
-        (
-            "PathMtu dynamic 10.1.0.0/16",
-            "this PathMtu is not available in this version; \"PathMtu static\" with the right Mtu carries everything"
-                .into(),
-        ),
-        (
-            "Ecn compat 10.1.0.0/16",
-            "Ecn for one network is not available in this version; without a network it holds for all".into(),
-        ),
-    ];
-    for (text, expected) in table {
-        let messages = refusal(text);
-        assert_eq!(messages.len(), 1, "{text}: {messages:?}");
-        assert!(
-            messages[0].ends_with(&format!(": {expected}")),
-            "{text}: {messages:?}"
-        );
-    }
-}
-
-#[test]
-fn names_of_later_versions_are_checked_in_full() {
+fn advertisements_and_networks_are_checked_in_full() {
+    let routes: String = (0..18)
+        .map(|at| format!("AdvertiseRoute 2001:db8:{at}::/48\n"))
+        .collect();
+    let routes = routes.as_str();
     let table = [
         (
             "AdvertisePrefix 2001:db8::/48",
@@ -267,6 +227,18 @@ fn names_of_later_versions_are_checked_in_full() {
             "f:1:9: PathMtu \"dynamik\": expected static or dynamic, and an IPv4 network if it is for that only; did you mean dynamic?",
         ),
         (
+            "Ecn compat 10.1.0.0/16\nEcn normal 10.1.0.0/16",
+            "f:2:12: Ecn for 10.1.0.0/16 is said already",
+        ),
+        (
+            "ServerAddress 192.0.2.1\nAdvertise yes",
+            "f:2:11: Advertise is for routers, but with a ServerAddress or ROUTER this is a host",
+        ),
+        (
+            routes,
+            "f:18:16: one AdvertiseRoute too many: hosts need take only 17 (RFC 4191 4); leave out, or merge, some",
+        ),
+        (
             "RouterLifetime 9001",
             "f:1:16: RouterLifetime \"9001\": expected a number of seconds from 0 to 9000",
         ),
@@ -278,14 +250,14 @@ fn names_of_later_versions_are_checked_in_full() {
 
 #[test]
 fn all_errors_of_a_file_come_at_once_and_in_order() {
-    let messages = refusal("Mtu 1\nUnknown\nTtl 0\n\0\nDscp 99 # x\nEcn compat 10.0.0.0/8\nMtu 2\n");
+    let messages = refusal("Mtu 1\nUnknown\nTtl 0\n\0\nDscp 99 # x\nEcn compat 10.0.0.0/33\nMtu 2\n");
     let places: Vec<_> = messages
         .iter()
         .map(|message| message.split(": ").next().unwrap())
         .collect();
     assert_eq!(
         places,
-        ["f:1:5", "f:2:1", "f:3:5", "f:4:1", "f:5:6", "f:6:5", "f:7:1"],
+        ["f:1:5", "f:2:1", "f:3:5", "f:4:1", "f:5:6", "f:6:12", "f:7:1"],
         "{messages:#?}"
     );
     let messages = refusal("PeerRouter nowhere bad.example\nUser root\nControlSocket /x nogroup\n");

@@ -105,8 +105,8 @@ fn the_command_line_wins_and_routers_add_up() {
     assert_eq!(settings.server_names, ["isatap.example"]);
     assert_eq!(settings.servers, [v4("192.0.2.9")]);
     assert_eq!(
-        settings.value_of(Key::ServerAddress),
-        ["192.0.2.9", "isatap.example"]
+        settings.lines_of(Key::ServerAddress),
+        ["192.0.2.9 isatap.example"]
     );
 
     let root = Overrides {
