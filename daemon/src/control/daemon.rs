@@ -354,6 +354,7 @@ impl Daemon {
                 PuntKind::RouterAdvertisement => self.advertised(&punt.packet),
                 PuntKind::NeighborAdvertisement => self.answered_probe(&punt.packet),
                 PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
+                PuntKind::HostSolicitation | PuntKind::OwnAdvertisement => {}
             }
         }
         Ok(())

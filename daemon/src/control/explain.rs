@@ -82,6 +82,7 @@ fn received(
     }
     lines.push(match path::decap::decide(rules, &[&header[..], inner].concat()) {
         DecapVerdict::Deliver(_) => "delivered to the kernel".to_owned(),
+        DecapVerdict::Punt(handed) => format!("given to control: {:?}", handed.kind),
         DecapVerdict::Drop(reason) => dropped(reason),
     });
     Ok(lines)

@@ -50,6 +50,8 @@ pub fn compile(
         routes: choices.routes,
         groups: choices.groups,
         default_hop,
+        advertises: false,
+        connected: state.v4().map(|v4| v4.connected).collect(),
         site: site(state, &settings.site),
         any_site: settings.site.any,
         broadcasts: state.v4().filter_map(|v4| v4.broadcast).collect(),

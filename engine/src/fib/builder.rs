@@ -71,6 +71,10 @@ pub struct RulebookBuilder {
     pub groups: Vec<HopGroup>,
     /// Where a host sends what no route covers (DESIGN D7): its default routers.
     pub default_hop: Option<NextHop>,
+    /// Router role: control answers solicitations, and the kernel does not hear them.
+    pub advertises: bool,
+    /// The networks this machine is itself connected to.
+    pub connected: Vec<Ipv4Prefix>,
     /// IPv4 prefixes whose hosts may use the tunnel.
     pub site: Vec<Ipv4Prefix>,
     /// Every IPv4 host may use the tunnel.
@@ -108,6 +112,8 @@ impl Default for RulebookBuilder {
             routes: Vec::new(),
             groups: Vec::new(),
             default_hop: None,
+            advertises: false,
+            connected: Vec::new(),
             site: Vec::new(),
             any_site: false,
             broadcasts: Vec::new(),

@@ -42,6 +42,8 @@ pub struct Rulebook {
     groups: Vec<HopGroup>,
     default_hop: Option<NextHop>,
     large: bool,
+    advertises: bool,
+    connected: PrefixTable<()>,
     site: PrefixTable<()>,
     any_site: bool,
     broadcasts: Vec<Ipv4Addr>,
@@ -79,6 +81,8 @@ impl Rulebook {
             routes,
             groups: parts.groups,
             default_hop: parts.default_hop,
+            advertises: parts.advertises,
+            connected: PrefixTable::v4(parts.connected.into_iter().map(|prefix| (prefix, ()))),
             site: PrefixTable::v4(parts.site.into_iter().map(|prefix| (prefix, ()))),
             any_site: parts.any_site,
             broadcasts: parts.broadcasts,
@@ -99,6 +103,17 @@ impl Rulebook {
     #[inline]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether control answers router solicitations.
+    #[inline]
+    pub fn advertises(&self) -> bool {
+        self.advertises
+    }
+
+    /// Whether this machine is connected to the network of an IPv4 host.
+    pub fn is_connected(&self, addr: Ipv4Addr) -> bool {
+        self.connected.lookup_v4(addr).is_some()
     }
 
     /// How the tunnel treats every packet.

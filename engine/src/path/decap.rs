@@ -3,8 +3,8 @@
 //! RFC 5214 7.3 and RFC 4213 3.6 (source checks, lengths), RFC 6040 4.2 (ECN), RFC 4861 with RFC 6980 (neighbour
 //! discovery, see [`super::nd_gate`]). The cheapest and most general refusals come first; nothing is ever answered.
 
-use super::nd_gate;
-use super::verdict::{DecapVerdict, Delivery};
+use super::nd_gate::{self, Passage};
+use super::verdict::{DecapVerdict, Delivery, Handed};
 use crate::fib::Rulebook;
 use crate::isatap::ecn;
 use crate::isatap::ingress;
@@ -19,14 +19,11 @@ use crate::wire::vnet::{GsoType, VnetHeader};
 /// Decides about one outer packet as a raw socket gives it: IPv4 header, options, inner packet, perhaps padding.
 #[inline]
 pub fn decide(rules: &Rulebook, packet: &[u8]) -> DecapVerdict {
-    match check(rules, packet) {
-        Ok(delivery) => DecapVerdict::Deliver(delivery),
-        Err(reason) => DecapVerdict::Drop(reason),
-    }
+    check(rules, packet).unwrap_or_else(DecapVerdict::Drop)
 }
 
 #[inline]
-fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
+fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
     let outer = Ipv4View::new(packet).map_err(outer_refusal)?;
     if outer.protocol() != ipv4::PROTO_IPV6 || outer.is_fragment() {
         return Err(DropReason::Malformed);
@@ -45,10 +42,20 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
     if upper.is_tunnel() && !rules.tunnel().nested {
         return Err(DropReason::Nested);
     }
-    let copy = nd_gate::check(rules, outer.src(), &inner, &upper)?;
+    let copy = match nd_gate::check(rules, outer.src(), &inner, &upper)? {
+        Passage::Kernel => None,
+        Passage::Both(kind) => Some(kind),
+        Passage::Control(kind) => {
+            return Ok(DecapVerdict::Punt(Handed {
+                kind,
+                outer_len: outer.header_len(),
+                inner_len: inner.total_len(),
+            }));
+        }
+    };
     let mark = ecn::decap(outer.ecn(), inner.ecn()).ok_or(DropReason::Ecn)?;
     let (vnet, segments) = offload(rules, &inner, &upper)?;
-    Ok(Delivery {
+    Ok(DecapVerdict::Deliver(Delivery {
         outer_len: outer.header_len(),
         inner_len: inner.total_len(),
         set_ecn: (mark != inner.ecn()).then_some(mark),
@@ -56,7 +63,7 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<Delivery, DropReason> {
         segments,
         copy,
         ecn_dangerous: ecn::is_dangerous(outer.ecn(), inner.ecn()),
-    })
+    }))
 }
 
 fn outer_refusal(error: Ipv4Error) -> DropReason {

@@ -7,17 +7,18 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::flow;
 use super::verdict::{EncapVerdict, PuntKind, Route};
-use crate::fib::{NextHop, Rulebook};
+use crate::fib::{NextHop, Role, Rulebook};
 use crate::isatap::classify::{self, InnerDest, InnerSource};
 use crate::isatap::mtu::MtuVerdict;
 use crate::isatap::{SiteKnowledge, egress, loops, tos};
 use crate::offload::split::SplitPlan;
 use crate::reason::DropReason;
+use crate::wire::ext;
 use crate::wire::icmpv6::{ADDRESS_UNREACHABLE, ErrorMessage, NO_ROUTE};
 use crate::wire::ipv4::{self, Ipv4View, OuterHeader};
 use crate::wire::ipv6::{Ipv6Error, Ipv6View};
+use crate::wire::nd::{self, NdKind};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
-use crate::wire::{ext, nd};
 
 /// Decides about one frame from the TUN queue: 10 bytes of vnet header, then the inner packet.
 #[inline]
@@ -33,7 +34,7 @@ pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
         Err(error) => return EncapVerdict::Drop(refusal(rules, inner, error)),
     };
     let dst = view.dst();
-    if let Err(verdict) = check_addresses(&view, &dst) {
+    if let Err(verdict) = check_addresses(rules, &view, &dst) {
         return verdict;
     }
     let to = match next_hop(rules, &view, &dst) {
@@ -67,11 +68,19 @@ fn refusal(rules: &Rulebook, inner: &[u8], error: Ipv6Error) -> DropReason {
 }
 
 #[inline]
-fn check_addresses(view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdict> {
+fn check_addresses(rules: &Rulebook, view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdict> {
     match classify::inner_dest(dst) {
         InnerDest::Unicast | InnerDest::LinkLocal => {}
-        InnerDest::AllRouters if is_router_solicitation(view) => {
+        InnerDest::AllRouters if is_nd(view, NdKind::RouterSolicitation) => {
             return Err(EncapVerdict::Punt(PuntKind::RouterSolicitation));
+        }
+        // Where control advertises itself, another voice would contradict it.
+        InnerDest::AllNodes
+            if rules.role() == Role::Router
+                && !rules.advertises()
+                && is_nd(view, NdKind::RouterAdvertisement) =>
+        {
+            return Err(EncapVerdict::Punt(PuntKind::OwnAdvertisement));
         }
         InnerDest::AllNodes
         | InnerDest::AllRouters
@@ -89,10 +98,10 @@ fn check_addresses(view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdi
     }
 }
 
-fn is_router_solicitation(view: &Ipv6View<'_>) -> bool {
-    ext::walk(view.packet()).is_ok_and(|upper| {
-        matches!(nd::parse(view.packet(), &upper), Some(Ok(message)) if message.kind() == nd::NdKind::RouterSolicitation)
-    })
+fn is_nd(view: &Ipv6View<'_>, kind: NdKind) -> bool {
+    ext::walk(view.packet()).is_ok_and(
+        |upper| matches!(nd::parse(view.packet(), &upper), Some(Ok(message)) if message.kind() == kind),
+    )
 }
 
 /// RFC 4861 5.2 next-hop determination; refusals tell the sender (REQUIREMENTS E1, E2, E7; FAULTS 21-23).

@@ -9,6 +9,7 @@ pub mod limit;
 pub mod nd_gate;
 pub mod read_ahead;
 pub mod reply;
+pub mod solicit_limit;
 pub mod verdict;
 
-pub use verdict::{DecapVerdict, Delivery, EncapVerdict, PuntKind, Route};
+pub use verdict::{DecapVerdict, Delivery, EncapVerdict, Handed, PuntKind, Route};

@@ -1,17 +1,29 @@
 //! The gate for neighbour discovery: what fails RFC 4861's validity rules, or claims to be a router without being one,
 //! never reaches the kernel (REQUIREMENTS V1, V11, N4, P4; FAULTS 4, 5).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::verdict::PuntKind;
 use crate::fib::{Role, Rulebook};
+use crate::isatap::classify::{self, InnerDest};
 use crate::isatap::{SiteKnowledge, iid};
 use crate::reason::DropReason;
 use crate::wire::ext::{self, Upper};
 use crate::wire::ipv6::Ipv6View;
 use crate::wire::nd::{self, NdError, NdKind};
 
-/// Checks one inner packet; says what control should see of it.
+/// Where a packet that passed the gate goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// To the kernel.
+    Kernel,
+    /// To the kernel; control gets a copy.
+    Both(PuntKind),
+    /// To control alone.
+    Control(PuntKind),
+}
+
+/// Checks one inner packet; says who gets it.
 ///
 /// # Errors
 /// The reason to drop.
@@ -21,9 +33,9 @@ pub fn check(
     outer_src: Ipv4Addr,
     inner: &Ipv6View<'_>,
     upper: &Upper,
-) -> Result<Option<PuntKind>, DropReason> {
+) -> Result<Passage, DropReason> {
     if upper.protocol != ext::ICMPV6 || upper.is_later_fragment() {
-        return Ok(None);
+        return Ok(Passage::Kernel);
     }
     check_icmpv6(rules, outer_src, inner, upper)
 }
@@ -35,29 +47,59 @@ fn check_icmpv6(
     outer_src: Ipv4Addr,
     inner: &Ipv6View<'_>,
     upper: &Upper,
-) -> Result<Option<PuntKind>, DropReason> {
+) -> Result<Passage, DropReason> {
     let message = match nd::parse(inner.packet(), upper) {
-        None => return Ok(None),
+        None => return Ok(Passage::Kernel),
         Some(Err(error)) => return Err(refusal(error)),
         Some(Ok(message)) => message,
     };
-    match message.kind() {
-        NdKind::RouterSolicitation | NdKind::NeighborSolicitation => Ok(None),
-        NdKind::NeighborAdvertisement => {
-            Ok(is_from_router(rules, outer_src, inner).then_some(PuntKind::NeighborAdvertisement))
+    match (message.kind(), rules.role()) {
+        (NdKind::RouterSolicitation, Role::Router) => Ok(solicitation(rules, &inner.dst())),
+        (NdKind::RouterSolicitation | NdKind::NeighborSolicitation, _) => Ok(Passage::Kernel),
+        (NdKind::NeighborAdvertisement, Role::Host) if is_from_router(rules, outer_src, inner) => {
+            Ok(Passage::Both(PuntKind::NeighborAdvertisement))
         }
-        _ if !is_from_router(rules, outer_src, inner) => Err(DropReason::NdNotRouter),
-        NdKind::RouterAdvertisement => Ok(Some(PuntKind::RouterAdvertisement)),
-        NdKind::Redirect => Ok(None),
+        (NdKind::NeighborAdvertisement, _) => Ok(Passage::Kernel),
+        (NdKind::RouterAdvertisement, Role::Host) if is_from_router(rules, outer_src, inner) => {
+            Ok(Passage::Both(PuntKind::RouterAdvertisement))
+        }
+        // RFC 4861 6.2.7: what peers say is compared with what we say, and never configures anything.
+        (NdKind::RouterAdvertisement, Role::Router)
+            if rules.advertises() && is_from_router(rules, outer_src, inner) =>
+        {
+            Ok(Passage::Control(PuntKind::RouterAdvertisement))
+        }
+        (NdKind::Redirect, Role::Host) if is_from_router(rules, outer_src, inner) => Ok(Passage::Kernel),
+        (NdKind::RouterAdvertisement | NdKind::Redirect, _) => Err(DropReason::NdNotRouter),
     }
 }
 
-/// RFC 5214 8.3.3: from the link-local ISATAP address of a router in the PRL, and from no other machine.
+/// A solicitation to all routers, or to any of our own addresses, is ours to answer (REQUIREMENTS P7). The sender may not
+/// know which `u` bit our link-local address has.
+fn solicitation(rules: &Rulebook, dst: &Ipv6Addr) -> Passage {
+    if !rules.advertises() {
+        return Passage::Both(PuntKind::HostSolicitation);
+    }
+    let is_ours = match classify::inner_dest(dst) {
+        InnerDest::AllRouters => true,
+        InnerDest::LinkLocal => iid::embedded(dst).is_some_and(|embedded| rules.is_locator(embedded)),
+        _ => rules.is_own(dst),
+    };
+    if is_ours {
+        Passage::Control(PuntKind::HostSolicitation)
+    } else {
+        Passage::Kernel
+    }
+}
+
+/// RFC 5214 8.3.3: from the link-local ISATAP address of a router in the list (on a router: of a peer), and from no other
+/// machine.
 fn is_from_router(rules: &Rulebook, outer_src: Ipv4Addr, inner: &Ipv6View<'_>) -> bool {
-    rules.role() == Role::Host
-        && rules.is_prl_member(outer_src)
-        && inner.src().is_unicast_link_local()
-        && iid::embedded(&inner.src()) == Some(outer_src)
+    let listed = match rules.role() {
+        Role::Host => rules.is_prl_member(outer_src),
+        Role::Router => rules.is_router(outer_src),
+    };
+    listed && inner.src().is_unicast_link_local() && iid::embedded(&inner.src()) == Some(outer_src)
 }
 
 fn refusal(error: NdError) -> DropReason {

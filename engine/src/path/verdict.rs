@@ -13,8 +13,15 @@ use crate::wire::vnet::VnetHeader;
 pub enum PuntKind {
     /// A router solicitation of this host: control sends it to every router of the PRL, since the link has no multicast.
     RouterSolicitation,
-    /// A copy of a router advertisement that was delivered.
+    /// A router solicitation from the link, on a router: the whole packet where control answers it, else a copy of what
+    /// the kernel got.
+    HostSolicitation,
+    /// On a host a copy of a router advertisement that was delivered; on a router that advertises itself, what a peer
+    /// router advertises.
     RouterAdvertisement,
+    /// A router advertisement of this router's own kernel side to all nodes: the link has no multicast, so control sends
+    /// it to each host that solicited lately.
+    OwnAdvertisement,
     /// A copy of a neighbour advertisement of a router that was delivered: an answer to a probe, perhaps.
     NeighborAdvertisement,
 }
@@ -70,11 +77,24 @@ pub struct Delivery {
     pub ecn_dangerous: bool,
 }
 
+/// A packet from the IPv4 network that goes to control instead of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// What it is.
+    pub kind: PuntKind,
+    /// Bytes of outer header, options included, before the inner packet.
+    pub outer_len: usize,
+    /// Length of the inner packet in bytes.
+    pub inner_len: usize,
+}
+
 /// What happens to a packet from the IPv4 network. Nothing is ever answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecapVerdict {
     /// It is written to the TUN interface.
     Deliver(Delivery),
+    /// It is control's business.
+    Punt(Handed),
     /// It is dropped.
     Drop(DropReason),
 }

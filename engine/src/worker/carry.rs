@@ -1,5 +1,6 @@
 //! Carries verdicts out: moves the window of a packet, writes the headers, hands it to the lane, and counts.
 
+use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 
 use crossbeam_channel::Receiver;
@@ -10,21 +11,23 @@ use crate::io::lane::{Form, Inbox, Lane, Outgoing, Written};
 use crate::io::wake::Bell;
 use crate::offload::csum;
 use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
-use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Route};
+use crate::path::solicit_limit::SolicitationLimit;
+use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Handed, PuntKind, Route};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::icmpv6::ErrorMessage;
-use crate::wire::ipv4::MIN_HEADER_LEN;
+use crate::wire::ipv4::{Ipv4View, MIN_HEADER_LEN};
 use crate::wire::ipv6;
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
-use super::punt::{Punt, PuntSender};
+use super::punt::{OuterEnds, Punt, PuntSender};
 
 /// A worker's work on packets, without thread, clock or kernel: its loop calls it, and so do benches and simulations.
 pub struct Carriage {
     punts: PuntSender,
     replies: TokenBucket,
+    solicitations: Box<SolicitationLimit>,
     gatherer: Gatherer,
 }
 
@@ -50,6 +53,10 @@ impl Carriage {
         Self {
             punts,
             replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
+            // The standard library keys each RandomState from the kernel's random numbers.
+            solicitations: Box::new(SolicitationLimit::new(
+                RandomState::new().hash_one("solicitations"),
+            )),
             gatherer: Gatherer::new(),
         }
     }
@@ -77,6 +84,7 @@ impl Carriage {
         let Self {
             punts,
             replies,
+            solicitations,
             gatherer,
         } = self;
         let mut carrier = Carrier {
@@ -85,6 +93,7 @@ impl Carriage {
             stats,
             punts,
             replies,
+            solicitations,
             gatherer,
             now,
         };
@@ -106,6 +115,7 @@ struct Carrier<'a, L> {
     stats: &'a WorkerStats,
     punts: &'a PuntSender,
     replies: &'a mut TokenBucket,
+    solicitations: &'a mut SolicitationLimit,
     gatherer: &'a mut Gatherer,
     now: u64,
 }
@@ -125,7 +135,7 @@ impl<L: Lane> Carrier<'_, L> {
             EncapVerdict::Punt(kind) => {
                 if self
                     .punts
-                    .send(kind, packet.bytes().get(vnet::LEN..).unwrap_or_default())
+                    .send(kind, packet.bytes().get(vnet::LEN..).unwrap_or_default(), None)
                 {
                     encap.punted.bump();
                 } else {
@@ -141,8 +151,33 @@ impl<L: Lane> Carrier<'_, L> {
         decap.received.bump();
         match path::decap::decide(self.rules, packet.bytes()) {
             DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
+            DecapVerdict::Punt(handed) => self.hand_over(packet.bytes(), &handed),
             DecapVerdict::Drop(reason) => decap.drops(reason).bump(),
         }
+    }
+
+    /// Gives control what the kernel is not to see.
+    fn hand_over(&mut self, packet: &[u8], handed: &Handed) {
+        let decap = self.stats.direction(Direction::Decap);
+        let inner = packet.get(handed.outer_len..handed.outer_len + handed.inner_len);
+        let taken = self.may_tell(handed.kind, packet)
+            && self
+                .punts
+                .send(handed.kind, inner.unwrap_or_default(), ends(packet));
+        if taken {
+            decap.punted.bump();
+        } else {
+            decap.drops(DropReason::RateLimited).bump();
+        }
+    }
+
+    /// Whether an outer packet of this kind is within the limits; only solicitations have any.
+    fn may_tell(&mut self, kind: PuntKind, packet: &[u8]) -> bool {
+        let (PuntKind::HostSolicitation, Some(ends)) = (kind, ends(packet)) else {
+            return true;
+        };
+        let connected = self.rules.is_connected(ends.src);
+        self.solicitations.take(ends.src, connected, self.now)
     }
 
     fn send(&mut self, mut packet: Packet, route: &Route) {
@@ -178,6 +213,12 @@ impl<L: Lane> Carrier<'_, L> {
     }
 
     fn deliver(&mut self, mut packet: Packet, delivery: &Delivery) {
+        if let Some(kind) = delivery.copy
+            && !self.tell(kind, packet.bytes(), delivery)
+        {
+            let decap = self.stats.direction(Direction::Decap);
+            return decap.drops(DropReason::RateLimited).bump();
+        }
         packet.strip(delivery.outer_len);
         packet.truncate(delivery.inner_len);
         if let Some(mark) = delivery.set_ecn {
@@ -186,17 +227,22 @@ impl<L: Lane> Carrier<'_, L> {
         if delivery.ecn_dangerous {
             self.stats.event(LoopEvent::EcnDangerous).bump();
         }
-        if let Some(kind) = delivery.copy
-            && !self.punts.send(kind, packet.bytes())
-        {
-            self.stats.event(LoopEvent::PuntOverflow).bump();
-        }
         if delivery.vnet == VnetHeader::NONE {
             self.gatherer.offer(packet, self.lane, self.stats);
         } else {
             self.gatherer
                 .bypass(packet, &delivery.vnet, delivery.segments, self.lane, self.stats);
         }
+    }
+
+    /// Gives control a copy of what the kernel gets; false when the kernel is not to get it either.
+    fn tell(&mut self, kind: PuntKind, packet: &[u8], delivery: &Delivery) -> bool {
+        let within_limits = self.may_tell(kind, packet);
+        let inner = packet.get(delivery.outer_len..delivery.outer_len + delivery.inner_len);
+        if within_limits && !self.punts.send(kind, inner.unwrap_or_default(), ends(packet)) {
+            self.stats.event(LoopEvent::PuntOverflow).bump();
+        }
+        within_limits
     }
 
     /// Tells the sender of `offending` why it was dropped, within the limits of RFC 4443 2.4 (f).
@@ -219,4 +265,13 @@ impl<L: Lane> Carrier<'_, L> {
         self.lane
             .write(reply, &mut Vec::new(), Written::Reply, self.stats);
     }
+}
+
+/// The addresses of an outer packet.
+fn ends(packet: &[u8]) -> Option<OuterEnds> {
+    let outer = Ipv4View::new(packet).ok()?;
+    Some(OuterEnds {
+        src: outer.src(),
+        dst: outer.dst(),
+    })
 }

@@ -13,4 +13,4 @@ pub use crate::io::errors::SetupError;
 pub use crate::io::lane::{LaneChoice, LaneKind};
 pub use carry::Carriage;
 pub use engine::{Engine, EngineConfig, MAX_WORKERS, Prepared, WorkerExit};
-pub use punt::{MAX_PUNTS_WAITING, Punt};
+pub use punt::{MAX_PUNTS_WAITING, OuterEnds, Punt};

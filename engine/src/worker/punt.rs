@@ -2,6 +2,8 @@
 //!
 //! Solicitations and advertisements are rare; a flood of them fills the channel and is counted, never waited for.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -18,6 +20,17 @@ pub struct Punt {
     pub kind: PuntKind,
     /// The whole inner packet.
     pub packet: Bytes,
+    /// The addresses of the outer header it came in; `None` when it came from the TUN queue.
+    pub outer: Option<OuterEnds>,
+}
+
+/// Where an outer packet came from, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OuterEnds {
+    /// The sender.
+    pub src: Ipv4Addr,
+    /// The locator it was sent to.
+    pub dst: Ipv4Addr,
 }
 
 /// The workers' end.
@@ -35,7 +48,7 @@ impl PuntSender {
     }
 
     /// Copies `packet` to control; `false` when too many wait already.
-    pub(crate) fn send(&self, kind: PuntKind, packet: &[u8]) -> bool {
+    pub(crate) fn send(&self, kind: PuntKind, packet: &[u8], outer: Option<OuterEnds>) -> bool {
         if self.channel.is_full() {
             return false;
         }
@@ -44,6 +57,7 @@ impl PuntSender {
             .try_send(Punt {
                 kind,
                 packet: Bytes::copy_from_slice(packet),
+                outer,
             })
             .is_ok();
         self.bell.ring();
