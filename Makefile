@@ -40,5 +40,7 @@ perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots 
 	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf $(addprefix --bin ,isatapd isatap-baseline isatap-perf)
 	./target/release/isatap-perf $(ARGS)
 
-setup: ## install Debian packages the tests need, if missing
-	@./tests/setup.sh
+setup: ## install Debian packages the tests need, if missing; make the guest with the kernel's own ISATAP
+	@./tests/setup.sh $(SETUP)
+# Only tests talk to the kernel's own ISATAP.
+demo perf: SETUP := --no-guest

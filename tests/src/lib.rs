@@ -21,6 +21,7 @@
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
 //! | [`configured`] | what has the kernel got from it? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
+//! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`wait`] | when is it so far? |
 
@@ -30,7 +31,9 @@ pub mod daemon;
 pub mod dns;
 pub mod exchange;
 pub mod flows;
+pub mod guest;
 pub mod kernel_drops;
+pub mod kernel_peer;
 pub mod metrics;
 pub mod nd;
 pub mod netns;

@@ -86,6 +86,17 @@ impl Site {
         connect(ns, device, &self.switch, &format!("port{port}"));
         self.switch.ip(&format!("link set port{port} master br0"));
     }
+
+    /// A further port as a tap device, for a machine whose network card is a program; the switch's namespace and the
+    /// device's name in it.
+    pub fn attach_tap(&self) -> (&Netns, String) {
+        let port = self.ports.get();
+        self.ports.set(port + 1);
+        let tap = format!("port{port}");
+        self.switch.ip(&format!("tuntap add dev {tap} mode tap"));
+        self.switch.ip(&format!("link set {tap} master br0 up"));
+        (&self.switch, tap)
+    }
 }
 
 impl Default for Site {

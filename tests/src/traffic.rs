@@ -75,17 +75,9 @@ pub fn tcp_transfer(
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
             from.enter(|| -> std::io::Result<()> {
-                let mut stream = TcpStream::connect_timeout(&SocketAddr::V6(dst), stall)?;
+                let stream = TcpStream::connect_timeout(&SocketAddr::V6(dst), stall)?;
                 stream.set_write_timeout(Some(stall))?;
-                let mut left = usize::try_from(bytes).map_err(std::io::Error::other)?;
-                let mut at = 0;
-                while left > 0 {
-                    let part = (PATTERN_LEN - at).min(left).min(256 * 1024);
-                    stream.write_all(&content[at..at + part])?;
-                    at = (at + part) % PATTERN_LEN;
-                    left -= part;
-                }
-                stream.shutdown(Shutdown::Write)
+                send_content(stream, &content, bytes)
             })
         });
         let received = receive_and_compare(&listener, &content, stall);
@@ -102,6 +94,64 @@ pub fn tcp_transfer(
     })
 }
 
+/// Has `bytes` bytes of known content sent back by an echo server over one TCP connection, and compares each byte.
+///
+/// # Errors
+/// When the connection fails, stalls for `stall`, or content differs.
+pub fn tcp_echo(from: &Netns, dst: SocketAddrV6, bytes: u64, stall: Duration) -> Result<TcpReport, String> {
+    let start = Instant::now();
+    let stream = from.enter(|| TcpStream::connect_timeout(&SocketAddr::V6(dst), stall));
+    let mut stream = stream.map_err(|e| format!("connect to {dst}: {e}"))?;
+    stream.set_write_timeout(Some(stall)).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(stall)).map_err(|e| e.to_string())?;
+    let content = pattern();
+    let sending = stream.try_clone().map_err(|e| e.to_string())?;
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send_content(sending, &content, bytes));
+        let received = compare(&mut stream, &content);
+        let sent = sender.join().expect("the sender");
+        let received = received.map_err(|e| format!("receiver: {e} (sender: {sent:?})"))?;
+        sent.map_err(|e| format!("sender: {e}"))?;
+        if received != bytes {
+            return Err(format!("{received} of {bytes} bytes came back"));
+        }
+        Ok(TcpReport {
+            bytes,
+            elapsed: start.elapsed(),
+        })
+    })
+}
+
+/// Sends back whatever comes over one TCP connection after the other, for as long as this process runs.
+///
+/// # Panics
+/// When the port is taken.
+pub fn serve_echo(ns: &Netns, port: u16) {
+    let listener = ns.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)));
+    let listener = listener.expect("a port for an echo server");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut back = stream.try_clone().expect("duplicate a socket");
+            let mut stream = stream;
+            // An error is the other side's, which tells of it.
+            let _ = std::io::copy(&mut stream, &mut back);
+            let _ = back.shutdown(Shutdown::Write);
+        }
+    });
+}
+
+fn send_content(mut stream: TcpStream, content: &[u8], bytes: u64) -> std::io::Result<()> {
+    let mut left = usize::try_from(bytes).map_err(std::io::Error::other)?;
+    let mut at = 0;
+    while left > 0 {
+        let part = (content.len() - at).min(left).min(256 * 1024);
+        stream.write_all(&content[at..at + part])?;
+        at = (at + part) % content.len();
+        left -= part;
+    }
+    stream.shutdown(Shutdown::Write)
+}
+
 fn receive_and_compare(listener: &TcpListener, content: &[u8], stall: Duration) -> Result<u64, String> {
     listener.set_nonblocking(true).map_err(|e| e.to_string())?;
     let deadline = Instant::now() + stall;
@@ -114,6 +164,11 @@ fn receive_and_compare(listener: &TcpListener, content: &[u8], stall: Duration) 
     };
     stream.set_nonblocking(false).map_err(|e| e.to_string())?;
     stream.set_read_timeout(Some(stall)).map_err(|e| e.to_string())?;
+    compare(&mut stream, content)
+}
+
+/// Reads to the end and compares; how many bytes that were.
+fn compare(stream: &mut TcpStream, content: &[u8]) -> Result<u64, String> {
     let mut buffer = vec![0; 256 * 1024];
     let mut at = 0;
     let mut total = 0;
