@@ -12,6 +12,7 @@
 //! | [`packet`], [`nd`] | which bytes are sent, and what do seen bytes say? |
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
+//! | [`corpus`], [`disagreements`] | which packets should two receivers judge alike, and where do they not? |
 //! | [`ping`] | does it answer? |
 //! | [`flows`] | did each datagram arrive, once and in order? |
 //! | [`traffic`] | did TCP arrive, byte for byte? |
@@ -27,7 +28,9 @@
 
 pub mod advertiser;
 pub mod configured;
+pub mod corpus;
 pub mod daemon;
+pub mod disagreements;
 pub mod dns;
 pub mod exchange;
 pub mod flows;
