@@ -10,17 +10,17 @@ use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::guest::Guest;
 use isatap_tests::kernel_peer::{self, ECHO_PORT, ping_from, scoped, tcp_from, tcp_to};
 use isatap_tests::metrics::Direction;
-use isatap_tests::nd::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION};
+use isatap_tests::nd::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_SOLICITATION};
 use isatap_tests::packet::link_local;
 use isatap_tests::ping::{ping, ping_until};
-use isatap_tests::raw::Sniffer;
+use isatap_tests::raw::{Captured, Sniffer};
 use isatap_tests::scene::{ROUTER, SERVER, SOON, host_v4, on_link};
 use isatap_tests::topology::{Site, UNDERLAY};
 use isatap_tests::traffic::serve_echo;
 use isatap_tests::wait;
 
 /// Of each TCP connection, in each direction.
-const BULK: u64 = 3_000_000;
+const BULK: u64 = 2_000_000;
 
 /// The kernel's tunnel with radvd, and a server in a namespace of the guest.
 fn start_router(guest: &Guest) {
@@ -35,17 +35,24 @@ fn start_router(guest: &Guest) {
         ip -n srv addr add {SERVER}/64 dev eth0 nodad
         ip -n srv link set eth0 up
         ip -n srv route add default via 2001:db8:99::1
-        cat >/tmp/radvd.conf <<'END'
-interface {TUNNEL} {{
-    AdvSendAdvert on; UnicastOnly on; AdvLinkMTU 1280;
-    prefix 2001:db8:1::/64 {{ AdvOnLink on; AdvAutonomous on; }};
-}};
-END
-        chmod 600 /tmp/radvd.conf
-        radvd -n -m stderr -p /run/radvd.pid -C /tmp/radvd.conf >/tmp/radvd.log 2>&1 &
         mirror serve {ECHO_PORT}
         ip netns exec srv mirror serve {ECHO_PORT}",
         on_link(ROUTER),
+    ));
+}
+
+/// Has radvd advertise the prefix, on-link or to be reached through the router alone.
+fn advertise(guest: &Guest, on_link: bool) {
+    let on_link = if on_link { "on" } else { "off" };
+    guest.run(&format!(
+        "cat >/tmp/radvd.conf <<'END'
+interface {TUNNEL} {{
+    AdvSendAdvert on; UnicastOnly on; AdvLinkMTU 1280;
+    prefix 2001:db8:1::/64 {{ AdvOnLink {on_link}; AdvAutonomous on; }};
+}};
+END
+        killall radvd 2>/dev/null || true
+        radvd -n -m stderr -p /run/radvd.pid -C /tmp/radvd.conf >/tmp/radvd.log 2>&1 &"
     ));
 }
 
@@ -79,6 +86,7 @@ fn the_kernel_is_the_router_of_our_host() {
         return;
     };
     start_router(&guest);
+    advertise(&guest, true);
     serve_echo(&ns, ECHO_PORT);
     for lane in Lane::ALL {
         let wire = Sniffer::start(&ns, UNDERLAY);
@@ -112,4 +120,40 @@ fn the_kernel_is_the_router_of_our_host() {
             host.drops(Direction::Decap)
         );
     }
+}
+
+/// V8, N10: hosts of a prefix that is not on-link meet through the kernel, whose redirects change nothing about that.
+#[test]
+fn our_hosts_meet_through_the_kernel() {
+    let site = Site::new();
+    let hosts = [0, 1].map(|index| site.member(&format!("h{}", index + 1), host_v4(index).octets()[3]));
+    let Some(guest) = Guest::start(&site, ROUTER) else {
+        return;
+    };
+    start_router(&guest);
+    advertise(&guest, false);
+    let daemons: Vec<_> = hosts
+        .iter()
+        .zip(0..)
+        .map(|(ns, index)| Daemon::host(ns, host_v4(index), &[ROUTER]).start())
+        .collect();
+    for (ns, index) in hosts.iter().zip(0..) {
+        Configured::wait(ns, "an address and a default route", SOON * 3, |seen| {
+            seen.address(on_link(host_v4(index))).is_some() && !seen.default_routers().is_empty()
+        });
+    }
+    let wire = Sniffer::start(&hosts[0], UNDERLAY);
+    let there = on_link(host_v4(1));
+    ping_until(&hosts[0], &there.to_string(), SOON);
+    ping(&hosts[0], &there.to_string(), 10);
+    serve_echo(&hosts[1], ECHO_PORT);
+    tcp_to(&hosts[0], there, BULK);
+    let direct = |c: &Captured| {
+        let ends = c.outer().map(|outer| (outer.src(), outer.dst()));
+        ends == Some((host_v4(0), host_v4(1))) || ends == Some((host_v4(1), host_v4(0)))
+    };
+    assert_eq!(wire.count(direct), 0, "packets past the router");
+    let redirects = wire.count(|c| c.outer().and_then(|o| Some(o.inner()?.icmpv6()?.0)) == Some(REDIRECT));
+    assert!(redirects > 0, "the kernel says nothing of a shorter way");
+    daemons.iter().for_each(Daemon::conservation);
 }
