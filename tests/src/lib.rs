@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`netns`] | where does it run? |
 //! | [`topology`] | who is connected to whom? |
-//! | [`packet`], [`nd`] | which bytes are sent, and what do seen bytes say? |
+//! | [`packet`], [`nd`], [`icmp4`] | which bytes are sent, and what do seen bytes say? |
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`corpus`], [`disagreements`] | which packets should two receivers judge alike, and where do they not? |
@@ -35,6 +35,7 @@ pub mod dns;
 pub mod exchange;
 pub mod flows;
 pub mod guest;
+pub mod icmp4;
 pub mod kernel_drops;
 pub mod kernel_peer;
 pub mod metrics;

@@ -145,9 +145,13 @@ impl Crafter {
                 socket2::Type::RAW,
                 Some(socket2::Protocol::from(i32::from(PROTO_IPV6))),
             );
-            OwnedFd::from(raw.expect("a raw socket"))
+            let raw = raw.expect("a raw socket");
+            // A full buffer would not do: the kernel asks a socket with one no more, and answers after all.
+            // `ret 0`: keep no byte of anything.
+            let refuse = socket2::SockFilter::new(0x06, 0, 0, 0);
+            raw.attach_filter(&[refuse]).expect("a filter");
+            OwnedFd::from(raw)
         });
-        setsockopt(&sink, sockopt::RcvBuf, &0).expect("a small receive buffer");
         Self {
             v4,
             target,
