@@ -75,6 +75,10 @@ drop_reasons! {
     NdFragment = "nd_fragment",
     /// A router advertisement or redirect from somebody who is not a router of the PRL (RFC 5214 8.3.3).
     NdNotRouter = "nd_not_router",
+    /// A redirect that is not followed: this node is a router, the sender is not the first hop for the destination, or the target is no host of the site (RFC 4861 8.1).
+    NdRedirect = "nd_redirect",
+    /// A redirect of our own kernel, which forwarded a packet back to the link: whether two hosts of a site reach each other directly is not known here (RFC 6964 3.5).
+    OwnRedirect = "own_redirect",
     /// A merged packet arrived whose segments cannot be told apart again.
     Merged = "merged",
     /// No next hop: no route and no router for the destination.

@@ -71,9 +71,14 @@ fn both_forms_of_solicitation_reach_whoever_answers() {
     }
     let as_host = site(Role::Host).build().unwrap();
     assert_eq!(
-        fate(&as_host, HOST, &solicitation(host, "ff02::2")),
+        fate(&as_host, HOST, &solicitation(host, "fe80::5efe:10.0.0.1")),
         Err(None),
         "a host answers nobody"
+    );
+    assert_eq!(
+        decap::decide(&as_host, &outer(HOST, OWN, 0, &solicitation(host, "ff02::2"))),
+        DecapVerdict::Drop(DropReason::DstMulticast),
+        "a host is none of all routers"
     );
 }
 

@@ -36,6 +36,7 @@ use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
 use crate::prl::Routers;
 use crate::prl::names::{Answer, LookupError, NameBook};
+use crate::prl::redirects::Redirects;
 use crate::prl::resolver::{Lookups, Results};
 use crate::slaac::Slaac;
 
@@ -116,6 +117,9 @@ pub(super) struct Daemon {
     pub(super) repaired_at: Option<Instant>,
     pub(super) advertisement_limits: AdvertisementLimits,
     pub(super) solicitation_limit: TokenBucket,
+    pub(super) all_routers_limit: TokenBucket,
+    pub(super) redirect_limit: TokenBucket,
+    pub(super) redirects: Redirects,
     pub(super) started_at: Instant,
     pub(super) sources: Option<Sources>,
     pub(super) ask: Ask,
@@ -266,6 +270,7 @@ impl Daemon {
             self.publish_at,
             self.repair_at,
             self.follow_at,
+            self.redirects.next_deadline(),
             self.flush_at,
             collect,
         ]
@@ -290,6 +295,7 @@ impl Daemon {
         if self.configure_due().is_some_and(|at| at <= now) {
             self.configure(now).await?;
         }
+        self.expire_redirects(now);
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
@@ -315,6 +321,7 @@ impl Daemon {
         let routers = self.routers.views();
         let mut builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
         builder.own6.extend(self.coming_addresses(now));
+        self.add_redirects(&mut builder);
         let locators = builder.locators.clone();
         match builder.build() {
             Ok(rulebook) => {
@@ -355,6 +362,8 @@ impl Daemon {
                 PuntKind::NeighborAdvertisement => self.answered_probe(&punt.packet),
                 PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
                 PuntKind::HostSolicitation | PuntKind::OwnAdvertisement => {}
+                PuntKind::AllRouters => self.tell_all_routers(&punt.packet),
+                PuntKind::Redirect => self.redirected(&punt.packet),
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Instant;
 use isatap_engine::io::errqueue::SendFailure;
 use isatap_engine::isatap::tos;
 use isatap_engine::stats::Direction;
+use isatap_engine::wire::ipv6::Ipv6View;
 use tracing::{debug, info};
 
 use super::daemon::Daemon;
@@ -59,14 +60,21 @@ impl Daemon {
         self.mark_changed();
     }
 
-    /// Sends a neighbour discovery message to one router.
-    fn send(&mut self, router: Ipv4Addr, packet: &[u8]) {
+    /// Sends a packet to one router, from the locator that its source embeds; whether the kernel took it.
+    fn send(&mut self, router: Ipv4Addr, packet: &[u8]) -> bool {
+        let Ok(view) = Ipv6View::new(packet) else {
+            return false;
+        };
         let settings = &self.settings;
-        let tos = tos::outer_tos(settings.dscp, settings.ecn.of(router), 0);
-        let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
-        if let Err(error) = self.engine.control().send(self.locator, router, tos, ttl, packet) {
-            debug!("cannot solicit {router}: {error}");
+        let tos = tos::outer_tos(settings.dscp, settings.ecn.of(router), view.traffic_class());
+        let ttl = tos::outer_ttl(settings.ttl, view.hop_limit());
+        let rules = self.publisher.current();
+        let source = rules.source_for(&view.src()).unwrap_or(self.locator);
+        let sent = self.engine.control().send(source, router, tos, ttl, packet);
+        if let Err(error) = &sent {
+            debug!("cannot send to router {router}: {error}");
         }
+        sent.is_ok()
     }
 
     /// A router advertised itself.
@@ -121,6 +129,24 @@ impl Daemon {
         }
     }
 
+    /// Any other packet of a program on this host to all routers goes the same way.
+    pub(super) fn tell_all_routers(&mut self, packet: &[u8]) {
+        if !self.can_solicit() {
+            return self.count_copy("not_ready");
+        }
+        if !self.all_routers_limit.take(self.clock()) {
+            return self.count_copy("rate_limited");
+        }
+        for router in self.routers.views() {
+            let sent = self.send(router.addr, packet);
+            self.count_copy(if sent { "sent" } else { "failed" });
+        }
+    }
+
+    fn count_copy(&mut self, result: &str) {
+        *self.counters.all_routers.entry(result.to_owned()).or_insert(0) += 1;
+    }
+
     pub(super) fn icmp_error(&mut self, failure: &SendFailure) {
         if !icmp::is_about_us(failure, &self.locators()) {
             debug!(
@@ -137,6 +163,7 @@ impl Daemon {
         if icmp::is_unreachable(failure) {
             let before = self.routers.healths();
             self.routers.suspect(Instant::now(), failure.destination);
+            self.redirect_target_failed(failure.destination);
             self.tell_health(&before);
         }
     }

@@ -17,6 +17,7 @@ mod locator;
 mod names;
 mod placement;
 mod punts;
+mod redirects;
 mod reload;
 mod report;
 mod signals;

@@ -27,6 +27,9 @@ const ADVERTISEMENTS_PER_SECOND: u32 = 10;
 /// Solicitations of programs on this host passed on per second, and at once (FAULTS 51).
 pub(super) const SOLICITATIONS_PER_SECOND: u32 = 10;
 
+/// Other packets of programs on this host to all routers passed on per second, and at once.
+pub(super) const ALL_ROUTERS_PER_SECOND: u32 = 50;
+
 /// How much each router is listened to: one that went mad must not silence the others.
 #[derive(Debug, Default)]
 pub(super) struct AdvertisementLimits(BTreeMap<Ipv4Addr, TokenBucket>);

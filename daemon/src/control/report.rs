@@ -192,6 +192,10 @@ impl Daemon {
             members.join(" ")
         };
         let all = &choices.routes;
+        let redirects = self.redirects.iter().map(|redirect| RouteStatus {
+            prefix: format!("{}/128", redirect.destination),
+            next_hop: redirect.target.to_string(),
+        });
         let shown = all
             .iter()
             .take(MAX_ROUTES_SHOWN)
@@ -205,8 +209,8 @@ impl Daemon {
                 },
             });
         Routes {
-            routes: shown.collect(),
-            total: all.len(),
+            total: all.len() + redirects.len(),
+            routes: redirects.chain(shown).collect(),
         }
     }
 

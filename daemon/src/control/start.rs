@@ -12,7 +12,8 @@ use super::daemon::{Daemon, Sources};
 use super::latency::LatencyBook;
 use super::locator::Way;
 use super::placement::cpus_for;
-use super::punts::{AdvertisementLimits, SOLICITATIONS_PER_SECOND};
+use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
+use super::redirects::REDIRECTS_PER_SECOND;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
 use crate::config::resolved::Role;
@@ -25,6 +26,7 @@ use crate::link::{Netlink, NetlinkError, Watch, rulebook};
 use crate::ops;
 use crate::ops::status::ControlStatus;
 use crate::prl::names::NameBook;
+use crate::prl::redirects::Redirects;
 use crate::prl::resolver::{self, Resolver};
 use crate::prl::{Jitter, Routers, SolicitConfig};
 use crate::slaac::Slaac;
@@ -170,6 +172,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         repaired_at: None,
         advertisement_limits: AdvertisementLimits::default(),
         solicitation_limit: TokenBucket::new(SOLICITATIONS_PER_SECOND, SOLICITATIONS_PER_SECOND),
+        all_routers_limit: TokenBucket::new(ALL_ROUTERS_PER_SECOND, ALL_ROUTERS_PER_SECOND),
+        redirect_limit: TokenBucket::new(REDIRECTS_PER_SECOND, REDIRECTS_PER_SECOND),
+        redirects: Redirects::default(),
         started_at: now,
         sources: Some(sources),
         ask,

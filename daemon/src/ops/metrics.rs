@@ -31,6 +31,8 @@ pub const IGNORED_OPTIONS: [&str; 8] = [
     "excess",
 ];
 const ADVERTISEMENT_RESULTS: [&str; 4] = ["accepted", "malformed", "rate_limited", "unknown_router"];
+const ALL_ROUTERS_RESULTS: [&str; 4] = ["failed", "not_ready", "rate_limited", "sent"];
+const REDIRECT_RESULTS: [&str; 3] = ["accepted", "malformed", "rate_limited"];
 /// What became of a reload.
 pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
 /// Kinds of ICMPv4 error that concern the tunnel.
@@ -356,6 +358,20 @@ impl Scrape {
                 "result",
                 &RELOAD_RESULTS[..],
                 &control.reloads,
+            ),
+            (
+                "isatapd_all_routers_packets",
+                "Packets of this host to all routers, one for each router of the PRL",
+                "result",
+                &ALL_ROUTERS_RESULTS[..],
+                &control.all_routers,
+            ),
+            (
+                "isatapd_redirects",
+                "Redirects of first hops that reached control",
+                "result",
+                &REDIRECT_RESULTS[..],
+                &control.redirects,
             ),
             (
                 "isatapd_icmp_errors",

@@ -218,6 +218,12 @@ pub struct ControlStatus {
     pub prl_refresh_failures: u64,
     /// ICMPv4 errors read from the send sockets, by kind.
     pub icmp_errors: BTreeMap<String, u64>,
+    /// Packets of this host to all routers, one for each router, by result.
+    #[serde(default)]
+    pub all_routers: BTreeMap<String, u64>,
+    /// Redirects of first hops that reached control, by result.
+    #[serde(default)]
+    pub redirects: BTreeMap<String, u64>,
     /// Netlink notifications that were lost; each made a fresh dump.
     pub netlink_overruns: u64,
     /// Rulebooks published.

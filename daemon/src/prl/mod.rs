@@ -6,6 +6,7 @@
 mod jitter;
 pub mod names;
 mod reach;
+pub mod redirects;
 pub mod resolver;
 mod routers;
 mod solicit;

@@ -33,6 +33,8 @@ pub struct Rulebook {
     role: Role,
     locators: Vec<Locator>,
     own6: FlatMap<u128, ()>,
+    /// The last 24 bits of each of them, which name its solicited-node group.
+    own_groups: FlatMap<u32, ()>,
     reply_global: Option<Ipv6Addr>,
     prl: Vec<Ipv4Addr>,
     routers: FlatMap<u32, ()>,
@@ -70,6 +72,13 @@ impl Rulebook {
                     .own6
                     .iter()
                     .map(|addr| (addr.to_bits(), ()))
+                    .collect::<Vec<_>>(),
+            ),
+            own_groups: FlatMap::new(
+                &parts
+                    .own6
+                    .iter()
+                    .map(|addr| (group_bits(addr), ()))
                     .collect::<Vec<_>>(),
             ),
             reply_global,
@@ -168,6 +177,17 @@ impl Rulebook {
         self.routes.lookup_v6(dst).copied().or(self.default_hop)
     }
 
+    /// Whether packets for `dst` go to `router` now (RFC 4861 8.1), each of them or the share of some flows.
+    pub fn is_first_hop(&self, dst: &Ipv6Addr, router: Ipv4Addr) -> bool {
+        match self.route(dst) {
+            Some(NextHop::Via(via)) => via == router,
+            Some(NextHop::Group(number)) => self
+                .group(number)
+                .is_some_and(|group| group.active().contains(&router)),
+            Some(NextHop::OnLink | NextHop::Unreachable) | None => false,
+        }
+    }
+
     /// The group of this number in [`NextHop::Group`].
     #[inline]
     pub fn group(&self, number: u16) -> Option<&HopGroup> {
@@ -197,6 +217,12 @@ impl Rulebook {
             self.reply_global.or(link_local)
         }
     }
+}
+
+/// What tells the solicited-node group of an address from others (RFC 4291 2.7.1).
+fn group_bits(addr: &Ipv6Addr) -> u32 {
+    let [.., a, b, c] = addr.octets();
+    u32::from_be_bytes([0, a, b, c])
 }
 
 fn addresses<'a>(list: impl IntoIterator<Item = &'a Ipv4Addr>) -> FlatMap<u32, ()> {
@@ -233,6 +259,14 @@ impl SiteKnowledge for Rulebook {
     #[inline]
     fn is_own(&self, addr: &Ipv6Addr) -> bool {
         self.own6.contains(addr.to_bits())
+    }
+
+    fn is_own_group(&self, group: &Ipv6Addr) -> bool {
+        self.own_groups.contains(group_bits(group))
+    }
+
+    fn is_router_here(&self) -> bool {
+        self.role == Role::Router
     }
 
     #[inline]

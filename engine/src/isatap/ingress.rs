@@ -84,17 +84,30 @@ pub fn check_source(
     })
 }
 
-/// Checks the inner destination (FAULTS 7): unicast, or a multicast group this link emulates.
+/// Checks the inner destination (FAULTS 7): unicast, or a group that this link emulates (RFC 5214 6.3) and its members
+/// hear: all nodes what a router says, routers what is for all routers, everybody what is for the solicited-node groups of
+/// its own addresses.
 ///
 /// # Errors
 /// The reason to drop.
 #[inline]
-pub fn check_destination(inner_dst: &Ipv6Addr) -> Result<(), DropReason> {
-    match classify::inner_dest(inner_dst) {
-        InnerDest::Unicast | InnerDest::LinkLocal => Ok(()),
-        InnerDest::AllNodes | InnerDest::AllRouters | InnerDest::SolicitedNode => Ok(()),
-        InnerDest::OtherMulticast => Err(DropReason::DstMulticast),
-        InnerDest::Forbidden => Err(DropReason::DstForbidden),
+pub fn check_destination(
+    site: &impl SiteKnowledge,
+    outer_src: Ipv4Addr,
+    inner_dst: &Ipv6Addr,
+) -> Result<(), DropReason> {
+    let heard = match classify::inner_dest(inner_dst) {
+        InnerDest::Unicast | InnerDest::LinkLocal => return Ok(()),
+        InnerDest::Forbidden => return Err(DropReason::DstForbidden),
+        InnerDest::AllNodes => site.is_router(outer_src),
+        InnerDest::AllRouters => site.is_router_here(),
+        InnerDest::SolicitedNode => site.is_own_group(inner_dst),
+        InnerDest::OtherMulticast => false,
+    };
+    if heard {
+        Ok(())
+    } else {
+        Err(DropReason::DstMulticast)
     }
 }
 
@@ -128,6 +141,12 @@ mod tests {
         }
         fn is_own(&self, addr: &Ipv6Addr) -> bool {
             *addr == iid::link_local(OWN)
+        }
+        fn is_own_group(&self, group: &Ipv6Addr) -> bool {
+            group.octets()[13..] == OWN.octets()[1..]
+        }
+        fn is_router_here(&self) -> bool {
+            true
         }
         fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
             addr.segments()[..4] == [0xfe80, 0, 0, 0] || addr.segments()[..4] == [0x2001, 0xdb8, 1, 0]
@@ -237,18 +256,37 @@ mod tests {
 
     #[test]
     fn destinations() {
-        for (text, verdict) in [
-            ("2001:db8::1", Ok(())),
-            ("fe80::1", Ok(())),
-            ("ff02::1", Ok(())),
-            ("ff02::2", Ok(())),
-            ("ff02::1:ff00:1", Ok(())),
-            ("ff02::16", Err(DropReason::DstMulticast)),
-            ("ff05::1", Err(DropReason::DstMulticast)),
-            ("::", Err(DropReason::DstForbidden)),
-            ("::1", Err(DropReason::DstForbidden)),
+        for (text, from_host, from_router) in [
+            ("2001:db8::1", Ok(()), Ok(())),
+            ("fe80::1", Ok(()), Ok(())),
+            ("ff02::1", Err(DropReason::DstMulticast), Ok(())),
+            ("ff02::2", Ok(()), Ok(())),
+            ("ff02::1:ff00:1", Ok(()), Ok(())),
+            (
+                "ff02::1:ff00:2",
+                Err(DropReason::DstMulticast),
+                Err(DropReason::DstMulticast),
+            ),
+            (
+                "ff02::16",
+                Err(DropReason::DstMulticast),
+                Err(DropReason::DstMulticast),
+            ),
+            (
+                "ff05::1",
+                Err(DropReason::DstMulticast),
+                Err(DropReason::DstMulticast),
+            ),
+            ("::", Err(DropReason::DstForbidden), Err(DropReason::DstForbidden)),
+            (
+                "::1",
+                Err(DropReason::DstForbidden),
+                Err(DropReason::DstForbidden),
+            ),
         ] {
-            assert_eq!(check_destination(&text.parse().unwrap()), verdict, "{text}");
+            let dst = text.parse().unwrap();
+            assert_eq!(check_destination(&Site, HOST, &dst), from_host, "{text}");
+            assert_eq!(check_destination(&Site, ROUTER, &dst), from_router, "{text}");
         }
     }
 }

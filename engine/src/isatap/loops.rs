@@ -138,6 +138,12 @@ mod tests {
         fn is_own(&self, addr: &Ipv6Addr) -> bool {
             *addr == "2001:db8:1::5efe:10.0.0.1".parse::<Ipv6Addr>().unwrap()
         }
+        fn is_own_group(&self, group: &Ipv6Addr) -> bool {
+            group.octets()[13..] == OWN.octets()[1..]
+        }
+        fn is_router_here(&self) -> bool {
+            true
+        }
         fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
             Self::gateway(addr).is_none()
         }

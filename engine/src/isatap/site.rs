@@ -18,6 +18,10 @@ pub trait SiteKnowledge {
     fn is_site_host(&self, addr: Ipv4Addr) -> bool;
     /// Whether `addr` is an IPv6 address of our ISATAP interface.
     fn is_own(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether `group`, a solicited-node group, is that of one of these addresses (RFC 4291 2.7.1).
+    fn is_own_group(&self, group: &Ipv6Addr) -> bool;
+    /// Whether we are a router on this link (RFC 5214 3, "advertising ISATAP interface").
+    fn is_router_here(&self) -> bool;
     /// Whether `addr` is under an on-link prefix of the ISATAP interface.
     fn is_on_link(&self, addr: &Ipv6Addr) -> bool;
     /// Whether packets for `addr` are routed to the IPv4 address `gateway` (RFC 6324 3.2.4.2).

@@ -32,7 +32,7 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
     ingress::check_outer(rules, outer.src(), outer.dst())?;
 
     let inner = Ipv6View::new(outer.payload()).map_err(inner_refusal)?;
-    ingress::check_destination(&inner.dst())?;
+    ingress::check_destination(rules, outer.src(), &inner.dst())?;
     let strict = rules.tunnel().strict_ingress;
     let voucher = ingress::check_source(rules, strict, outer.src(), &inner.src())?;
     if rules.tunnel().loop_checks {
@@ -42,7 +42,9 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
     if upper.is_tunnel() && !rules.tunnel().nested {
         return Err(DropReason::Nested);
     }
-    let copy = match nd_gate::check(rules, outer.src(), &inner, &upper)? {
+    let passage = nd_gate::check(rules, outer.src(), &inner, &upper)?;
+    let mark = ecn::decap(outer.ecn(), inner.ecn()).ok_or(DropReason::Ecn)?;
+    let copy = match passage {
         Passage::Kernel => None,
         Passage::Both(kind) => Some(kind),
         Passage::Control(kind) => {
@@ -53,7 +55,6 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
             }));
         }
     };
-    let mark = ecn::decap(outer.ecn(), inner.ecn()).ok_or(DropReason::Ecn)?;
     let (vnet, segments) = offload(rules, &inner, &upper)?;
     Ok(DecapVerdict::Deliver(Delivery {
         outer_len: outer.header_len(),

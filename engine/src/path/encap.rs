@@ -1,23 +1,23 @@
 //! Encapsulation: where an inner packet goes, under which outer header, or why it does not.
 //!
 //! Next hop: RFC 4861 5.2 with RFC 5214 7.1 (static mapping); outer header: RFC 4213 3.5; size: RFC 4213 3.2; ECN and
-//! DSCP: RFC 6040 4.1, RFC 2983. Decisions on the next hop never look at the source (DESIGN D7).
+//! DSCP: RFC 6040 4.1, RFC 2983. Decisions on the next hop never look at the source (DESIGN D7). What is for a group:
+//! [`super::multicast`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::flow;
-use super::verdict::{EncapVerdict, PuntKind, Route};
-use crate::fib::{NextHop, Role, Rulebook};
+use super::verdict::{EncapVerdict, Route};
+use super::{flow, multicast};
+use crate::fib::{NextHop, Rulebook};
 use crate::isatap::classify::{self, InnerDest, InnerSource};
 use crate::isatap::mtu::MtuVerdict;
 use crate::isatap::{SiteKnowledge, egress, loops, tos};
 use crate::offload::split::SplitPlan;
 use crate::reason::DropReason;
 use crate::wire::ext;
-use crate::wire::icmpv6::{ADDRESS_UNREACHABLE, ErrorMessage, NO_ROUTE};
+use crate::wire::icmpv6::{self, ADDRESS_UNREACHABLE, ErrorMessage, NO_ROUTE};
 use crate::wire::ipv4::{self, Ipv4View, OuterHeader};
-use crate::wire::ipv6::{Ipv6Error, Ipv6View};
-use crate::wire::nd::{self, NdKind};
+use crate::wire::ipv6::{HEADER_LEN, Ipv6Error, Ipv6View};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 
 /// Decides about one frame from the TUN queue: 10 bytes of vnet header, then the inner packet.
@@ -33,16 +33,12 @@ pub fn decide(rules: &Rulebook, frame: &[u8]) -> EncapVerdict {
         Ok(view) => view,
         Err(error) => return EncapVerdict::Drop(refusal(rules, inner, error)),
     };
-    let dst = view.dst();
-    if let Err(verdict) = check_addresses(rules, &view, &dst) {
-        return verdict;
-    }
-    let to = match next_hop(rules, &view, &dst) {
+    let to = match destination(rules, &vnet, &view) {
         Ok(to) => to,
         Err(verdict) => return verdict,
     };
-    if !rules.tunnel().nested && is_tunnel(&view) {
-        return EncapVerdict::Drop(DropReason::Nested);
+    if let Err(reason) = check_content(rules, &view) {
+        return EncapVerdict::Drop(reason);
     }
     if rules.tunnel().loop_checks
         && let Err(reason) = loops::check_sent(rules, &view.src())
@@ -67,41 +63,24 @@ fn refusal(rules: &Rulebook, inner: &[u8], error: Ipv6Error) -> DropReason {
     }
 }
 
+/// The IPv4 address a packet goes to, or what becomes of it otherwise.
 #[inline]
-fn check_addresses(rules: &Rulebook, view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<(), EncapVerdict> {
-    match classify::inner_dest(dst) {
-        InnerDest::Unicast | InnerDest::LinkLocal => {}
-        InnerDest::AllRouters if is_nd(view, NdKind::RouterSolicitation) => {
-            return Err(EncapVerdict::Punt(PuntKind::RouterSolicitation));
-        }
-        // Where control advertises itself, another voice would contradict it.
-        InnerDest::AllNodes
-            if rules.role() == Role::Router
-                && !rules.advertises()
-                && is_nd(view, NdKind::RouterAdvertisement) =>
-        {
-            return Err(EncapVerdict::Punt(PuntKind::OwnAdvertisement));
-        }
-        InnerDest::AllNodes
-        | InnerDest::AllRouters
-        | InnerDest::SolicitedNode
-        | InnerDest::OtherMulticast => {
-            return Err(EncapVerdict::Drop(DropReason::DstMulticast));
-        }
+fn destination(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>) -> Result<Ipv4Addr, EncapVerdict> {
+    let dst = view.dst();
+    let group = match classify::inner_dest(&dst) {
+        InnerDest::Unicast | InnerDest::LinkLocal => None,
         InnerDest::Forbidden => return Err(EncapVerdict::Drop(DropReason::DstForbidden)),
+        group => Some(group),
+    };
+    if let Some(group) = group {
+        return multicast::destination(rules, vnet, view, group);
     }
     match classify::inner_source(&view.src()) {
-        InnerSource::LinkLocal | InnerSource::Global => Ok(()),
+        InnerSource::LinkLocal | InnerSource::Global => next_hop(rules, view, &dst),
         InnerSource::Unspecified | InnerSource::Forbidden => {
             Err(EncapVerdict::Drop(DropReason::SrcForbidden))
         }
     }
-}
-
-fn is_nd(view: &Ipv6View<'_>, kind: NdKind) -> bool {
-    ext::walk(view.packet()).is_ok_and(
-        |upper| matches!(nd::parse(view.packet(), &upper), Some(Ok(message)) if message.kind() == kind),
-    )
 }
 
 /// RFC 4861 5.2 next-hop determination; refusals tell the sender (REQUIREMENTS E1, E2, E7; FAULTS 21-23).
@@ -127,7 +106,22 @@ fn next_hop(rules: &Rulebook, view: &Ipv6View<'_>, dst: &Ipv6Addr) -> Result<Ipv
     }
 }
 
-/// Ordinary transports need no walk; behind extension headers a tunnel packet is one all the same.
+/// What is not carried for what it is. Ordinary transports need no walk; behind extension headers a tunnel packet is one
+/// all the same.
+#[inline]
+fn check_content(rules: &Rulebook, view: &Ipv6View<'_>) -> Result<(), DropReason> {
+    match view.next_header() {
+        ext::TCP | ext::UDP => Ok(()),
+        // T12, RFC 6964 3.5: our kernel redirects whenever it forwards back to the link, and there is no knob for it.
+        ext::ICMPV6 if view.packet().get(HEADER_LEN) == Some(&icmpv6::REDIRECT) => {
+            Err(DropReason::OwnRedirect)
+        }
+        _ if !rules.tunnel().nested && is_tunnel(view) => Err(DropReason::Nested),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the packet carries another tunnel's.
 #[inline]
 pub(super) fn is_tunnel(view: &Ipv6View<'_>) -> bool {
     match view.next_header() {

@@ -6,6 +6,7 @@ pub mod decap;
 pub mod encap;
 pub mod flow;
 pub mod limit;
+pub mod multicast;
 pub mod nd_gate;
 pub mod read_ahead;
 pub mod reply;

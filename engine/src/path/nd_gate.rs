@@ -1,16 +1,16 @@
 //! The gate for neighbour discovery: what fails RFC 4861's validity rules, or claims to be a router without being one,
-//! never reaches the kernel (REQUIREMENTS V1, V11, N4, P4; FAULTS 4, 5).
+//! never reaches the kernel (REQUIREMENTS V1, V11, N4, N10, P4; FAULTS 4, 5).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::verdict::PuntKind;
 use crate::fib::{Role, Rulebook};
 use crate::isatap::classify::{self, InnerDest};
-use crate::isatap::{SiteKnowledge, iid};
+use crate::isatap::{SiteKnowledge, egress, iid};
 use crate::reason::DropReason;
 use crate::wire::ext::{self, Upper};
 use crate::wire::ipv6::Ipv6View;
-use crate::wire::nd::{self, NdError, NdKind};
+use crate::wire::nd::{self, NdError, NdKind, NdMessage};
 
 /// Where a packet that passed the gate goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,29 @@ fn check_icmpv6(
         {
             Ok(Passage::Control(PuntKind::RouterAdvertisement))
         }
-        (NdKind::Redirect, Role::Host) if is_from_router(rules, outer_src, inner) => Ok(Passage::Kernel),
+        (NdKind::Redirect, Role::Host) if is_from_router(rules, outer_src, inner) => {
+            redirect(rules, outer_src, &message)
+        }
+        (NdKind::Redirect, Role::Router) => Err(DropReason::NdRedirect),
         (NdKind::RouterAdvertisement | NdKind::Redirect, _) => Err(DropReason::NdNotRouter),
+    }
+}
+
+/// RFC 4861 8.1 and 8.3, for a host: the sender is the first hop for the destination now, and the target a host of the
+/// site that the destination does not lead to already. The kernel is not told: it follows no redirect of a link without
+/// link-layer addresses, and control gives the workers a route.
+fn redirect(rules: &Rulebook, router: Ipv4Addr, message: &NdMessage<'_>) -> Result<Passage, DropReason> {
+    let (Some(target), Some(destination)) = (message.target(), message.redirected()) else {
+        return Err(DropReason::NdRedirect);
+    };
+    let hop = iid::embedded(&target).filter(|hop| *hop != router);
+    let is_followed = rules.is_first_hop(&destination, router)
+        && !rules.is_own(&destination)
+        && hop.is_some_and(|hop| egress::check_next_hop(rules, hop, false).is_ok());
+    if is_followed {
+        Ok(Passage::Control(PuntKind::Redirect))
+    } else {
+        Err(DropReason::NdRedirect)
     }
 }
 

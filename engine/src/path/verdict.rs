@@ -16,6 +16,8 @@ pub enum PuntKind {
     /// A router solicitation from the link, on a router: the whole packet where control answers it, else a copy of what
     /// the kernel got.
     HostSolicitation,
+    /// Another packet of this host to all routers: control sends it to each router of the PRL as well.
+    AllRouters,
     /// On a host a copy of a router advertisement that was delivered; on a router that advertises itself, what a peer
     /// router advertises.
     RouterAdvertisement,
@@ -24,6 +26,8 @@ pub enum PuntKind {
     OwnAdvertisement,
     /// A copy of a neighbour advertisement of a router that was delivered: an answer to a probe, perhaps.
     NeighborAdvertisement,
+    /// A redirect of the first hop: the kernel would not follow it, control does.
+    Redirect,
 }
 
 /// How an inner packet leaves.

@@ -17,7 +17,7 @@ use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::icmpv6::ErrorMessage;
 use crate::wire::ipv4::{Ipv4View, MIN_HEADER_LEN};
-use crate::wire::ipv6;
+use crate::wire::ipv6::{self, Ipv6View};
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
@@ -132,16 +132,7 @@ impl<L: Lane> Carrier<'_, L> {
                 encap.drops(reason).bump();
                 self.reply(message, packet.bytes().get(vnet::LEN..).unwrap_or_default());
             }
-            EncapVerdict::Punt(kind) => {
-                if self
-                    .punts
-                    .send(kind, packet.bytes().get(vnet::LEN..).unwrap_or_default(), None)
-                {
-                    encap.punted.bump();
-                } else {
-                    encap.drops(DropReason::RateLimited).bump();
-                }
-            }
+            EncapVerdict::Punt(kind) => self.punt_sent(kind, packet),
         }
     }
 
@@ -178,6 +169,27 @@ impl<L: Lane> Carrier<'_, L> {
         };
         let connected = self.rules.is_connected(ends.src);
         self.solicitations.take(ends.src, connected, self.now)
+    }
+
+    /// Gives a frame from the TUN queue to control, which sends it as it is: whole, and with its checksum.
+    fn punt_sent(&mut self, kind: PuntKind, mut packet: Packet) {
+        let header = packet.bytes().first_chunk().map(VnetHeader::parse);
+        packet.strip(vnet::LEN);
+        let inner_len = Ipv6View::new(packet.bytes()).map_or(0, |view| view.total_len());
+        packet.truncate(inner_len);
+        if let Some(Ok(vnet)) = header
+            && vnet.needs_csum
+            && csum::complete(&vnet, packet.bytes_mut()).is_err()
+        {
+            let encap = self.stats.direction(Direction::Encap);
+            return encap.drops(DropReason::BadOffload).bump();
+        }
+        let encap = self.stats.direction(Direction::Encap);
+        if self.punts.send(kind, packet.bytes(), None) {
+            encap.punted.bump();
+        } else {
+            encap.drops(DropReason::RateLimited).bump();
+        }
     }
 
     fn send(&mut self, mut packet: Packet, route: &Route) {
