@@ -121,7 +121,7 @@ struct Upper<'a> {
 }
 
 /// All of them.
-pub const CLASSES: [Class; 16] = {
+pub const CLASSES: [Class; 17] = {
     use Who::{KernelTakes, WeTake};
     const fn class(
         name: &'static str,
@@ -216,6 +216,12 @@ pub const CLASSES: [Class; 16] = {
             },
         ),
         class(
+            "redirect that the daemon takes itself",
+            KernelTakes,
+            "RFC 4861 8.3",
+            |p| discovery(p).is_some_and(|upper| upper.message[0] == REDIRECT),
+        ),
+        class(
             "source that is routed to the sender",
             WeTake,
             "RFC 6324 3.2.4.2",
@@ -268,11 +274,16 @@ fn is_never_unicast(addr: &Ipv6Addr) -> bool {
     bits >> 32 == 0 || bits >> 32 == 0xffff || bits >> 118 == 0xfe80 >> 6 && bits >> 64 != 0xfe80 << 48
 }
 
-/// All but the groups of all nodes, all routers and a solicited node.
+/// All but what routers say to all nodes, anybody to all routers where there is one, and the solicited-node group of our
+/// addresses.
 fn is_foreign_multicast(p: &Packet<'_>) -> bool {
-    let bits = p.dst.to_bits();
-    let carried =
-        [0xff02 << 112 | 1, 0xff02 << 112 | 2].contains(&bits) || bits >> 24 == (0xff02 << 88 | 0x1ff);
+    let [a, b, c] = [OWN.octets()[1], OWN.octets()[2], OWN.octets()[3]];
+    let own_group = 0xff02 << 112 | 0x1_ff00_0000 | u128::from(u32::from_be_bytes([0, a, b, c]));
+    let carried = match p.dst.to_bits() {
+        bits if bits == 0xff02 << 112 | 1 => p.is_from_router(),
+        bits if bits == 0xff02 << 112 | 2 => p.is_router,
+        bits => bits == own_group,
+    };
     p.dst.is_multicast() && !carried
 }
 
