@@ -85,7 +85,7 @@ impl Lane for SimLane {
         let encap = stats.direction(Direction::Encap);
         match outgoing.form {
             Form::Whole => self.gone.datagrams += 1,
-            Form::Segments(plan, _) => {
+            Form::Segments(plan) => {
                 for index in 0..plan.count {
                     std::hint::black_box(plan.segment(outgoing.packet.bytes(), index, &mut self.headers));
                     self.gone.datagrams += 1;

@@ -14,6 +14,7 @@
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`corpus`], [`disagreements`] | which packets should two receivers judge alike, and where do they not? |
 //! | [`ping`] | does it answer? |
+//! | [`fragments`] | what was it before it was cut? |
 //! | [`flows`] | did each datagram arrive, once and in order? |
 //! | [`traffic`] | did TCP arrive, byte for byte? |
 //! | [`exchange`] | was each question answered once? |
@@ -34,6 +35,7 @@ pub mod disagreements;
 pub mod dns;
 pub mod exchange;
 pub mod flows;
+pub mod fragments;
 pub mod guest;
 pub mod icmp4;
 pub mod kernel_drops;

@@ -108,7 +108,7 @@ fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
     }];
     let frame = [&[0; vnet::LEN][..], inner].concat();
     lines.push(match path::encap::decide(rules, &frame) {
-        EncapVerdict::Send(route) => format!("sent from {} to {}", route.outer.src, route.to),
+        EncapVerdict::Send(route) => format!("sent from {} to {}", route.outer.src, route.outer.dst),
         EncapVerdict::Reply(reason, error) => format!("{}; the sender is told: {error:?}", dropped(reason)),
         EncapVerdict::Punt(kind) => format!("given to control: {kind:?}"),
         EncapVerdict::Drop(reason) => dropped(reason),

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use isatap_engine::fib::{Ipv4Prefix, Locator, NextHop, PeerPolicy, Role, RulebookBuilder};
+use isatap_engine::isatap::mark::Mark;
 
 use super::MirrorState;
 use super::next_hops::{Choices, Hop};
@@ -63,6 +64,10 @@ pub fn compile(
             ecn: settings.ecn.everywhere,
         },
         peer_networks: peer_networks(settings),
+        // What is learned about paths is added by control.
+        paths: Vec::new(),
+        link_mtu: u16::MAX,
+        mark: Mark::default(),
         strict_ingress: settings.strict_ingress,
         nested: settings.nested,
         loop_checks: settings.loop_checks,

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{HopGroup, Ipv4Prefix, Ipv6Prefix, Rulebook};
 use crate::isatap::classify;
 use crate::isatap::ecn::EcnMode;
-use crate::isatap::mtu::{self, PathMtuMode};
+use crate::isatap::mark::Mark;
+use crate::isatap::mtu::{self, PathMtu, PathMtuMode};
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
 
 /// How many locators one interface may have: they are compared one by one for every packet.
@@ -91,6 +92,12 @@ pub struct RulebookBuilder {
     pub peers: PeerPolicy,
     /// How the peers in some networks are treated; the longest network that holds a peer decides.
     pub peer_networks: Vec<(Ipv4Prefix, PeerPolicy)>,
+    /// What is known about the paths to some peers.
+    pub paths: Vec<(Ipv4Addr, PathMtu)>,
+    /// The MTU of the link that our packets leave by, in bytes of IPv4 packet; `u16::MAX` when it is not known.
+    pub link_mtu: u16,
+    /// Identifies our packets with DF when somebody quotes them.
+    pub mark: Mark,
     /// An ISATAP source must be under an on-link prefix.
     pub strict_ingress: bool,
     /// Inner tunnel packets are carried.
@@ -122,6 +129,9 @@ impl Default for RulebookBuilder {
             dscp: DscpPolicy::Fixed(0),
             peers: PeerPolicy::default(),
             peer_networks: Vec::new(),
+            paths: Vec::new(),
+            link_mtu: u16::MAX,
+            mark: Mark::default(),
             strict_ingress: true,
             nested: false,
             loop_checks: true,

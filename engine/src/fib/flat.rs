@@ -135,6 +135,12 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
         self.slots.len() > ROOMY_ENTRIES
     }
 
+    /// Whether there is no key.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.count

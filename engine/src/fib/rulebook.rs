@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::flat::FlatMap;
 use super::{HopGroup, Ipv6Prefix, Locator, NextHop, PeerPolicy, PrefixTable, Role, RulebookBuilder};
-use crate::isatap::mtu::MtuPolicy;
+use crate::isatap::mark::Mark;
+use crate::isatap::mtu::{MtuPolicy, PathMtu};
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
 use crate::isatap::{SiteKnowledge, iid};
 
@@ -15,6 +16,8 @@ use crate::isatap::{SiteKnowledge, iid};
 pub struct Tunnel {
     /// Size and Don't Fragment.
     pub mtu: MtuPolicy,
+    /// Identifies our packets with DF when somebody quotes them.
+    pub mark: Mark,
     /// Outer TTL.
     pub ttl: TtlPolicy,
     /// Outer DSCP.
@@ -51,6 +54,9 @@ pub struct Rulebook {
     broadcasts: Vec<Ipv4Addr>,
     peers: PeerPolicy,
     peer_networks: PrefixTable<PeerPolicy>,
+    /// Paths that something is known about, and what holds for all others.
+    paths: FlatMap<u32, PathMtu>,
+    other_paths: PathMtu,
     tunnel: Tunnel,
 }
 
@@ -64,6 +70,12 @@ impl Rulebook {
             .copied()
             .find(|addr| !addr.is_unicast_link_local());
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
+        let mtu = MtuPolicy::fixed(parts.mtu);
+        let known = |path: PathMtu| mtu.relevant(path.and(PathMtu::of_link(parts.link_mtu)));
+        let paths = parts
+            .paths
+            .iter()
+            .map(|(peer, path)| (peer.to_bits(), known(*path)));
         Self {
             role: parts.role,
             locators: parts.locators,
@@ -97,8 +109,11 @@ impl Rulebook {
             broadcasts: parts.broadcasts,
             peers: parts.peers,
             peer_networks: PrefixTable::v4(parts.peer_networks),
+            paths: FlatMap::new(&paths.collect::<Vec<_>>()),
+            other_paths: known(PathMtu::UNKNOWN),
             tunnel: Tunnel {
-                mtu: MtuPolicy::fixed(parts.mtu),
+                mtu,
+                mark: parts.mark,
                 ttl: parts.ttl,
                 dscp: parts.dscp,
                 strict_ingress: parts.strict_ingress,
@@ -138,6 +153,18 @@ impl Rulebook {
             return self.peers;
         }
         self.peer_networks.lookup_v4(peer).copied().unwrap_or(self.peers)
+    }
+
+    /// What is known about the path to `peer`.
+    #[inline]
+    pub fn path(&self, peer: Ipv4Addr) -> PathMtu {
+        if self.paths.is_empty() {
+            return self.other_paths;
+        }
+        self.paths
+            .get(peer.to_bits())
+            .copied()
+            .unwrap_or(self.other_paths)
     }
 
     /// Our locators, the preferred one first.

@@ -4,7 +4,6 @@
 //! operation and errno, and accounts for every packet handed to it exactly once. It never looks into a packet.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::buf::{Packet, Pool};
@@ -92,8 +91,10 @@ impl Default for Inbox {
 pub struct Outgoing {
     /// Whole: the outer packet. Segments: the inner superpacket.
     pub packet: Packet,
-    /// The IPv4 next hop.
-    pub to: Ipv4Addr,
+    /// The outer header, whose destination is the IPv4 next hop; of a superpacket, that of each segment but for its length.
+    pub outer: OuterHeader,
+    /// The largest IPv4 packet our own link takes: without DF, what is larger leaves in fragments. `u16::MAX` until known.
+    pub link_mtu: u16,
     /// Inner bytes, for the byte counter.
     pub inner_len: usize,
     /// One packet or many.
@@ -105,8 +106,8 @@ pub struct Outgoing {
 pub enum Form {
     /// Outer header in front, ready to send.
     Whole,
-    /// An inner superpacket: every segment gets this outer header and its own copy of the inner headers.
-    Segments(SplitPlan, OuterHeader),
+    /// An inner superpacket: every segment gets the outer header and its own copy of the inner headers.
+    Segments(SplitPlan),
 }
 
 /// What a packet written to the TUN interface counts as.
@@ -186,6 +187,16 @@ pub trait Lane {
     /// Queues one packet for the TUN interface: `head` with the vnet header in front, then the bytes of `tails`, which is
     /// emptied. Accounted for as `written`.
     fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats);
+
+    /// Whether [`Lane::bounced`] has something.
+    fn has_bounced(&self) -> bool {
+        false
+    }
+
+    /// Takes a packet that the link refused for its size, with DF set, so that its sender can be told. It is counted already.
+    fn bounced(&mut self) -> Option<Outgoing> {
+        None
+    }
 
     /// The pool for packets the worker makes itself.
     fn reply_pool(&self) -> &std::rc::Rc<Pool>;

@@ -14,6 +14,7 @@ use super::wake::Bell;
 use crate::buf::Packet;
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
+use crate::wire::ipv4::OuterHeader;
 
 const PATIENCE: Option<Duration> = Some(Duration::from_millis(200));
 
@@ -231,7 +232,16 @@ fn sends<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
         bytes[28] = n;
         let outgoing = Outgoing {
             packet,
-            to: *to.ip(),
+            outer: OuterHeader {
+                src: Ipv4Addr::LOCALHOST,
+                dst: *to.ip(),
+                tos: 0,
+                ttl: 64,
+                dont_fragment: false,
+                id: 0,
+                payload_len: 0,
+            },
+            link_mtu: u16::MAX,
             inner_len: LEN - 20,
             form: Form::Whole,
         };

@@ -8,6 +8,7 @@ pub mod bufring;
 pub mod control;
 pub mod errors;
 pub mod errqueue;
+mod ident;
 pub mod lane;
 #[cfg(test)]
 mod lane_tests;

@@ -23,6 +23,10 @@ const SOCKET_BUFFER: libc::c_int = 8 << 20;
 /// nor lets an ICMP error about one peer fail the next send to another (`raw_v4_match`, `raw_bind`; FAULTS 26).
 const DEAF: Ipv4Addr = Ipv4Addr::new(233, 252, 0, 1);
 
+/// linux/in.h: the largest packet is what the device takes, and no ICMP error changes that. Every raw socket of the protocol
+/// hears ICMP errors, and would otherwise have the kernel believe any forged one about a path for ten minutes (FAULTS 25).
+const IP_PMTUDISC_INTERFACE: libc::c_int = 4;
+
 /// The receive side of one worker.
 #[derive(Debug)]
 pub struct RawReceiver {
@@ -228,7 +232,15 @@ fn open_socket() -> Result<OwnedFd, SetupError> {
         return Err(socket("open", io::Error::last_os_error()));
     }
     // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_int(
+        fd.as_fd(),
+        libc::IPPROTO_IP,
+        libc::IP_MTU_DISCOVER,
+        IP_PMTUDISC_INTERFACE,
+    )
+    .map_err(|source| socket("take path MTU discovery from", source))?;
+    Ok(fd)
 }
 
 fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {

@@ -321,6 +321,14 @@ impl Lane for SyscallLane {
         }
     }
 
+    fn has_bounced(&self) -> bool {
+        self.sends.has_bounced()
+    }
+
+    fn bounced(&mut self) -> Option<Outgoing> {
+        self.sends.bounced()
+    }
+
     fn reply_pool(&self) -> &Rc<Pool> {
         &self.reply_pool
     }

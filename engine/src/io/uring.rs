@@ -454,6 +454,14 @@ impl Lane for UringLane {
         }
     }
 
+    fn has_bounced(&self) -> bool {
+        self.sends.has_bounced()
+    }
+
+    fn bounced(&mut self) -> Option<Outgoing> {
+        self.sends.bounced()
+    }
+
     fn reply_pool(&self) -> &Rc<Pool> {
         &self.reply_pool
     }

@@ -10,6 +10,8 @@
 //! | [`ecn`] | which ECN field goes out, which comes in? | RFC 6040 |
 //! | [`tos`] | which outer DSCP and TTL? | RFC 2983, RFC 4213 3.3 |
 //! | [`mtu`] | does it fit, with or without DF? | RFC 4213 3.2 |
+//! | [`plateau`] | which size is tried next when nobody says what fits? | RFC 1191 7.1 |
+//! | [`mark`] | is a quoted packet one that we sent? | RFC 6864 4.1 |
 //!
 //! What the rules must know of this machine (own locators, routers, prefixes, site networks) they ask through
 //! [`SiteKnowledge`]; [`fib`](crate::fib) answers.
@@ -20,7 +22,9 @@ pub mod egress;
 pub mod iid;
 pub mod ingress;
 pub mod loops;
+pub mod mark;
 pub mod mtu;
+pub mod plateau;
 mod site;
 pub mod tos;
 

@@ -30,6 +30,54 @@ pub enum PathMtuMode {
     Dynamic,
 }
 
+/// What is known about the way to a peer, in bytes of IPv4 packet. Never more than a peer can be sent: 65535 says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathMtu {
+    /// What every link of the path takes; never more than `link`.
+    path: u16,
+    /// What our own link takes. Larger packets are fragmented here: the kernel refuses them.
+    link: u16,
+}
+
+impl PathMtu {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self::of_path(u16::MAX);
+
+    /// Some link of the path takes no more than `mtu`.
+    pub const fn of_path(mtu: u16) -> Self {
+        Self {
+            path: mtu,
+            link: u16::MAX,
+        }
+    }
+
+    /// Our own link takes no more than `mtu`.
+    pub const fn of_link(mtu: u16) -> Self {
+        Self { path: mtu, link: mtu }
+    }
+
+    /// Both of what two say.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            path: self.path.min(other.path),
+            link: self.link.min(other.link),
+        }
+    }
+
+    /// What every link of the path takes, as far as known.
+    #[inline]
+    pub const fn path(&self) -> u16 {
+        self.path
+    }
+
+    /// What our own link takes, as far as known.
+    #[inline]
+    pub const fn link(&self) -> u16 {
+        self.link
+    }
+}
+
 /// The tunnel MTU with its mode; the MTU is always within [`TUNNEL_MTU_MIN`]..=[`TUNNEL_MTU_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MtuPolicy {
@@ -74,6 +122,15 @@ impl MtuPolicy {
     #[inline]
     pub const fn with_mode(self, mode: PathMtuMode) -> Self {
         Self { mode, mtu: self.mtu }
+    }
+
+    /// What of a path limits packets of this tunnel; the rest is as good as unknown.
+    #[must_use]
+    pub const fn relevant(&self, path: PathMtu) -> PathMtu {
+        let largest = self.mtu + OVERHEAD;
+        let link = if path.link < largest { path.link } else { u16::MAX };
+        let path = if path.path < largest { path.path } else { u16::MAX };
+        PathMtu { path, link }
     }
 
     /// The tunnel MTU in bytes of inner packet.
@@ -149,6 +206,36 @@ mod tests {
             assert_eq!(MtuPolicy::fixed(asked).tunnel_mtu(), given, "asked for {asked}");
         }
         assert_eq!(MtuPolicy::default().decide(65_535), TooBig { report: 1280 });
+    }
+
+    /// A link that takes every packet of the tunnel is no reason for anything.
+    #[test]
+    fn only_what_limits_counts() {
+        let policy = MtuPolicy::fixed(1480);
+        for (link, path, known) in [
+            (1500, 1500, (u16::MAX, u16::MAX)),
+            (1499, 1500, (1499, 1499)),
+            (u16::MAX, 600, (u16::MAX, 600)),
+            (9000, 1300, (u16::MAX, 1300)),
+        ] {
+            let both = policy.relevant(PathMtu::of_link(link).and(PathMtu::of_path(path)));
+            assert_eq!((both.link(), both.path()), known, "{link} {path}");
+        }
+        assert_eq!(policy.relevant(PathMtu::UNKNOWN), PathMtu::UNKNOWN);
+    }
+
+    /// M7, M4: no sender is ever told less than 1280, whatever is claimed of the path (RFC 8021, RFC 8201 4).
+    #[test]
+    fn m7_no_report_below_1280() {
+        for mode in [PathMtuMode::Static, PathMtuMode::Dynamic] {
+            for path in 0..=u16::MAX {
+                let verdict = MtuPolicy::new(mode, 1480).decide_on_path(1481, Some(path));
+                assert!(
+                    matches!(verdict, TooBig { report: 1280..=1480 }),
+                    "{path}: {verdict:?}"
+                );
+            }
+        }
     }
 
     /// M3, FAULTS 24, 25: DF stays clear at every size and no path MTU, forged or not, changes anything.

@@ -132,8 +132,7 @@ impl SplitPlan {
     /// `header_out` is shorter than `header_len`, or `inner` shorter than the packet the plan was made from.
     #[inline]
     pub fn segment(&self, inner: &[u8], index: usize, header_out: &mut [u8]) -> Range<usize> {
-        let start = (self.header_len + index * self.gso_size).min(self.total_len);
-        let end = (start + self.gso_size).min(self.total_len);
+        let Range { start, end } = self.payload(index);
         let headers = &mut header_out[..self.header_len];
         headers.copy_from_slice(&inner[..self.header_len]);
         let beyond_fixed = u16_len(self.header_len - HEADER_LEN + (end - start));
@@ -157,6 +156,13 @@ impl SplitPlan {
             }
         }
         start..end
+    }
+
+    /// Where the payload of segment `index` lies in the superpacket.
+    #[inline]
+    pub fn payload(&self, index: usize) -> Range<usize> {
+        let start = (self.header_len + index * self.gso_size).min(self.total_len);
+        start..(start + self.gso_size).min(self.total_len)
     }
 
     /// Bytes of the largest segment with its inner headers: what has to fit the tunnel MTU.

@@ -143,9 +143,10 @@ fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr)
             Err(_) => return EncapVerdict::Drop(DropReason::BadOffload),
         },
     };
-    let (tunnel, peer) = (rules.tunnel(), rules.peer_policy(to));
+    let (tunnel, peer, path) = (rules.tunnel(), rules.peer_policy(to), rules.path(to));
     let largest = split.as_ref().map_or(inner_len, SplitPlan::segment_len);
-    let dont_fragment = match tunnel.mtu.with_mode(peer.path_mtu).decide(largest) {
+    let mtu = tunnel.mtu.with_mode(peer.path_mtu);
+    let dont_fragment = match mtu.decide_on_path(largest, Some(path.path())) {
         MtuVerdict::Fits { dont_fragment } => dont_fragment,
         MtuVerdict::TooBig { report } => {
             return EncapVerdict::Reply(DropReason::TooBig, ErrorMessage::PacketTooBig { mtu: report });
@@ -161,13 +162,17 @@ fn route(rules: &Rulebook, vnet: &VnetHeader, view: &Ipv6View<'_>, to: Ipv4Addr)
         ttl: tos::outer_ttl(tunnel.ttl, view.hop_limit()),
         dont_fragment,
         // The kernel numbers packets of a raw socket whose identification is 0.
-        id: 0,
+        id: if dont_fragment {
+            tunnel.mark.identification(src, to)
+        } else {
+            0
+        },
         payload_len,
     };
     let complete_checksum = (split.is_none() && vnet.needs_csum).then_some(*vnet);
     EncapVerdict::Send(Route {
-        to,
         outer,
+        link_mtu: path.link(),
         inner_len,
         split,
         complete_checksum,

@@ -1,7 +1,5 @@
 //! The verdicts: send, deliver, reply, punt, or drop with a reason.
 
-use std::net::Ipv4Addr;
-
 use crate::offload::split::SplitPlan;
 use crate::reason::DropReason;
 use crate::wire::icmpv6::ErrorMessage;
@@ -33,10 +31,10 @@ pub enum PuntKind {
 /// How an inner packet leaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// The IPv4 next hop.
-    pub to: Ipv4Addr,
-    /// The outer header; of a superpacket, that of every segment but for its length.
+    /// The outer header, whose destination is the next hop; of a superpacket, that of every segment but for its length.
     pub outer: OuterHeader,
+    /// What our own link takes, in bytes of IPv4 packet; `u16::MAX` unless it is less than the tunnel may need.
+    pub link_mtu: u16,
     /// Length of the inner packet in bytes; what follows it in the buffer never leaves.
     pub inner_len: usize,
     /// How to cut a superpacket; `None` for an ordinary packet.

@@ -68,6 +68,8 @@ named_events! {
         ShortWrite = "short_write",
         /// A segment of a superpacket could not be sent while others were.
         SegmentLost = "segment_lost",
+        /// A datagram left in IPv4 fragments, since our own link does not take it whole.
+        Fragmented = "fragmented",
         /// A packet for control found its queue full.
         PuntOverflow = "punt_overflow",
         /// An ICMPv6 error was written to the TUN interface.

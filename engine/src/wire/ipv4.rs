@@ -263,9 +263,21 @@ impl OuterHeader {
     /// Writes all 20 bytes.
     #[inline]
     pub fn emit(&self, out: &mut [u8; MIN_HEADER_LEN]) {
+        self.emit_with(if self.dont_fragment { FLAG_DF } else { 0 }, out);
+    }
+
+    /// Writes all 20 bytes of a fragment's header (RFC 791 3.2); the payload length is the fragment's. `offset` is in bytes, a
+    /// multiple of 8 at most 65528, and `more` says that others follow. DF is clear.
+    #[inline]
+    pub fn emit_fragment(&self, offset: u16, more: bool, out: &mut [u8; MIN_HEADER_LEN]) {
+        debug_assert!(offset.is_multiple_of(8));
+        self.emit_with(offset >> 3 | if more { FLAG_MF } else { 0 }, out);
+    }
+
+    #[inline]
+    fn emit_with(&self, flags: u16, out: &mut [u8; MIN_HEADER_LEN]) {
         debug_assert!(usize::from(self.payload_len) + MIN_HEADER_LEN <= usize::from(u16::MAX));
         let total_len = self.payload_len.saturating_add(20);
-        let flags = if self.dont_fragment { FLAG_DF } else { 0 };
         let first = u32::from_be_bytes([0x45, self.tos, 0, 0]) | u32::from(total_len);
         let second = u32::from(self.id) << 16 | u32::from(flags);
         let third = u32::from_be_bytes([self.ttl, PROTO_IPV6, 0, 0]);

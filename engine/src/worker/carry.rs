@@ -9,6 +9,7 @@ use crate::buf::Packet;
 use crate::fib::Rulebook;
 use crate::io::lane::{Form, Inbox, Lane, Outgoing, Written};
 use crate::io::wake::Bell;
+use crate::isatap::mtu::{MtuVerdict, PathMtuMode, TUNNEL_MTU_MIN};
 use crate::offload::csum;
 use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::path::solicit_limit::SolicitationLimit;
@@ -81,22 +82,7 @@ impl Carriage {
                 inbox.raw.iter().map(Packet::bytes),
             ));
         }
-        let Self {
-            punts,
-            replies,
-            solicitations,
-            gatherer,
-        } = self;
-        let mut carrier = Carrier {
-            lane,
-            rules,
-            stats,
-            punts,
-            replies,
-            solicitations,
-            gatherer,
-            now,
-        };
+        let mut carrier = self.carrier(lane, rules, now, stats);
         for packet in inbox.tun.drain(..) {
             carrier.encap(packet);
         }
@@ -105,6 +91,47 @@ impl Carriage {
         }
         // The batch is over: what waited to be merged is written.
         carrier.gatherer.flush(carrier.lane, stats);
+    }
+
+    /// Tells the senders of packets that the link refused for their size, DF being set. `now` as in [`Carriage::carry`].
+    pub fn answer_bounced<L: Lane>(&mut self, lane: &mut L, rules: &Rulebook, now: u64, stats: &WorkerStats) {
+        while let Some(outgoing) = lane.bounced() {
+            let (inner, len) = match &outgoing.form {
+                Form::Whole => {
+                    let inner = outgoing.packet.bytes().get(MIN_HEADER_LEN..).unwrap_or_default();
+                    (inner, inner.len())
+                }
+                Form::Segments(plan) => (outgoing.packet.bytes(), plan.segment_len()),
+            };
+            let path = rules.path(outgoing.outer.dst).path();
+            let mtu = rules.tunnel().mtu.with_mode(PathMtuMode::Dynamic);
+            let report = match mtu.decide_on_path(len, Some(path)) {
+                MtuVerdict::TooBig { report } => report,
+                // Control does not know the link's MTU yet: what every path takes.
+                MtuVerdict::Fits { .. } => u32::from(TUNNEL_MTU_MIN),
+            };
+            let mut carrier = self.carrier(lane, rules, now, stats);
+            carrier.reply(ErrorMessage::PacketTooBig { mtu: report }, inner);
+        }
+    }
+
+    fn carrier<'a, L>(
+        &'a mut self,
+        lane: &'a mut L,
+        rules: &'a Rulebook,
+        now: u64,
+        stats: &'a WorkerStats,
+    ) -> Carrier<'a, L> {
+        Carrier {
+            lane,
+            rules,
+            stats,
+            punts: &self.punts,
+            replies: &mut self.replies,
+            solicitations: &mut self.solicitations,
+            gatherer: &mut self.gatherer,
+            now,
+        }
     }
 }
 
@@ -205,7 +232,7 @@ impl<L: Lane> Carrier<'_, L> {
             return;
         }
         let form = match route.split {
-            Some(plan) => Form::Segments(plan, route.outer),
+            Some(plan) => Form::Segments(plan),
             None => {
                 if let Ok(header) = packet.prepend(MIN_HEADER_LEN).try_into() {
                     route.outer.emit(header);
@@ -216,7 +243,8 @@ impl<L: Lane> Carrier<'_, L> {
         self.lane.send(
             Outgoing {
                 packet,
-                to: route.to,
+                outer: route.outer,
+                link_mtu: route.link_mtu,
                 inner_len: route.inner_len,
                 form,
             },

@@ -86,6 +86,7 @@ impl<L: Lane> Worker<'_, L> {
                 self.lane.hand_over(self.stats)?;
                 self.record(arrived_at, counts);
             }
+            self.answer_bounced();
             self.duty.latency.answer();
         }
     }
@@ -99,10 +100,24 @@ impl<L: Lane> Worker<'_, L> {
                 self.stats.direction(direction).batch(count);
             }
         }
-        let now = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
+        let now = self.nanos(now);
         self.carriage
             .carry(&mut self.lane, &mut self.inbox, &rules, now, self.stats);
         counts
+    }
+
+    /// Packets that the link refused go back to their senders.
+    fn answer_bounced(&mut self) {
+        if !self.lane.has_bounced() {
+            return;
+        }
+        let (rules, now) = (self.duty.rules.load(), self.nanos(Instant::now()));
+        self.carriage
+            .answer_bounced(&mut self.lane, &rules, now, self.stats);
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The batch has been handed over by now.

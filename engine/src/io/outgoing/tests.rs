@@ -1,12 +1,24 @@
 //! Tests of the send queue: order, refusals, retries, superpackets, and what is left at the end.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::buf::{Packet, Pool};
+use crate::io::lane::Form;
 use crate::offload::split::SplitPlan;
+use crate::wire::ipv4::OuterHeader;
 use crate::wire::vnet::{GsoType, VnetHeader};
 use std::rc::Rc;
 
-const TO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OUTER: OuterHeader = OuterHeader {
+    src: Ipv4Addr::new(10, 0, 0, 1),
+    dst: Ipv4Addr::new(10, 0, 0, 2),
+    tos: 0,
+    ttl: 1,
+    dont_fragment: false,
+    id: 0,
+    payload_len: 0,
+};
 
 struct Bench {
     pool: Rc<Pool>,
@@ -28,7 +40,8 @@ impl Bench {
         self.queue.push(
             Outgoing {
                 packet,
-                to: TO,
+                outer: OUTER,
+                link_mtu: u16::MAX,
                 inner_len: len - 20,
                 form: Form::Whole,
             },
@@ -56,22 +69,13 @@ impl Bench {
             ..VnetHeader::NONE
         };
         let plan = SplitPlan::new(&vnet, bytes).unwrap();
-        let outer = OuterHeader {
-            src: TO,
-            dst: TO,
-            tos: 0,
-            ttl: 1,
-            dont_fragment: false,
-            id: 0,
-            payload_len: 0,
-        };
-        let form = Form::Segments(plan, outer);
         self.queue.push(
             Outgoing {
                 packet,
-                to: TO,
+                outer: OUTER,
+                link_mtu: u16::MAX,
                 inner_len: len,
-                form,
+                form: Form::Segments(plan),
             },
             &self.stats,
         );
