@@ -25,9 +25,11 @@
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
+//! | [`browser`] | what does a page look like, and what does it ask for? |
 //! | [`wait`] | when is it so far? |
 
 pub mod advertiser;
+pub mod browser;
 pub mod configured;
 pub mod corpus;
 pub mod daemon;

@@ -9,14 +9,16 @@ use tracing::info;
 
 use super::daemon::Daemon;
 use super::explain;
+use crate::config::names::Key;
 use crate::config::resolved::Role;
 use crate::link::mirror::V6Address;
 use crate::link::{MirrorState, rulebook};
+use crate::ops::live::Moment;
 use crate::ops::metrics::{self, Scrape};
 use crate::ops::query::Query;
 use crate::ops::status::{
-    InterfaceStatus, LocatorStatus, NameStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION, Status,
-    Traffic, WorkerStatus,
+    InterfaceStatus, LocatorStatus, NameStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION,
+    SettingStatus, Status, Traffic, WorkerStatus,
 };
 use crate::prl::names::NameView;
 use crate::prl::{Health, RouterView, Routers};
@@ -59,6 +61,13 @@ impl Daemon {
     pub(super) fn answer(&mut self, query: Query) {
         match query {
             Query::Status(reply) => drop(reply.send(self.status())),
+            Query::Moment(reply) => {
+                let moment = Moment {
+                    status: self.status(),
+                    latencies: self.latencies.total(),
+                };
+                drop(reply.send(moment));
+            }
             Query::Metrics(reply) => drop(reply.send(metrics::encode(self.scrape()))),
             Query::Ready(reply) => {
                 let obstacles = self.obstacles();
@@ -112,14 +121,9 @@ impl Daemon {
     }
 
     fn scrape(&self) -> Scrape {
-        let drops = self.engine.kernel_drops();
         Scrape {
             workers: self.engine.stats().snapshot(),
-            kernel_drops: drops
-                .into_iter()
-                .enumerate()
-                .map(|(queue, count)| (queue.to_string(), count))
-                .collect(),
+            kernel_drops: self.kernel_drops().collect(),
             routers: self.routers.counts(),
             latencies: self.latencies.total(),
             control: self.counters.clone(),
@@ -137,6 +141,7 @@ impl Daemon {
         let now = Instant::now();
         Status {
             schema_version: SCHEMA_VERSION,
+            host: host_name(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started_at.elapsed().as_secs_f64(),
@@ -179,8 +184,29 @@ impl Daemon {
                 .enumerate()
                 .map(|(number, worker)| WorkerStatus::new(number, worker))
                 .collect(),
+            kernel_drops: self.kernel_drops().collect(),
+            configuration: self.configuration(),
             control: self.counters.clone(),
         }
+    }
+
+    /// Packets the kernel dropped before a worker saw them, by queue.
+    fn kernel_drops(&self) -> impl Iterator<Item = (String, u64)> {
+        let drops = self.engine.kernel_drops().into_iter().enumerate();
+        drops.map(|(queue, count)| (queue.to_string(), count))
+    }
+
+    /// What is in force, as lines of the file would say it.
+    fn configuration(&self) -> Vec<SettingStatus> {
+        let lines = |key: &Key| {
+            let lines = self.settings.lines_of(*key);
+            let name = key.name();
+            lines.into_iter().map(move |value| SettingStatus {
+                name: name.to_owned(),
+                value,
+            })
+        };
+        Key::ALL.iter().flat_map(lines).collect()
     }
 
     fn routes(&self) -> Routes {
@@ -275,8 +301,13 @@ fn name_status(view: NameView, now: Instant) -> NameStatus {
 }
 
 fn kernel_release() -> String {
-    nix::sys::utsname::uname().map_or_else(
-        |_| "unknown".to_owned(),
-        |name| name.release().to_string_lossy().into_owned(),
-    )
+    of_machine(|name| name.release().to_string_lossy().into_owned())
+}
+
+fn host_name() -> String {
+    of_machine(|name| name.nodename().to_string_lossy().into_owned())
+}
+
+fn of_machine(read: impl Fn(&nix::sys::utsname::UtsName) -> String) -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |name| read(&name))
 }

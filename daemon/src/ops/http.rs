@@ -1,24 +1,30 @@
-//! HTTP on `MetricsListen`: `/metrics`, `/healthz`, `/ready`, `/api/v1/status`, and a page that says so (FAULTS 65).
+//! HTTP on `MetricsListen`: the dashboard, `/metrics`, `/healthz`, `/ready`, `/api/v1/status`, `/api/v1/live` (FAULTS 65).
 //!
 //! Everything a client can do is bounded: connections, the time for a request head, its size, and the life of a
 //! connection. A slow or silent client holds one of [`MAX_CONNECTIONS`] for a while, never the control loop.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::{StreamExt as _, stream};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
-use super::metrics;
+use super::live::{Live, LiveEvent};
 use super::query::{Ask, NoAnswer};
+use super::{metrics, page};
 
 /// Connections served at once; further ones wait in the listener's queue.
 pub const MAX_CONNECTIONS: usize = 32;
@@ -31,8 +37,13 @@ const MAX_HEAD_LEN: usize = 16 * 1024;
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const INDEX: &str = "isatapd\n\n/metrics         Prometheus metrics\n/healthz         200 while the daemon lives\n\
-                     /ready           200 when packets can be carried\n/api/v1/status   the status as JSON\n";
+/// How long the page waits before it takes up the next stream.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long one live stream lasts; the page takes up the next one. Less than [`CONNECTION_WITHIN`], so that it ends well.
+const STREAM_WITHIN: Duration = Duration::from_secs(45);
+
+const INDEX: &str = "isatapd\n\n/                the dashboard\n/metrics         Prometheus metrics\n/healthz         200 while the daemon lives\n\
+                     /ready           200 when packets can be carried\n/api/v1/status   the status as JSON\n/api/v1/live     the status once a second (text/event-stream)\n";
 
 /// How patient the server is; tests are less so.
 #[derive(Clone, Copy, Debug)]
@@ -87,13 +98,57 @@ pub async fn serve(listener: TcpListener, ask: Ask, limits: Limits) {
 
 fn router(ask: Ask) -> Router {
     Router::new()
-        .route("/", get(async || plain(StatusCode::OK, INDEX.to_owned())))
+        .route("/", get(dashboard))
         .route("/healthz", get(async || plain(StatusCode::OK, "ok\n".to_owned())))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_page))
         .route("/api/v1/status", get(status))
         .fallback(async || plain(StatusCode::NOT_FOUND, format!("not here; this is\n{INDEX}")))
-        .with_state(ask)
+        .with_state(ask.clone())
+        .merge(
+            Router::new()
+                .route("/api/v1/live", get(live))
+                .with_state(Live::new(ask)),
+        )
+}
+
+async fn dashboard() -> Response {
+    let mut response = typed(
+        StatusCode::OK,
+        "text/html; charset=utf-8",
+        page::text().to_owned(),
+    );
+    let policy = HeaderValue::from_static(page::POLICY);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+async fn live(State(live): State<Live>, headers: HeaderMap) -> Response {
+    let after = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok()?.parse().ok());
+    let Some((seen, receiver)) = live.watch(after) else {
+        let why = "enough viewers already; close a page, or look again later\n";
+        return plain(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+    };
+    let until = Instant::now() + STREAM_WITHIN;
+    let send =
+        |event: LiveEvent| Ok::<_, Infallible>(Event::default().id(event.id.to_string()).data(&*event.data));
+    let first = stream::iter(seen).map(send);
+    let rest = stream::unfold(receiver, move |mut receiver| async move {
+        loop {
+            match tokio::time::timeout_at(until, receiver.recv()).await {
+                Ok(Ok(event)) => return Some((send(event), receiver)),
+                // It was too slow: go on with what there is.
+                Ok(Err(RecvError::Lagged(_))) => {}
+                Ok(Err(RecvError::Closed)) | Err(_) => return None,
+            }
+        }
+    });
+    let retry = stream::once(async { Ok(Event::default().retry(RETRY_AFTER)) });
+    Sse::new(retry.chain(first).chain(rest)).into_response()
 }
 
 async fn ready(State(ask): State<Ask>) -> Response {

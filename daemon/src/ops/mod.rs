@@ -4,7 +4,9 @@
 
 pub mod http;
 pub mod latency;
+pub mod live;
 pub mod metrics;
+pub mod page;
 pub mod protocol;
 pub mod query;
 pub mod socket;

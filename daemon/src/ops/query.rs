@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::latency::LatencyRow;
+use super::live::Moment;
 use super::status::{Routes, Status};
 
 /// Questions that may wait for the control loop at once.
@@ -24,6 +25,8 @@ pub enum Query {
     Metrics(oneshot::Sender<String>),
     /// `Ok` when packets can be carried, else why not.
     Ready(oneshot::Sender<Result<(), Vec<String>>>),
+    /// The status, and the latencies since the start.
+    Moment(oneshot::Sender<Moment>),
     /// The routes of the interface.
     Routes(oneshot::Sender<Routes>),
     /// The latencies of every worker since the start.
@@ -80,7 +83,7 @@ impl Query {
 
     /// Whether the answer needs the workers' latencies as they are now.
     pub fn needs_latencies(&self) -> bool {
-        matches!(self, Query::Metrics(_) | Query::Latency(_))
+        matches!(self, Query::Metrics(_) | Query::Latency(_) | Query::Moment(_))
     }
 }
 
@@ -114,6 +117,14 @@ impl Ask {
     /// [`NoAnswer`].
     pub async fn ready(&self) -> Result<Result<(), Vec<String>>, NoAnswer> {
         self.ask(Query::Ready, ANSWER_WITHIN).await
+    }
+
+    /// Asks for the status with the latencies.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn moment(&self) -> Result<Moment, NoAnswer> {
+        self.ask(Query::Moment, ANSWER_WITHIN).await
     }
 
     /// Asks for the routes.

@@ -17,6 +17,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Status {
     /// [`SCHEMA_VERSION`] of the daemon that wrote it.
     pub schema_version: u32,
+    /// Name of the machine.
+    #[serde(default)]
+    pub host: String,
     /// Version of the daemon.
     pub version: String,
     /// Its process id.
@@ -49,8 +52,23 @@ pub struct Status {
     pub total: Traffic,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+    /// Packets the kernel dropped before a worker saw them, by queue.
+    #[serde(default)]
+    pub kernel_drops: BTreeMap<String, u64>,
+    /// The configuration in force, as the lines of a file would say it.
+    #[serde(default)]
+    pub configuration: Vec<SettingStatus>,
     /// What control did.
     pub control: ControlStatus,
+}
+
+/// One line of the configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingStatus {
+    /// The name.
+    pub name: String,
+    /// What follows it.
+    pub value: String,
 }
 
 /// Name servers and search domains that routers advertise (RFC 8106).
@@ -167,6 +185,9 @@ pub struct DirectionStatus {
     pub superpackets: u64,
     /// Their segments.
     pub segments: u64,
+    /// Batches the packets came in.
+    #[serde(default)]
+    pub batches: u64,
     /// Drops by reason; reasons that never happened are left out.
     pub drops: BTreeMap<String, u64>,
 }
@@ -268,6 +289,7 @@ impl From<&DirectionSnapshot> for DirectionStatus {
             bytes: snapshot.bytes,
             superpackets: snapshot.superpackets,
             segments: snapshot.segments,
+            batches: snapshot.batches.iter().sum(),
             drops: drops.filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -335,6 +357,7 @@ pub(crate) mod tests {
         let workers = [snapshot.clone(), snapshot];
         Status {
             schema_version: SCHEMA_VERSION,
+            host: "gate".to_owned(),
             version: "0.1.0".to_owned(),
             pid: 42,
             uptime_seconds: 3.5,
@@ -385,6 +408,11 @@ pub(crate) mod tests {
                 .enumerate()
                 .map(|(number, worker)| WorkerStatus::new(number, worker))
                 .collect(),
+            kernel_drops: BTreeMap::from([("0".to_owned(), 3)]),
+            configuration: vec![SettingStatus {
+                name: "Mtu".to_owned(),
+                value: "1280".to_owned(),
+            }],
             control: ControlStatus::default(),
         }
     }
