@@ -17,6 +17,7 @@ need rdisc6 ndisc6
 need iperf3 iperf3
 need tcpdump tcpdump
 need dnsmasq dnsmasq-base
+need promtool prometheus
 need chromium "chromium fonts-dejavu-core"
 need cc gcc
 
