@@ -1,4 +1,4 @@
-//! What control sends itself: solicitations and other packets it makes, a handful a minute, past the workers.
+//! What control sends itself, past the workers: packets to the IPv4 network, and packets to the kernel.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 
 use super::errors::SetupError;
 use super::raw::RawSender;
+use super::tun::Tun;
 use crate::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
+use crate::wire::vnet::{self, VnetHeader};
 
 /// Control's own send socket.
 #[derive(Debug)]
@@ -51,5 +53,43 @@ impl ControlSender {
     /// [`SetupError::Socket`] when no descriptor is left.
     pub fn error_handle(&self) -> Result<OwnedFd, SetupError> {
         self.socket.error_handle()
+    }
+}
+
+/// Control's own way into the TUN interface, beside the workers'. What is written here is in no worker's counters.
+#[derive(Debug)]
+pub struct ControlWriter {
+    queue: OwnedFd,
+}
+
+impl ControlWriter {
+    /// A second handle to the first queue.
+    ///
+    /// # Errors
+    /// [`SetupError::Interface`] when no descriptor is left.
+    pub fn open(tun: &Tun) -> Result<Self, SetupError> {
+        let refused = |source| SetupError::Interface {
+            name: tun.name.clone(),
+            action: "duplicate a queue of",
+            source,
+        };
+        let first = tun
+            .queues
+            .first()
+            .ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        Ok(Self {
+            queue: first.try_clone().map_err(refused)?,
+        })
+    }
+
+    /// Hands `inner` (a whole IPv6 packet with its checksums) to the kernel, as if it had arrived on the interface.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, inner: &[u8]) -> io::Result<()> {
+        let mut header = [0; vnet::LEN];
+        VnetHeader::NONE.emit(&mut header);
+        nix::unistd::write(&self.queue, &[&header[..], inner].concat())?;
+        Ok(())
     }
 }

@@ -42,6 +42,11 @@ impl TokenBucket {
         self.credit -= self.nanos_per_token;
         true
     }
+
+    /// Whether nothing is missing at `now`: forgetting such a bucket changes nothing.
+    pub fn is_full(&self, now: u64) -> bool {
+        self.credit.saturating_add(now.saturating_sub(self.filled_at)) >= self.capacity
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +61,7 @@ mod tests {
         assert_eq!(taken(&mut bucket, 5), 10);
         assert_eq!(taken(&mut bucket, 5 + NANOS_PER_SECOND / 2), 5);
         assert_eq!(taken(&mut bucket, 1), 0, "a clock that steps back gives nothing");
+        assert!(!bucket.is_full(NANOS_PER_SECOND) && bucket.is_full(2 * NANOS_PER_SECOND));
         assert_eq!(
             taken(&mut bucket, 1000 * NANOS_PER_SECOND),
             10,

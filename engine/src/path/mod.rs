@@ -8,6 +8,7 @@ pub mod flow;
 pub mod limit;
 pub mod multicast;
 pub mod nd_gate;
+pub mod quoted;
 pub mod read_ahead;
 pub mod reply;
 pub mod solicit_limit;

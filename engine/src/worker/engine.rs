@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::punt::{Punt, PuntSender};
 use super::run::{self, Duty};
 use crate::fib::{Locator, Reader};
-use crate::io::control::ControlSender;
+use crate::io::control::{ControlSender, ControlWriter};
 use crate::io::errors::SetupError;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
@@ -58,6 +58,7 @@ pub struct Prepared {
     receivers: Vec<ReceiverHandle>,
     error_queues: Vec<OwnedFd>,
     control: ControlSender,
+    writer: ControlWriter,
 }
 
 /// How a worker ended.
@@ -77,6 +78,7 @@ pub struct Engine {
     receivers: Vec<ReceiverHandle>,
     error_queues: Vec<OwnedFd>,
     control: ControlSender,
+    writer: ControlWriter,
     punts: Receiver<Punt>,
     latencies: LatencyCollector,
     exits: Receiver<WorkerExit>,
@@ -117,6 +119,7 @@ impl Engine {
         }
         let control = ControlSender::open()?;
         error_queues.push(control.error_handle()?);
+        let writer = ControlWriter::open(&tun)?;
         Ok(Prepared {
             config,
             lane,
@@ -125,6 +128,7 @@ impl Engine {
             receivers,
             error_queues,
             control,
+            writer,
         })
     }
 }
@@ -187,6 +191,7 @@ impl Prepared {
             receivers: self.receivers,
             error_queues: self.error_queues,
             control: self.control,
+            writer: self.writer,
             punts,
             latencies,
             exits,
@@ -352,6 +357,11 @@ impl Engine {
     /// Control's own way to the IPv4 network.
     pub fn control(&self) -> &ControlSender {
         &self.control
+    }
+
+    /// Control's own way to the kernel.
+    pub fn writer(&self) -> &ControlWriter {
+        &self.writer
     }
 
     /// The error queues of all send sockets: the workers' hold the kernel's own refusals, control's the ICMPv4 errors.
