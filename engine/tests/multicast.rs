@@ -78,10 +78,7 @@ fn solicitation(src: &str, group: &str, target: &str) -> Vec<u8> {
 
 fn sent_to(rules: &Rulebook, inner: &[u8]) -> Result<Ipv4Addr, DropReason> {
     match encap::decide(rules, &frame(&VnetHeader::NONE, inner)) {
-        EncapVerdict::Send(route) => {
-            assert_eq!(route.outer.dst, route.to);
-            Ok(route.to)
-        }
+        EncapVerdict::Send(route) => Ok(route.outer.dst),
         EncapVerdict::Drop(reason) => Err(reason),
         other => panic!("{other:?}"),
     }
