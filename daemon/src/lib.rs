@@ -1,6 +1,7 @@
 //! Control plane of `isatapd`.
 #![forbid(unsafe_code)]
 
+pub mod advertise;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -21,6 +21,7 @@
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
+//! | [`asker`] | what is a host told that asks? |
 //! | [`configured`] | what has the kernel got from it? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
@@ -29,6 +30,7 @@
 //! | [`wait`] | when is it so far? |
 
 pub mod advertiser;
+pub mod asker;
 pub mod browser;
 pub mod configured;
 pub mod corpus;

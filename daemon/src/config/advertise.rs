@@ -1,14 +1,16 @@
 //! What a router says of itself and its link: the `Advertise*` and `Router*` names of the file (RFC 4861 6.2.1, RFC 4191,
 //! RFC 8106).
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::diagnostic::Sourced;
+use super::diagnostic::{Origin, Sourced};
 use super::engine_types::{Ipv4Prefix, Ipv6Prefix, Preference};
 use super::file::Words;
 use super::names::Key;
 use super::values::{self, Refusal};
+use crate::advertise::message;
 
 /// `valid` of a prefix in seconds (AdvValidLifetime, RFC 4861 6.2.1).
 pub const DEFAULT_VALID: u32 = 2_592_000;
@@ -157,6 +159,58 @@ impl AdvertiseText {
             preference: self.preference.map_or(defaults.preference, |word| word.value),
         }
     }
+}
+
+/// Where the advertisement for some host becomes longer than every link carries, and what to do about it; `None` when each
+/// fits (RFC 6980 5: fragments are no way out).
+pub(super) fn too_long(text: &AdvertiseText) -> Option<(Origin, String)> {
+    let lines: Vec<_> = text.prefixes.iter().map(|line| line.value).collect();
+    // Whoever is in the innermost of nested networks is told most; without any, everybody is told the same.
+    let networks = lines.iter().filter_map(|line| line.hosts);
+    let first_hosts: BTreeSet<_> = networks
+        .map(|network| network.addr())
+        .chain([Ipv4Addr::UNSPECIFIED])
+        .collect();
+    let worst = first_hosts
+        .into_iter()
+        .max_by_key(|host| message::prefixes_for(&lines, *host).len())?;
+    let told = message::prefixes_for(&lines, worst);
+    let prefixes = text.prefixes.iter().filter(|line| told.contains(&&line.value));
+    let prefixes = prefixes.map(|line| (&line.origin, message::PREFIX_LEN));
+    let routes = text
+        .routes
+        .iter()
+        .map(|line| (&line.origin, message::route_len(&line.value)));
+    let servers = |list: &Sourced<AdvertisedList<Ipv6Addr>>| message::servers_len(list.value.items.len());
+    let servers = text.dns.iter().map(|line| (&line.origin, servers(line)));
+    let domains = text
+        .search
+        .iter()
+        .map(|line| (&line.origin, message::domains_len(&line.value.items)));
+    let mut len = message::FIXED_LEN;
+    let mut beyond = None;
+    for (origin, option_len) in prefixes.chain(routes).chain(servers).chain(domains) {
+        len += option_len;
+        if len > message::MAX_LEN {
+            beyond.get_or_insert(origin);
+        }
+    }
+    let whom = told
+        .iter()
+        .filter_map(|line| line.hosts)
+        .max_by_key(Ipv4Prefix::len)
+        .map_or_else(
+            || "every host".to_owned(),
+            |network| format!("the hosts in {network}"),
+        );
+    let message = format!(
+        "from here on the advertisement for {whom} has no room: it would be {len} bytes long, and every link carries only \
+         {max}; leave out prefixes (32 bytes each; there are {count}), routes, name servers or search domains, or give \
+         prefixes a \"for\" network",
+        max = message::MAX_LEN,
+        count = told.len(),
+    );
+    beyond.map(|origin| (origin.clone(), message))
 }
 
 fn prefix(words: &mut Words) -> Option<Sourced<AdvertisedPrefix>> {

@@ -347,6 +347,8 @@ impl Resolver<'_> {
                 advertise::MAX_PREFIXES
             );
             self.refuse(&prefix.origin, message);
+        } else if let Some((origin, message)) = advertise::too_long(text) {
+            self.refuse(&origin, message);
         }
     }
 

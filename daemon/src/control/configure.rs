@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::daemon::Daemon;
+use crate::advertise::own;
 use crate::config::Settings;
 use crate::config::resolved::Role;
 use crate::exit::ExitError;
@@ -129,7 +130,7 @@ impl Daemon {
     fn wanted(&self, now: Instant) -> Wanted {
         match self.settings.role {
             Role::Host => self.slaac.wanted(now),
-            Role::Router => Wanted::default(),
+            Role::Router => own::wanted(&self.settings.advertise, &self.locators()),
         }
     }
 
@@ -160,6 +161,11 @@ impl Daemon {
             }
         }
         let (addresses, routes) = self.installed.counts();
-        info!("configured by routers: {addresses} address(es), {routes} route(s)");
+        match self.settings.role {
+            Role::Host => info!("configured by routers: {addresses} address(es), {routes} route(s)"),
+            Role::Router => {
+                info!("advertised prefixes: {addresses} address(es), {routes} route(s) of our own")
+            }
+        }
     }
 }

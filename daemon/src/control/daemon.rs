@@ -24,7 +24,9 @@ use super::reload::Loading;
 use super::signals::{Request, Signals};
 use super::start::STOP_LIMIT;
 use super::watched::watch;
-use crate::config::resolved::{Facility, LogLevel};
+use crate::advertise::Advertiser;
+use crate::advertise::consistency::Told;
+use crate::config::resolved::{Facility, LogLevel, Role};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 use crate::link::apply::Installed;
@@ -120,6 +122,10 @@ pub(super) struct Daemon {
     pub(super) all_routers_limit: TokenBucket,
     pub(super) redirect_limit: TokenBucket,
     pub(super) redirects: Redirects,
+    /// Tells hosts about this router.
+    pub(super) advertiser: Advertiser,
+    /// Disagreements with other routers that have been told.
+    pub(super) disagreements: Told,
     pub(super) started_at: Instant,
     pub(super) sources: Option<Sources>,
     pub(super) ask: Ask,
@@ -185,6 +191,7 @@ impl Daemon {
             return Err(ExitError::other("the control loop was started twice"));
         };
         let outcome = self.turn(&mut sources).await;
+        self.take_leave().await;
         if let Err(workers) = self.engine.stop(STOP_LIMIT) {
             warn!("workers {workers:?} did not end in time");
         }
@@ -268,6 +275,7 @@ impl Daemon {
             names,
             self.configure_due(),
             self.publish_at,
+            self.advertiser.next_deadline(),
             self.repair_at,
             self.follow_at,
             self.redirects.next_deadline(),
@@ -302,6 +310,7 @@ impl Daemon {
         self.look_up(now);
         // After the rules and the sockets' filters: the answer comes at once.
         self.discover(now);
+        self.advertise(now);
         if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
             let held = self.publisher.collect();
             self.published_at = (held > 0).then_some(now);
@@ -323,6 +332,8 @@ impl Daemon {
         builder.own6.extend(self.coming_addresses(now));
         self.add_redirects(&mut builder);
         let locators = builder.locators.clone();
+        let speakers: Vec<_> = locators.iter().map(|locator| locator.addr).collect();
+        self.advertiser.set_locators(&speakers);
         match builder.build() {
             Ok(rulebook) => {
                 self.publisher.publish(rulebook);
@@ -358,12 +369,16 @@ impl Daemon {
                 break;
             };
             match punt.kind {
+                PuntKind::RouterAdvertisement if self.settings.role == Role::Router => {
+                    self.peer_advertised(&punt.packet);
+                }
                 PuntKind::RouterAdvertisement => self.advertised(&punt.packet),
                 PuntKind::NeighborAdvertisement => self.answered_probe(&punt.packet),
                 PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
-                PuntKind::HostSolicitation | PuntKind::OwnAdvertisement => {}
                 PuntKind::AllRouters => self.tell_all_routers(&punt.packet),
                 PuntKind::Redirect => self.redirected(&punt.packet),
+                PuntKind::HostSolicitation => self.solicited_by_host(&punt),
+                PuntKind::OwnAdvertisement => self.spread(punt.packet),
             }
         }
         Ok(())

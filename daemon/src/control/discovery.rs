@@ -77,6 +77,14 @@ impl Daemon {
         sent.is_ok()
     }
 
+    /// Sends a neighbour discovery message from one of our locators.
+    pub(super) fn send_from(&self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) -> std::io::Result<()> {
+        let settings = &self.settings;
+        let tos = tos::outer_tos(settings.dscp, settings.ecn.of(to), 0);
+        let ttl = tos::outer_ttl(settings.ttl, u8::MAX);
+        self.engine.control().send(from, to, tos, ttl, packet)
+    }
+
     /// A router advertised itself.
     pub(super) fn advertised(&mut self, packet: &[u8]) {
         let clock = self.clock();

@@ -7,6 +7,7 @@
 //!
 //! One asynchronous thread (DESIGN D10); nothing here touches a packet that is not control's business.
 
+mod advertising;
 mod configure;
 mod daemon;
 mod discovery;

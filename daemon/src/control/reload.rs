@@ -153,6 +153,7 @@ impl Daemon {
             None => {}
         }
         self.follow_prl(now);
+        self.set_advertising(now);
         self.configure_at = Some(now);
         self.follow_locator();
         self.follow_own_addresses();

@@ -125,6 +125,7 @@ impl Daemon {
             workers: self.engine.stats().snapshot(),
             kernel_drops: self.kernel_drops().collect(),
             routers: self.routers.counts(),
+            clients: self.advertiser.clients(),
             latencies: self.latencies.total(),
             control: self.counters.clone(),
             ready: self.obstacles().is_empty(),
@@ -177,6 +178,7 @@ impl Daemon {
                 .map(|view| name_status(view, now))
                 .collect(),
             resolver: self.resolver_status(),
+            advertising: self.advertising_status(),
             route_count: state.route_count(),
             total: Traffic::total(&workers),
             workers: workers

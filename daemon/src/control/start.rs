@@ -16,6 +16,8 @@ use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PE
 use super::redirects::REDIRECTS_PER_SECOND;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
+use crate::advertise::Advertiser;
+use crate::advertise::consistency::Told;
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
 use crate::link::apply::Installed;
@@ -133,6 +135,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let mut installed = Installed::default();
     installed.set_mtu(settings.mtu);
     let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty();
+    // A router takes part in the prefixes it advertises.
+    let configure_at = (settings.role == Role::Router).then_some(now);
     let mut daemon = Daemon {
         settings,
         loader: Some(loader),
@@ -149,7 +153,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         routers,
         slaac,
         installed,
-        configure_at: None,
+        configure_at,
         name_servers: helper
             .map(DnsHelper::hand_over)
             .transpose()
@@ -175,6 +179,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         all_routers_limit: TokenBucket::new(ALL_ROUTERS_PER_SECOND, ALL_ROUTERS_PER_SECOND),
         redirect_limit: TokenBucket::new(REDIRECTS_PER_SECOND, REDIRECTS_PER_SECOND),
         redirects: Redirects::default(),
+        advertiser: Advertiser::new(now, Jitter::from_environment()),
+        disagreements: Told::default(),
         started_at: now,
         sources: Some(sources),
         ask,
@@ -184,6 +190,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         daemon.serve_metrics(listener).map_err(descriptor_error)?;
     }
     daemon.follow_own_addresses();
+    daemon.set_advertising(now);
     daemon.catch_up().await?;
     (hooks.ready)()?;
     Ok(daemon)

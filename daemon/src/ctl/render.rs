@@ -94,6 +94,9 @@ pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
             lines.push(("DNS", format!("{} ({outcome})", servers.join(", "))));
         }
     }
+    if status.role == "router" {
+        lines.push(("advertises", advertising(status)));
+    }
     let mut text: String = lines
         .iter()
         .map(|(name, value)| format!("{name:<10} {value}\n"))
@@ -101,6 +104,29 @@ pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
     text.push('\n');
     text.push_str(&traffic(status, earlier));
     text
+}
+
+/// What hosts were told, and how many there are.
+fn advertising(status: &Status) -> String {
+    let (advertising, control) = (&status.advertising, &status.control);
+    let counts = |counts: &std::collections::BTreeMap<String, u64>| {
+        let words: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        if words.is_empty() {
+            "none".to_owned()
+        } else {
+            words.join(", ")
+        }
+    };
+    format!(
+        "{}, {} host(s) known; sent: {}; solicitations: {}",
+        if advertising.on { "yes" } else { "no" },
+        advertising.clients,
+        counts(&control.advertisements_sent),
+        counts(&control.solicitations_received)
+    )
 }
 
 fn traffic(status: &Status, earlier: Option<&Earlier>) -> String {

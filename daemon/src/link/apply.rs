@@ -20,7 +20,9 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, Address
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 
 use super::MirrorState;
-use crate::slaac::{KnownAddress, KnownRoute, Lifetime, ON_LINK_METRIC, Wanted, WantedAddress, WantedRoute};
+use crate::slaac::{
+    KnownAddress, KnownRoute, Lifetime, ON_LINK_METRIC, Origin, Wanted, WantedAddress, WantedRoute,
+};
 
 pub use kernel::{Failure, apply};
 
@@ -40,6 +42,8 @@ pub struct RouteId {
     pub via: Option<Ipv6Addr>,
     /// -1, 0 or 1.
     pub preference: i8,
+    /// Who said so: the kernel shows it as the route's protocol.
+    pub origin: Origin,
 }
 
 /// One thing to do.
@@ -77,6 +81,7 @@ impl RouteId {
             metric: u32::try_from(metric.max(1)).unwrap_or(u32::MAX),
             via: route.via,
             preference: route.preference,
+            origin: route.origin,
         }
     }
 }
@@ -112,6 +117,7 @@ impl Installed {
                 prefix_len: 128,
                 valid: known.valid,
                 preferred: known.preferred,
+                origin: Origin::Advertised,
             };
             self.addresses.insert(known.addr, address);
         }
@@ -292,6 +298,7 @@ fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut 
             metric,
             via,
             preference,
+            origin: Origin::Advertised,
         };
         let route = KnownRoute {
             prefix,

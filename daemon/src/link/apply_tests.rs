@@ -100,6 +100,7 @@ fn address(addr: &str, valid: Lifetime, preferred: Lifetime) -> WantedAddress {
         prefix_len: 128,
         valid,
         preferred,
+        origin: Origin::Advertised,
     }
 }
 
@@ -110,6 +111,7 @@ fn default_via(via: &str, preference: i8, lifetime: Lifetime) -> WantedRoute {
         metric: 1024,
         preference,
         lifetime,
+        origin: Origin::Advertised,
     }
 }
 

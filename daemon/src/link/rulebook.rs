@@ -51,7 +51,7 @@ pub fn compile(
         routes: choices.routes,
         groups: choices.groups,
         default_hop,
-        advertises: false,
+        advertises: settings.role == Role::Router && settings.advertise.on,
         connected: state.v4().map(|v4| v4.connected).collect(),
         site: site(state, &settings.site),
         any_site: settings.site.any,

@@ -14,6 +14,8 @@ use prometheus_client::registry::Registry;
 
 use super::latency::{BUCKETS, bucket_counts};
 use super::status::ControlStatus;
+use crate::advertise::consistency::Disagreement;
+use crate::advertise::{HEARD_RESULTS, SENT_RESULTS};
 use crate::prl::Health;
 
 /// The media type of [`encode`]'s text.
@@ -30,9 +32,15 @@ pub const IGNORED_OPTIONS: [&str; 8] = [
     "name",
     "excess",
 ];
-const ADVERTISEMENT_RESULTS: [&str; 4] = ["accepted", "malformed", "rate_limited", "unknown_router"];
 const ALL_ROUTERS_RESULTS: [&str; 4] = ["failed", "not_ready", "rate_limited", "sent"];
 const REDIRECT_RESULTS: [&str; 3] = ["accepted", "malformed", "rate_limited"];
+const ADVERTISEMENT_RESULTS: [&str; 5] = [
+    "accepted",
+    "compared",
+    "malformed",
+    "rate_limited",
+    "unknown_router",
+];
 /// What became of a reload.
 pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
 /// Kinds of ICMPv4 error that concern the tunnel.
@@ -47,6 +55,8 @@ pub struct Scrape {
     pub kernel_drops: Vec<(String, u64)>,
     /// Routers per state, in the order of [`Health::ALL`].
     pub routers: [usize; Health::ALL.len()],
+    /// Hosts that solicited this router lately.
+    pub clients: usize,
     /// Latencies of all workers since the start.
     pub latencies: Latencies,
     /// What control did.
@@ -307,6 +317,9 @@ impl Scrape {
             "1 when packets can be carried",
         )?;
         ready.gauge(&[], u64::from(self.ready))?;
+        let help = "Hosts that solicited this router lately";
+        let clients = u64::try_from(self.clients).unwrap_or(u64::MAX);
+        family(encoder, MetricType::Gauge, "isatapd_router_clients", help)?.gauge(&[], clients)?;
         let control = &self.control;
         for (name, help, value) in [
             (
@@ -344,6 +357,27 @@ impl Scrape {
                 "result",
                 &ADVERTISEMENT_RESULTS[..],
                 &control.advertisements,
+            ),
+            (
+                "isatapd_router_solicitations_received",
+                "Router solicitations of hosts that reached this router's control",
+                "result",
+                &HEARD_RESULTS[..],
+                &control.solicitations_received,
+            ),
+            (
+                "isatapd_router_advertisements_sent",
+                "Router advertisements that were due to hosts",
+                "result",
+                &SENT_RESULTS[..],
+                &control.advertisements_sent,
+            ),
+            (
+                "isatapd_router_disagreements",
+                "Values that other routers of the link advertise otherwise than this one",
+                "field",
+                &Disagreement::FIELDS[..],
+                &control.disagreements,
             ),
             (
                 "isatapd_router_advertisement_options_ignored",

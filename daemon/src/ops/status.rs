@@ -46,6 +46,9 @@ pub struct Status {
     /// Name servers and search domains that routers advertise.
     #[serde(default)]
     pub resolver: ResolverStatus,
+    /// What this router tells hosts of itself.
+    #[serde(default)]
+    pub advertising: AdvertisingStatus,
     /// Prefixes with a route over the interface.
     pub route_count: usize,
     /// All workers together.
@@ -80,6 +83,17 @@ pub struct ResolverStatus {
     pub search: Vec<String>,
     /// What became of them; `None` before there were any.
     pub outcome: Option<String>,
+}
+
+/// What a router tells hosts of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvertisingStatus {
+    /// Solicitations are answered by this daemon.
+    pub on: bool,
+    /// Hosts that solicited lately.
+    pub clients: usize,
+    /// Prefixes, each as the configuration says it.
+    pub prefixes: Vec<String>,
 }
 
 /// The ISATAP interface.
@@ -230,6 +244,15 @@ pub struct ControlStatus {
     pub probes: u64,
     /// Router advertisements by result.
     pub advertisements: BTreeMap<String, u64>,
+    /// Router solicitations of hosts that reached this router's control, by result.
+    #[serde(default)]
+    pub solicitations_received: BTreeMap<String, u64>,
+    /// Router advertisements sent to hosts, or meant to be, by result.
+    #[serde(default)]
+    pub advertisements_sent: BTreeMap<String, u64>,
+    /// What other routers advertise otherwise than this one, by field.
+    #[serde(default)]
+    pub disagreements: BTreeMap<String, u64>,
     /// Options of accepted advertisements that were left out, by cause.
     #[serde(default)]
     pub ignored_options: BTreeMap<String, u64>,
@@ -401,6 +424,7 @@ pub(crate) mod tests {
                 failures: 2,
             }],
             resolver: ResolverStatus::default(),
+            advertising: AdvertisingStatus::default(),
             route_count: 2,
             total: Traffic::total(&workers),
             workers: workers

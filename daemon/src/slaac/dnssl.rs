@@ -7,6 +7,20 @@ const MAX_NAME_LEN: usize = 255;
 /// The longest label; above are compression pointers, which this option does not have.
 const MAX_LABEL_LEN: usize = 63;
 
+/// Writes names one after the other, without padding. What is no domain name must have been refused before.
+pub(crate) fn encode(names: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for name in names {
+        for label in name.split('.').filter(|label| !label.is_empty()) {
+            let label = &label.as_bytes()[..label.len().min(MAX_LABEL_LEN)];
+            bytes.push(u8::try_from(label.len()).unwrap_or(0));
+            bytes.extend_from_slice(label);
+        }
+        bytes.push(0);
+    }
+    bytes
+}
+
 /// Reads the names, in lower case, and how many could not be read. A name with an odd character costs only itself; one
 /// whose labels leave the option costs all that follow.
 pub(super) fn decode(mut rest: &[u8]) -> (Vec<String>, u32) {
@@ -93,6 +107,14 @@ mod tests {
             assert_eq!(names, *expected, "{bytes:?}");
             assert_eq!(count, *ignored, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let names = ["example.org", "a.b.c", "x-1.example"].map(str::to_owned);
+        assert_eq!(decode(&encode(&names)), (names.to_vec(), 0));
+        let wire = encode(&["example.org".to_owned()]);
+        assert_eq!(wire, b"\x07example\x03org\x00");
     }
 
     proptest! {

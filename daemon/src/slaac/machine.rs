@@ -10,7 +10,7 @@ use isatap_engine::isatap::iid;
 use super::prefixes::{Autonomous, ON_LINK_METRIC, Prefix, Prefixes};
 use super::router::{Hop, ROUTE_METRIC, Router};
 use super::wanted::{MAX_NAME_SERVERS, MAX_SEARCH_DOMAINS};
-use super::{Advert, Lifetime, Wanted, WantedAddress, WantedRoute};
+use super::{Advert, Lifetime, Origin, Wanted, WantedAddress, WantedRoute};
 
 /// Routers kept: as many as a PRL has.
 pub const MAX_ROUTERS: usize = 64;
@@ -303,6 +303,7 @@ impl Slaac {
                 prefix_len: 128,
                 valid: autonomous.valid,
                 preferred: autonomous.preferred,
+                origin: Origin::Advertised,
             }));
         }
         addresses
@@ -317,6 +318,7 @@ impl Slaac {
                 metric,
                 preference: hop.preference,
                 lifetime: hop.lifetime,
+                origin: Origin::Advertised,
             };
             let everywhere = Ipv6Prefix::containing(Ipv6Addr::UNSPECIFIED, 0).ok();
             if let (Some(hop), Some(metric), Some(prefix)) =
@@ -334,6 +336,7 @@ impl Slaac {
                 metric: ON_LINK_METRIC,
                 preference: 0,
                 lifetime: known.on_link?,
+                origin: Origin::Advertised,
             })
         }));
         routes.retain(|route| !route.lifetime.is_over(now));

@@ -9,7 +9,7 @@
 //! Pure: time comes in as an argument. Nothing here asks who may speak; that is the gate's and the PRL's decision (P4).
 
 pub mod advert;
-mod dnssl;
+pub(crate) mod dnssl;
 mod lifetime;
 mod machine;
 mod prefixes;
@@ -21,7 +21,7 @@ pub use lifetime::Lifetime;
 pub use machine::{KnownAddress, KnownRoute, MAX_ROUTERS, Refused, RouterFacts, Slaac, SlaacConfig};
 pub use prefixes::{MAX_PREFIXES, MAX_PREFIXES_PER_ROUTER, ON_LINK_METRIC};
 pub use router::{MAX_ROUTES_PER_ROUTER, MAX_SEARCH_PER_ROUTER, MAX_SERVERS_PER_ROUTER, ROUTE_METRIC};
-pub use wanted::{MAX_NAME_SERVERS, MAX_SEARCH_DOMAINS, Wanted, WantedAddress, WantedRoute};
+pub use wanted::{MAX_NAME_SERVERS, MAX_SEARCH_DOMAINS, Origin, Wanted, WantedAddress, WantedRoute};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,16 @@ pub const MAX_NAME_SERVERS: usize = 8;
 /// Search domains handed on.
 pub const MAX_SEARCH_DOMAINS: usize = 8;
 
+/// Why the kernel has something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A router advertised it.
+    #[default]
+    Advertised,
+    /// This router advertises it, and takes part.
+    Own,
+}
+
 /// An address formed from an advertised prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedAddress {
@@ -22,6 +32,8 @@ pub struct WantedAddress {
     pub valid: Lifetime,
     /// Until when new connections may begin from it; over means deprecated (V7).
     pub preferred: Lifetime,
+    /// Whose prefix it is.
+    pub origin: Origin,
 }
 
 /// A route out of the interface.
@@ -37,6 +49,8 @@ pub struct WantedRoute {
     pub preference: i8,
     /// Until when.
     pub lifetime: Lifetime,
+    /// Who said so.
+    pub origin: Origin,
 }
 
 /// Everything.

@@ -195,6 +195,53 @@ fn each_kind_of_error_tells_what_to_change() {
     }
 }
 
+/// V11: an advertisement is one packet that every link carries, for every host; the line that has no room is named.
+#[test]
+fn advertisements_too_long_for_one_packet_are_refused() {
+    let prefixes = |count: u16, more: &str| {
+        let line = |n| format!("AdvertisePrefix 2001:db8:{n:x}::/64 {more}\n");
+        (1..=count).map(line).collect::<String>()
+    };
+    // 64 bytes are needed for everything else: 38 prefixes have no room.
+    load(&format!("Advertise yes\n{}", prefixes(38, "")));
+    let [refused] = &refusal(&prefixes(39, ""))[..] else {
+        panic!("one refusal")
+    };
+    assert!(
+        refused.starts_with(
+            "f:39:17: from here on the advertisement for every host has no room: it would be 1312 bytes long"
+        ),
+        "{refused}"
+    );
+    // Those of other networks do not count; of nested ones all do.
+    let other = |network| prefixes(20, &format!("for {network}"));
+    let apart = format!(
+        "{}{}",
+        other("10.1.0.0/16"),
+        other("10.2.0.0/16").replace("2001:db8", "2001:db9")
+    );
+    load(&apart);
+    let nested = format!(
+        "{}{}",
+        other("10.0.0.0/8"),
+        other("10.2.0.0/16").replace("2001:db8", "2001:db9")
+    );
+    let [refused] = &refusal(&nested)[..] else {
+        panic!("one refusal")
+    };
+    assert!(
+        refused.starts_with("f:39:17: from here on the advertisement for the hosts in 10.2.0.0/16"),
+        "{refused}"
+    );
+    let servers: String = (1..=70).map(|n| format!("2001:db8::{n:x} ")).collect();
+    let long_list = format!("AdvertiseDns {servers}\n{}", prefixes(4, ""));
+    assert!(
+        refusal(&long_list)[0].starts_with("f:1:14: "),
+        "{:?}",
+        refusal(&long_list)
+    );
+}
+
 #[test]
 fn advertisements_and_networks_are_checked_in_full() {
     let routes: String = (0..18)

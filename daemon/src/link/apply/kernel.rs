@@ -17,7 +17,11 @@ use super::{Installed, Op, RouteId};
 use crate::link::setup::Interface;
 use crate::link::sysctl::Sysctls;
 use crate::link::{Netlink, NetlinkError};
-use crate::slaac::{Lifetime, WantedAddress};
+use crate::slaac::{Lifetime, Origin, WantedAddress};
+
+/// The protocol of routes that a router owns, as `ip route` shows it: the number that IPv4 has for IPv6 inside, which no
+/// routing daemon uses (RTPROT_*, rtnetlink(7)).
+const OWN_ROUTE: RouteProtocol = RouteProtocol::Other(41);
 
 /// An operation that the kernel refused.
 #[derive(Debug)]
@@ -114,8 +118,11 @@ fn address(if_index: u32, wanted: &WantedAddress, now: Instant) -> AddressMessag
         AddressAttribute::Local(IpAddr::V6(wanted.addr)),
         AddressAttribute::Flags(flags),
         AddressAttribute::CacheInfo(lifetimes),
-        AddressAttribute::Protocol(AddressProtocol::RouterAnnouncement),
     ];
+    if wanted.origin == Origin::Advertised {
+        let protocol = AddressProtocol::RouterAnnouncement;
+        message.attributes.push(AddressAttribute::Protocol(protocol));
+    }
     message
 }
 
@@ -124,7 +131,10 @@ fn route(if_index: u32, id: &RouteId) -> RouteMessage {
     message.header.address_family = AddressFamily::Inet6;
     message.header.destination_prefix_length = id.prefix.len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Ra;
+    message.header.protocol = match id.origin {
+        Origin::Advertised => RouteProtocol::Ra,
+        Origin::Own => OWN_ROUTE,
+    };
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![

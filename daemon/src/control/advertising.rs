@@ -1,0 +1,157 @@
+//! Router advertisements on the wire: solicitations of hosts in, answers, changes and last words out (RFC 4861 6.2).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use isatap_engine::wire::ipv6::Ipv6View;
+use isatap_engine::worker::Punt;
+use tracing::{debug, info, warn};
+
+use super::daemon::Daemon;
+use super::punts;
+use crate::advertise::{FINAL_ROUNDS, Outgoing, Solicitation, consistency};
+use crate::config::resolved::Role;
+use crate::ops::status::AdvertisingStatus;
+
+/// Between the last words at the stop: the RFC asks for three seconds (MIN_DELAY_BETWEEN_RAS), and a stop has one. Three
+/// are said at all so that one that is lost is made up for.
+const LAST_WORDS_INTERVAL: Duration = Duration::from_millis(50);
+/// When no more last words begin: routes, workers and interface have to go as well.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(300);
+/// Between two looks at the clock while they are said.
+const LAST_WORDS_BURST: usize = 64;
+
+impl Daemon {
+    /// Whether this daemon answers solicitations.
+    fn is_advertising(&self) -> bool {
+        self.settings.role == Role::Router && self.settings.advertise.on
+    }
+
+    /// Says from now on what the configuration says.
+    pub(super) fn set_advertising(&mut self, now: Instant) {
+        let says = &self.settings.advertise;
+        let says = self.is_advertising().then_some((says, self.settings.mtu));
+        self.advertiser.set(now, says);
+    }
+
+    /// A host asked for a router.
+    pub(super) fn solicited_by_host(&mut self, punt: &Punt) {
+        let heard = Ipv6View::new(&punt.packet).ok().zip(punt.outer);
+        let result = match heard {
+            None => "malformed",
+            Some((inner, outer)) => {
+                let solicitation = Solicitation {
+                    from: outer.src,
+                    src: inner.src(),
+                    locator: outer.dst,
+                };
+                self.advertiser.solicited(Instant::now(), &solicitation).name()
+            }
+        };
+        count(&mut self.counters.solicitations_received, result);
+    }
+
+    /// A program on this machine advertised to all nodes.
+    pub(super) fn spread(&mut self, packet: Bytes) {
+        if self.settings.role == Role::Router {
+            self.advertiser.spread(Instant::now(), packet);
+        }
+    }
+
+    /// Sends what is due.
+    pub(super) fn advertise(&mut self, now: Instant) {
+        if self.advertiser.next_deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        let limited = self.advertiser.limited();
+        for outgoing in self.advertiser.due(now) {
+            self.send_advertisement(&outgoing);
+        }
+        let limited = self.advertiser.limited() - limited;
+        if limited > 0 {
+            *self
+                .counters
+                .advertisements_sent
+                .entry("limited".to_owned())
+                .or_insert(0) += limited;
+        }
+    }
+
+    fn send_advertisement(&mut self, outgoing: &Outgoing) {
+        let result = match self.send_from(outgoing.from, outgoing.to, &outgoing.packet) {
+            Ok(()) => outgoing.kind.name(),
+            Err(error) => {
+                debug!("cannot advertise to {}: {error}", outgoing.to);
+                "failed"
+            }
+        };
+        count(&mut self.counters.advertisements_sent, result);
+    }
+
+    /// Tells every host known that this router goes, up to three times (T7).
+    pub(super) async fn take_leave(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS_LIMIT;
+        for round in 0..FINAL_ROUNDS {
+            let words: Vec<_> = self.advertiser.last_words().collect();
+            if words.is_empty() {
+                return;
+            }
+            if round == 0 {
+                info!("telling {} host(s) that this router goes", words.len());
+            } else {
+                tokio::time::sleep(LAST_WORDS_INTERVAL).await;
+            }
+            for burst in words.chunks(LAST_WORDS_BURST) {
+                if Instant::now() >= deadline {
+                    return;
+                }
+                burst
+                    .iter()
+                    .for_each(|outgoing| self.send_advertisement(outgoing));
+            }
+        }
+    }
+
+    /// Another router of the link advertised itself: compared, told, and otherwise ignored (RFC 4861 6.2.7).
+    pub(super) fn peer_advertised(&mut self, packet: &[u8]) {
+        let clock = self.clock();
+        if !punts::sender(packet).is_some_and(|router| self.advertisement_limits.take(router, clock)) {
+            return count(&mut self.counters.advertisements, "rate_limited");
+        }
+        let Some((router, found)) = consistency::compare(packet, &self.settings.advertise, self.settings.mtu)
+        else {
+            return count(&mut self.counters.advertisements, "malformed");
+        };
+        count(&mut self.counters.advertisements, "compared");
+        let now = Instant::now();
+        for what in found {
+            count(&mut self.counters.disagreements, what.field());
+            if self.disagreements.is_news(now, router, &what) {
+                warn!("router {router} advertises {what}: hosts believe whoever spoke last");
+            }
+        }
+    }
+
+    /// For `isatapctl status`.
+    pub(super) fn advertising_status(&self) -> AdvertisingStatus {
+        let says = &self.settings.advertise;
+        let on = self.is_advertising();
+        AdvertisingStatus {
+            on,
+            clients: self.advertiser.clients(),
+            prefixes: says
+                .prefixes
+                .iter()
+                .filter(|_| on)
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+}
+
+fn count(counts: &mut std::collections::BTreeMap<String, u64>, result: &str) {
+    match counts.get_mut(result) {
+        Some(count) => *count += 1,
+        None => _ = counts.insert(result.to_owned(), 1),
+    }
+}

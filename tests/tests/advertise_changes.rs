@@ -1,0 +1,209 @@
+//! A router that advertises itself, when something changes: the stop, a reload, another address, a peer that disagrees.
+//! Topology: see `advertise.rs`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
+use isatap_tests::configured::Configured;
+use isatap_tests::daemon::{Builder, Daemon, TUNNEL};
+use isatap_tests::metrics::Direction;
+use isatap_tests::nd;
+use isatap_tests::packet::{isatap, link_local};
+use isatap_tests::ping::ping_until;
+use isatap_tests::scene::{DUT, Opposite, ROUTER, SERVER, SOON, Scene, host_v4};
+use isatap_tests::state::{routes, snapshot};
+use isatap_tests::topology::UNDERLAY;
+use isatap_tests::wait;
+
+fn v6(text: &str) -> Ipv6Addr {
+    text.parse().expect("an address")
+}
+
+/// T7, L9: at the stop every known host is told three times that the router goes, and its routes and servers with it;
+/// a real host leaves it at once.
+#[test]
+fn the_stop_is_told() {
+    let scene = Scene::new(1);
+    let mut router = Daemon::router(&scene.router, ROUTER).config(EVERYTHING).start();
+    let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER]).start();
+    let asker = Asker::new(&scene.site, 20, &scene.router, ROUTER);
+    asker.ask(ALL_ROUTERS);
+    asker.wait(1, ANSWERED);
+    wait::holds("a default route", SOON * 2, || {
+        !Configured::read(&scene.hosts[0]).default_routers().is_empty()
+    });
+    asker.forget();
+    let took = router.stop();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let told = asker.wait(3, SOON);
+    assert_eq!(told.len(), 3);
+    for last in told {
+        assert_eq!((last.outer, last.lifetime()), ((ROUTER, asker.v4), 0));
+        assert_eq!(last.prefixes(), []);
+        for (kind, option) in last.options() {
+            assert!([24, 25, 31].contains(&kind), "option {kind}");
+            assert_eq!(option[2..6], [0; 4], "lifetime of option {kind}");
+        }
+        assert_eq!(last.options().len(), 3);
+    }
+    wait::until("the host to leave the router", SOON, || {
+        let has = Configured::read(&scene.hosts[0]);
+        let gone = has.default_routers().is_empty() && !has.addresses.is_empty();
+        if gone { Ok(()) } else { Err(format!("{has:?}")) }
+    });
+    host.conservation();
+}
+
+/// T6, V12, RFC 4861 6.2.4 and 6.2.7: a reload is told to the hosts known: the new prefix comes, the old one is
+/// deprecated and no longer on-link; the router's own part follows, and goes with `Advertise no`.
+#[test]
+fn a_reload_renumbers_the_hosts() {
+    let scene = Scene::new(1);
+    let base = format!("BindAddress {ROUTER}\nWorkers 1\n");
+    let says = |lines: &str| format!("{base}{lines}");
+    let old = says("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link\n");
+    let router = Builder::new(&scene.router).config(&old).start();
+    let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER]).start();
+    let ns = &scene.hosts[0];
+    let [first, second] = ["2001:db8:1::", "2001:db8:2::"].map(|prefix| isatap(prefix, false, host_v4(0)));
+    wait::holds("the first address", SOON * 2, || {
+        Configured::read(ns).addresses.iter().any(|own| own.addr == first)
+    });
+
+    router.rewrite_config(&says("Advertise yes\nAdvertisePrefix 2001:db8:2::/64 on-link\n"));
+    assert!(router.ctl("reload").status.success());
+    let has = wait::until("the hosts to be renumbered", SOON * 2, || {
+        let has = Configured::read(ns);
+        let deprecated = |addr| {
+            has.addresses
+                .iter()
+                .find(|own| own.addr == addr)
+                .map(|own| own.deprecated)
+        };
+        let on_link = has.routes.iter().any(|route| route.prefix == "2001:db8:1::/64");
+        if (deprecated(first), deprecated(second), on_link) == (Some(true), Some(false), false) {
+            Ok(has)
+        } else {
+            Err(format!("{has:?}"))
+        }
+    });
+    assert!(!has.default_routers().is_empty(), "{has:?}");
+    ping_until(ns, &SERVER.to_string(), SOON);
+    ping_until(ns, &isatap("2001:db8:2::", false, ROUTER).to_string(), SOON);
+    let own = Configured::read(&scene.router);
+    let addresses: Vec<_> = own.addresses.iter().map(|own| own.addr).collect();
+    assert_eq!(
+        addresses.iter().filter(|addr| addr.segments()[2] != 0x99).count(),
+        1,
+        "{own:?}"
+    );
+    assert!(!routes(&scene.router, TUNNEL).contains("2001:db8:1::/64"));
+
+    router.rewrite_config(&says("Advertise no\n"));
+    assert!(router.ctl("reload").status.success());
+    wait::until("the host to leave the router", SOON, || {
+        let has = Configured::read(ns);
+        if has.default_routers().is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{has:?}"))
+        }
+    });
+    wait::until("nothing of it to be left at the router", SOON, || {
+        let table = routes(&scene.router, TUNNEL);
+        if table.contains("proto 41") {
+            Err(table)
+        } else {
+            Ok(())
+        }
+    });
+    router.conservation();
+    host.conservation();
+}
+
+/// A6, T11: an address that moves takes the router's own addresses along, and answers come from the new one.
+#[test]
+fn a_new_locator_speaks() {
+    let scene = Opposite::new();
+    let config = "Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link\nBindAddress auto\nWorkers 1\n";
+    let router = Builder::new(&scene.dut).config(config).start();
+    let moved = Ipv4Addr::new(10, 0, 0, 5);
+    scene.dut.ip(&format!("addr add {moved}/24 dev {UNDERLAY}"));
+    scene.dut.ip(&format!("addr del {DUT}/24 dev {UNDERLAY}"));
+    scene.dut.ip(&format!("addr replace {moved}/24 dev {UNDERLAY}"));
+    wait::until("the address in the prefix to move", SOON, || {
+        let own = Configured::read(&scene.dut);
+        let addresses: Vec<_> = own.addresses.iter().map(|own| own.addr).collect();
+        if addresses == [isatap("2001:db8:1::", false, moved)] {
+            Ok(())
+        } else {
+            Err(format!("{own:?}"))
+        }
+    });
+    let asker = Asker::new(&scene.site, 20, &scene.dut, moved);
+    wait::until("an answer of the new address", SOON, || {
+        asker.ask(ALL_ROUTERS);
+        match asker.told().first() {
+            Some(told) if (told.outer.0, told.inner.0) == (moved, link_local(moved)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    router.conservation();
+}
+
+/// T8: a peer router that says something else is told about once, and counted each time; it configures nothing here.
+#[test]
+fn disagreements_with_peers_are_told() {
+    let scene = Opposite::new();
+    let router = Daemon::router(&scene.dut, DUT)
+        .config(EVERYTHING)
+        .config("PeerRouter 10.0.0.30")
+        .start();
+    let peer = Asker::new(&scene.site, 30, &scene.dut, DUT);
+    let stranger = Asker::new(&scene.site, 40, &scene.dut, DUT);
+    let mut says = nd::Advertisement::new(&[
+        nd::mtu_option(1280),
+        nd::prefix_option(v6("2001:db8:1::"), 64, 7200, 60),
+        nd::prefix_option(v6("2001:db8:bad::"), 64, 7200, 60),
+        nd::dns_option(&[v6("2001:db8::99")], 900),
+    ]);
+    says.hop_limit = 32;
+    wait::holds("the router's own part", SOON, || {
+        let has = snapshot(&scene.dut, TUNNEL);
+        has.contains("2001:db8:1::5efe:a00:1/128") && has.contains("proto 41")
+    });
+    let before = snapshot(&scene.dut, TUNNEL);
+    for _ in 0..2 {
+        peer.send(&says.packet(peer.addr(), link_local(DUT)));
+    }
+    stranger.send(&says.packet(stranger.addr(), link_local(DUT)));
+    let counted = |field: &str| {
+        let labels = [("field", field)];
+        router
+            .metrics()
+            .sum("isatapd_router_disagreements_total", &labels)
+    };
+    wait::holds("both to be compared", SOON, || counted("hop_limit") == 2);
+    assert_eq!(["mtu", "prefix_lifetime", "name_server"].map(counted), [2, 2, 2]);
+    assert_eq!(
+        ["managed", "reachable_time", "search_domain"].map(counted),
+        [0, 0, 0]
+    );
+    for line in [
+        "router 10.0.0.30 advertises hop limit 32, and we 64",
+        "router 10.0.0.30 advertises MTU 1280, and we 1400",
+        "router 10.0.0.30 advertises 2001:db8:1::/64 preferred for 60 s, and we for 3600 s",
+        "router 10.0.0.30 advertises name server 2001:db8::99, and we others",
+    ] {
+        router.wait_log(line);
+        assert_eq!(router.log().matches(line).count(), 1, "{line}");
+    }
+    assert_eq!(snapshot(&scene.dut, TUNNEL), before);
+    assert_eq!(
+        router.drops(Direction::Decap).get("nd_not_router"),
+        Some(&1),
+        "the stranger"
+    );
+    router.conservation();
+}
