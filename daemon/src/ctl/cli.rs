@@ -65,6 +65,12 @@ pub enum Order {
         #[arg(long, value_name = "SECONDS", default_value = "1", requires = "count", value_parser = seconds)]
         interval: f64,
     },
+    /// Watch the daemon in the terminal: rates, latencies, drops, routers
+    Top {
+        /// Time between two looks
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+        interval: f64,
+    },
     /// Load the configuration again; what did not change is not touched
     Reload,
     /// Check a configuration file without a daemon

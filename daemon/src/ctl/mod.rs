@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod hlog;
 pub mod render;
 pub mod table;
+pub mod top;
 
 use std::io::Write;
 use std::path::Path;
@@ -26,6 +27,10 @@ use client::Client;
 pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
     let text = match &cli.order {
         Order::Check { file } => check(file)?,
+        Order::Top { interval } => {
+            top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
+            String::new()
+        }
         order => ask(order, Client::connect(&cli.socket)?)?,
     };
     out.write_all(text.as_bytes())
@@ -82,7 +87,8 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
                 .get::<Vec<String>>(command)
                 .map(|lines| lines.join("\n") + "\n")
         }
-        Order::Check { file } => check(file),
+        // Both are dealt with before a connection is made.
+        Order::Check { .. } | Order::Top { .. } => Ok(String::new()),
     }
 }
 

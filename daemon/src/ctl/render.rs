@@ -395,7 +395,7 @@ pub fn reload(changes: &[String]) -> String {
 }
 
 /// Seconds in the two largest units that say something.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }
