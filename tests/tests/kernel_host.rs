@@ -1,15 +1,16 @@
 //! The Linux kernel's own ISATAP device as a host of our router, and Debian's `isatapd` client beside it (issue 5.5: D1, C1,
-//! C3, E5, E6, P7, T3).
+//! C3, E5, E6, P7, T3, T7, T11).
 //!
 //! ```text
-//!   srv  2001:db8:99::2 ---- rtr 10.0.0.1 (isatapd, radvd) ------ guest 10.0.0.2 (ip tunnel ... mode isatap)
+//!   srv  2001:db8:99::2 ---- rtr 10.0.0.1 (isatapd) ---+--- guest 10.0.0.2 (ip tunnel ... mode isatap, isatapd of Debian)
+//!                                                      +--- h2 10.0.0.3 (isatapd)
 //! ```
 //!
 //! One guest serves all checks of a test, since it takes seconds to start.
 
 use std::net::Ipv4Addr;
 
-use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::daemon::{Daemon, TUNNEL};
 use isatap_tests::guest::Guest;
 use isatap_tests::kernel_peer::{
     self, ECHO_PORT, Potential, ping_from, scoped, sniffed, tcp_from, tcp_to, wait_answer_from_guest,
@@ -30,16 +31,6 @@ const BULK: u64 = 2_000_000;
 
 fn guest_v4() -> Ipv4Addr {
     host_v4(0)
-}
-
-fn start_router(scene: &Scene, lane: Lane, mtu: u16) -> Daemon<'_> {
-    let daemon = Daemon::router(&scene.router, ROUTER)
-        .lane(lane)
-        .config(&format!("Mtu {mtu}"))
-        .start();
-    set_address(&scene.router, ROUTER);
-    daemon.wait_route("2001:db8:1::/64");
-    daemon
 }
 
 /// Echo and TCP between the router and the guest, and between the guest and the server behind the router.
@@ -156,14 +147,14 @@ fn has_default_route(guest: &Guest) -> bool {
         .contains("via fe80::5efe:a00:1")
 }
 
-/// P7, T3: the guest asks our router, which radvd answers for.
+/// The guest asks our router, and is answered by it or by radvd beside it.
 fn guest_asks(guest: &Guest) {
     let script = format!("rdisc6 -1 -r 1 -w 2000 {} {TUNNEL}", link_local(ROUTER));
     let answer = guest.wait_for("an advertisement", SOON * 2, &script);
     assert!(answer.contains("2001:db8:1::/64"), "{answer}");
 }
 
-/// Issue 5.5: D1, C1, C3, E5, E6, M2, P7, T3.
+/// Issue 5.5: D1, C1, C3, E5, E6, M2, P7, T3, T6, T7.
 #[test]
 fn the_kernel_is_a_host_of_our_router() {
     let scene = Scene::new(0);
@@ -171,25 +162,34 @@ fn the_kernel_is_a_host_of_our_router() {
         return;
     };
     let wire = Sniffer::start(&scene.router, UNDERLAY);
-    let router = start_router(&scene, Lane::Uring, 1280);
-    let radvd = Radvd::start(&scene.router, &Radvd::snippet());
+    let mut router = Daemon::router(&scene.router, ROUTER)
+        .config("Lane uring\nAdvertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
+        .config("AdvertiseRoute 2001:db8:f000::/36")
+        .start();
     kernel_peer::tunnel(&guest, 1280, &[Potential::NoDefault(ROUTER)]);
-    guest.run(&format!("mirror serve {ECHO_PORT}"));
+    guest.run(&format!(
+        "echo 64 >/proc/sys/net/ipv6/conf/{TUNNEL}/accept_ra_rt_info_max_plen\nmirror serve {ECHO_PORT}"
+    ));
     serve_echo(&scene.router, ECHO_PORT);
     serve_echo(&scene.server, ECHO_PORT);
 
-    let address = format!(
+    // From a potential router that is not to be a default one the kernel takes routes alone, no prefixes.
+    let has_address = format!(
         "ip -6 addr show dev {TUNNEL} | grep -F {}/64",
         on_link(guest_v4())
     );
-    // From a potential router that is not to be a default one the kernel takes routes alone, no prefixes.
+    let has_route = format!(
+        "ip -6 route show 2001:db8:f000::/36 | grep 'via {}'",
+        link_local(ROUTER)
+    );
     guest_asks(&guest);
-    assert_ne!(guest.try_run(&address).status, 0);
+    guest.wait_for("a route", SOON, &has_route);
+    assert_ne!(guest.try_run(&has_address).status, 0);
     assert!(!has_default_route(&guest));
     guest.run(&format!("ip tunnel prl prl-delete {ROUTER} dev {TUNNEL}"));
     guest.run(&format!("ip tunnel prl prl-default {ROUTER} dev {TUNNEL}"));
     guest_asks(&guest);
-    guest.wait_for("an address", SOON, &address);
+    guest.wait_for("an address", SOON, &has_address);
     assert!(has_default_route(&guest));
 
     everybody_reaches_everybody(&scene, &guest);
@@ -216,13 +216,22 @@ fn the_kernel_is_a_host_of_our_router() {
         "{:?}",
         router.drops(Direction::Decap)
     );
-    drop(radvd);
+    // The kernel hears that the router goes.
+    router.stop();
     drop(router);
+    wait::holds("the default route to go", SOON, || !has_default_route(&guest));
 
-    // The other lane, and the largest tunnel that an Ethernet carries unfragmented.
+    // radvd beside us, the other lane, and the largest tunnel that an Ethernet carries unfragmented.
     wire.clear();
-    let router = start_router(&scene, Lane::Syscall, 1480);
     guest.run(&format!("ip link set {TUNNEL} mtu 1480"));
+    let router = Daemon::router(&scene.router, ROUTER)
+        .config("Lane syscall\nMtu 1480")
+        .start();
+    set_address(&scene.router, ROUTER);
+    router.wait_route("2001:db8:1::/64");
+    let _radvd = Radvd::start(&scene.router, &Radvd::snippet());
+    guest_asks(&guest);
+    assert!(has_default_route(&guest));
     everybody_reaches_everybody(&scene, &guest);
     assert_eq!(
         largest(&wire),
@@ -237,19 +246,25 @@ fn the_kernel_is_a_host_of_our_router() {
     );
 }
 
-/// P7, T3: Debian's client makes the kernel's tunnel, asks our router by unicast, and the host reaches the server.
+/// P7, T3, T11: Debian's client makes the kernel's tunnel and asks our router by unicast; under a prefix that is not
+/// on-link it and our host meet through the router.
 #[test]
-fn debians_client_finds_our_router() {
-    let scene = Scene::new(0);
-    let Some(guest) = Guest::start(&scene.site, guest_v4()) else {
+fn debians_client_and_our_host_meet_through_our_router() {
+    let scene = Scene::new(1);
+    let (host_v4, guest_v4) = (host_v4(0), host_v4(1));
+    let Some(guest) = Guest::start(&scene.site, guest_v4) else {
         return;
     };
     let wire = Sniffer::start(&scene.router, UNDERLAY);
-    let router = start_router(&scene, Lane::Uring, 1280);
-    let _radvd = Radvd::start(&scene.router, &Radvd::snippet());
+    let router = Daemon::router(&scene.router, ROUTER)
+        .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64")
+        .start();
+    let host = Daemon::host(&scene.hosts[0], host_v4, &[ROUTER]).start();
     serve_echo(&scene.server, ECHO_PORT);
+    serve_echo(&scene.hosts[0], ECHO_PORT);
     guest.run(&format!(
-        "isatapd --link eth0 --name {TUNNEL} --router {ROUTER} --mtu 1280 >/tmp/isatapd.log 2>&1 &"
+        "isatapd --link eth0 --name {TUNNEL} --router {ROUTER} --mtu 1280 >/tmp/isatapd.log 2>&1 &
+        mirror serve {ECHO_PORT}"
     ));
     guest.wait_for(
         "an address and a default route",
@@ -257,7 +272,7 @@ fn debians_client_finds_our_router() {
         &format!(
             "ip -6 addr show dev {TUNNEL} | grep -F {}/64 && ip -6 route show default | grep -F 'via {}' || \
              {{ cat /tmp/isatapd.log; false; }}",
-            on_link(guest_v4()),
+            on_link(guest_v4),
             link_local(ROUTER)
         ),
     );
@@ -268,19 +283,30 @@ fn debians_client_finds_our_router() {
             kind == Some(wanted)
         })
     };
-    let asked = messages(guest_v4(), ROUTER, ROUTER_SOLICITATION);
-    let answered = messages(ROUTER, guest_v4(), ROUTER_ADVERTISEMENT);
+    let asked = messages(guest_v4, ROUTER, ROUTER_SOLICITATION);
+    let answered = messages(ROUTER, guest_v4, ROUTER_ADVERTISEMENT);
     assert!(
         asked >= 1 && answered >= 1,
         "{asked} solicitations, {answered} answers"
     );
     ping_from(&guest, &SERVER.to_string(), 5);
     tcp_from(&guest, "", SERVER, BULK);
-    ping(&scene.server, &on_link(guest_v4()).to_string(), 5);
-    router.conservation();
-    assert!(
-        router.drops(Direction::Decap).is_empty(),
-        "{:?}",
-        router.drops(Direction::Decap)
-    );
+    ping(&scene.server, &on_link(guest_v4).to_string(), 5);
+
+    let beside = Sniffer::start(&scene.hosts[0], UNDERLAY);
+    wait_answer_from_guest(&scene.hosts[0], on_link(guest_v4));
+    ping(&scene.hosts[0], &on_link(guest_v4).to_string(), 5);
+    ping_from(&guest, &on_link(host_v4).to_string(), 5);
+    tcp_to(&scene.hosts[0], on_link(guest_v4), BULK);
+    tcp_from(&guest, "", on_link(host_v4), BULK);
+    let past_the_router = beside.count(|c| {
+        let outer = c.outer();
+        outer.is_some_and(|outer| [outer.src(), outer.dst()].contains(&guest_v4))
+    });
+    assert_eq!(past_the_router, 0, "packets past the router");
+    for daemon in [&router, &host] {
+        daemon.conservation();
+        let drops = daemon.drops(Direction::Decap);
+        assert!(drops.is_empty(), "{drops:?}");
+    }
 }

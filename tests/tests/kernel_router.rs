@@ -122,9 +122,9 @@ fn the_kernel_is_the_router_of_our_host() {
     }
 }
 
-/// V8, N10: hosts of a prefix that is not on-link meet through the kernel, whose redirects change nothing about that.
+/// V8, N10: hosts of a prefix that is not on-link meet through the kernel, and take the shorter way that it tells them.
 #[test]
-fn our_hosts_meet_through_the_kernel() {
+fn the_kernel_tells_our_hosts_of_a_shorter_way() {
     let site = Site::new();
     let hosts = [0, 1].map(|index| site.member(&format!("h{}", index + 1), host_v4(index).octets()[3]));
     let Some(guest) = Guest::start(&site, ROUTER) else {
@@ -152,8 +152,16 @@ fn our_hosts_meet_through_the_kernel() {
         let ends = c.outer().map(|outer| (outer.src(), outer.dst()));
         ends == Some((host_v4(0), host_v4(1))) || ends == Some((host_v4(1), host_v4(0)))
     };
-    assert_eq!(wire.count(direct), 0, "packets past the router");
     let redirects = wire.count(|c| c.outer().and_then(|o| Some(o.inner()?.icmpv6()?.0)) == Some(REDIRECT));
     assert!(redirects > 0, "the kernel says nothing of a shorter way");
+    assert!(wire.count(direct) > 0, "our hosts do not take the shorter way");
+    wire.clear();
+    ping(&hosts[0], &there.to_string(), 5);
+    let longer = |c: &Captured| {
+        c.outer().is_some_and(|outer| {
+            outer.dst() == ROUTER && outer.inner().is_some_and(|inner| inner.dst() == there)
+        })
+    };
+    assert_eq!(wire.count(longer), 0, "packets that still take the longer way");
     daemons.iter().for_each(Daemon::conservation);
 }
