@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use super::errors::SetupError;
+use super::outgoing::{MAX_ATTEMPTS, is_foreign};
 use super::raw::RawSender;
 use super::tun::Tun;
 use crate::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
@@ -27,7 +28,9 @@ impl ControlSender {
         })
     }
 
-    /// Sends `inner` (a whole IPv6 packet) from locator `src` to `dst` with the given outer TOS and TTL.
+    /// Sends `inner` (a whole IPv6 packet) from locator `src` to `dst` with the given outer TOS and TTL. A send that fails for
+    /// an ICMP error about a packet before it is tried again: many answers to hosts that are not there must not cost a host
+    /// that is its own.
     ///
     /// # Errors
     /// What the kernel says, or `InvalidInput` when the packet is larger than IPv4 can carry.
@@ -44,7 +47,16 @@ impl ControlSender {
             payload_len,
         }
         .emit(&mut header);
-        self.socket.send(&[&header[..], inner].concat(), dst)
+        let packet = [&header[..], inner].concat();
+        let mut outcome = self.socket.send(&packet, dst);
+        for _ in 1..MAX_ATTEMPTS {
+            let errno = outcome.as_ref().err().and_then(io::Error::raw_os_error);
+            if !errno.is_some_and(is_foreign) {
+                break;
+            }
+            outcome = self.socket.send(&packet, dst);
+        }
+        outcome
     }
 
     /// The socket's error queue: the ICMPv4 errors about everything we sent, workers included.

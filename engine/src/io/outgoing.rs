@@ -29,7 +29,7 @@ pub(crate) const CHAIN_LEN: usize = 128;
 const CHAIN_AFTER_REFUSAL: usize = 4;
 
 /// How often a send is tried that failed for another packet's ICMP error.
-const MAX_ATTEMPTS: u8 = 4;
+pub(super) const MAX_ATTEMPTS: u8 = 4;
 
 /// Packets on their way to the raw socket.
 pub(crate) struct SendQueue {
@@ -239,7 +239,7 @@ impl SendQueue {
 
 /// Whether an errno may come from an ICMP error about an earlier packet, which the kernel reports on the next send of
 /// the socket, whomever it goes to (ip(7), IP_RECVERR; FAULTS 26).
-fn is_foreign(errno: i32) -> bool {
+pub(super) fn is_foreign(errno: i32) -> bool {
     matches!(
         errno,
         libc::ECONNREFUSED
