@@ -6,11 +6,13 @@
 //!                                             +--- h2 10.0.0.3 (isatapd 10.0.0.1)
 //! ```
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use isatap_tests::asker::{ALL_ROUTERS, Asker};
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::metrics::Direction;
 use isatap_tests::nd::{ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
+use isatap_tests::packet::link_local;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::radvd::Radvd;
 use isatap_tests::raw::{Captured, Sniffer};
@@ -151,5 +153,51 @@ fn v10_name_servers_of_advertisements() {
     );
     assert!(host.ctl("rs").status.success());
     wait("what is left after the withdrawal", [&["2001:db8::54"], &[]]);
+    host.conservation();
+}
+
+/// P7, A9, T3: without `UnicastOnly` radvd speaks to all nodes, on a link that has no multicast: whoever solicited lately
+/// gets a copy, and nobody else. No IPv4 multicast leaves.
+#[test]
+fn advertisements_to_all_nodes_reach_who_solicited() {
+    let scene = Scene::new(1);
+    let router = Daemon::router(&scene.router, ROUTER).workers(1).start();
+    set_address(&scene.router, ROUTER);
+    router.wait_route("2001:db8:1::/64");
+    let wire = Sniffer::start(&scene.router, UNDERLAY);
+    let (asker, silent) = (
+        Asker::new(&scene.site, 20, &scene.router, ROUTER),
+        Asker::new(&scene.site, 30, &scene.router, ROUTER),
+    );
+    let _radvd = Radvd::start(
+        &scene.router,
+        &format!(
+            "interface {TUNNEL} {{ AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; \
+             prefix 2001:db8:1::/64 {{ AdvOnLink on; AdvAutonomous on; }}; }};\n"
+        ),
+    );
+    let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER])
+        .workers(1)
+        .start();
+    asker.ask(ALL_ROUTERS);
+    // Answers go to the one who asked; this one nobody asked for.
+    let all_nodes: Ipv6Addr = "ff02::1".parse().expect("an address");
+    let told = asker.wait_such("an advertisement to all nodes", SOON * 3, |told| {
+        told.inner.1 == all_nodes
+    });
+    assert_eq!(told.outer, (ROUTER, asker.v4));
+    assert_eq!(told.inner.0, link_local(ROUTER));
+    assert_eq!((told.hop_limit, told.prefixes().len()), (255, 1));
+    host.wait_ready();
+    ping_until(&scene.hosts[0], &SERVER.to_string(), SOON);
+    assert_eq!(silent.told(), []);
+    assert_eq!(
+        wire.count(|c| c.outer().is_some_and(|outer| outer.dst().is_multicast())),
+        0
+    );
+    let name = "isatapd_router_advertisements_sent_total";
+    assert!(router.metrics().sum(name, &[("result", "spread")]) >= 1);
+    assert!(router.counters(Direction::Encap).punted >= 1);
+    router.conservation();
     host.conservation();
 }
