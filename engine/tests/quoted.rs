@@ -52,6 +52,13 @@ fn n6_quotes_of_every_length() {
         assert_eq!(error[40..42], [DEST_UNREACHABLE, ADDRESS_UNREACHABLE]);
         assert_eq!(error[48..], sent[20..quoted.min(MAX_QUOTE_LEN)], "{quoted} bytes");
     }
+    let mut later = sent.clone();
+    later[7] = 1;
+    assert_eq!(
+        translate(&router(), HOST, &later),
+        Err(Untold::Short),
+        "a later fragment"
+    );
     // A short packet is quoted whole, and nothing behind it.
     let mut tiny = Inner::udp(US, PEER);
     tiny.payload.truncate(5);

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
@@ -126,6 +127,7 @@ pub(super) struct Daemon {
     pub(super) advertiser: Advertiser,
     /// Disagreements with other routers that have been told.
     pub(super) disagreements: Told,
+    pub(super) error_limits: ErrorLimits,
     pub(super) started_at: Instant,
     pub(super) sources: Option<Sources>,
     pub(super) ask: Ask,

@@ -10,6 +10,7 @@ use isatap_engine::wire::ipv6::Ipv6View;
 use tracing::{debug, info};
 
 use super::daemon::Daemon;
+use super::translate::{Outcome, is_delivery_failure};
 use super::{icmp, punts};
 use crate::config::resolved::Role;
 use crate::prl::Health;
@@ -161,8 +162,9 @@ impl Daemon {
                 "an ICMP error about a packet that is not ours, for {}",
                 failure.destination
             );
-            return;
+            return self.count_translation(Outcome::Foreign);
         }
+        self.tell_sender(failure);
         *self
             .counters
             .icmp_errors
@@ -171,8 +173,10 @@ impl Daemon {
         if icmp::is_unreachable(failure) {
             let before = self.routers.healths();
             self.routers.suspect(Instant::now(), failure.destination);
-            self.redirect_target_failed(failure.destination);
             self.tell_health(&before);
+        }
+        if is_delivery_failure(failure.icmp) {
+            self.redirect_target_failed(failure.destination);
         }
     }
 }

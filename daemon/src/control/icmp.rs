@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::watched::watch;
 
-/// Errors that wait for control at most; a storm beyond that is drained and forgotten (FAULTS 26).
+/// Errors that wait for control at most; the rest of a storm waits in the socket, and what finds no room there is
+/// forgotten (FAULTS 26).
 const QUEUE_LEN: usize = 64;
 /// Entries taken from one queue before others get their turn.
 const BURST: usize = 64;
@@ -37,7 +38,7 @@ async fn drain_one(queue: AsyncFd<OwnedFd>, speaker: Option<mpsc::Sender<SendFai
             match errqueue::next(queue.get_ref().as_fd()) {
                 Ok(Some(failure)) => {
                     if let Some(speaker) = speaker.as_ref().filter(|_| failure.origin == ErrorOrigin::Icmp) {
-                        let _ = speaker.try_send(failure);
+                        let _ = speaker.send(failure).await;
                     }
                 }
                 Ok(None) | Err(_) => {

@@ -11,6 +11,7 @@ mod advertising;
 mod configure;
 mod daemon;
 mod discovery;
+mod error_limits;
 mod explain;
 mod icmp;
 mod latency;
@@ -23,6 +24,7 @@ mod reload;
 mod report;
 mod signals;
 mod start;
+mod translate;
 mod upkeep;
 mod watched;
 

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::configure::slaac_config;
 use super::daemon::{Daemon, Sources};
+use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::locator::Way;
 use super::placement::cpus_for;
@@ -181,6 +182,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         redirects: Redirects::default(),
         advertiser: Advertiser::new(now, Jitter::from_environment()),
         disagreements: Told::default(),
+        error_limits: ErrorLimits::default(),
         started_at: now,
         sources: Some(sources),
         ask,

@@ -32,6 +32,16 @@ pub const IGNORED_OPTIONS: [&str; 8] = [
     "name",
     "excess",
 ];
+/// What became of an ICMPv4 error for the sender of the packet it is about.
+pub const ICMP_TRANSLATIONS: [&str; 7] = [
+    "failed",
+    "foreign",
+    "kept",
+    "limited",
+    "short",
+    "translated",
+    "unanswerable",
+];
 const ALL_ROUTERS_RESULTS: [&str; 4] = ["failed", "not_ready", "rate_limited", "sent"];
 const REDIRECT_RESULTS: [&str; 3] = ["accepted", "malformed", "rate_limited"];
 const ADVERTISEMENT_RESULTS: [&str; 5] = [
@@ -413,6 +423,13 @@ impl Scrape {
                 "kind",
                 &ICMP_ERROR_KINDS[..],
                 &control.icmp_errors,
+            ),
+            (
+                "isatapd_icmp_errors_translated",
+                "ICMPv4 errors, by what the senders of the packets they are about were told",
+                "result",
+                &ICMP_TRANSLATIONS[..],
+                &control.icmp_translations,
             ),
         ] {
             let mut family = family(encoder, MetricType::Counter, name, help)?;

@@ -262,6 +262,9 @@ pub struct ControlStatus {
     pub prl_refresh_failures: u64,
     /// ICMPv4 errors read from the send sockets, by kind.
     pub icmp_errors: BTreeMap<String, u64>,
+    /// What became of them for the senders of the packets that they are about, by result.
+    #[serde(default)]
+    pub icmp_translations: BTreeMap<String, u64>,
     /// Packets of this host to all routers, one for each router, by result.
     #[serde(default)]
     pub all_routers: BTreeMap<String, u64>,

@@ -152,15 +152,20 @@ impl RawSender {
         Ok(sender)
     }
 
-    /// Control's socket: its error queue also yields the ICMPv4 errors about what the workers sent.
+    /// Control's socket: its error queue also yields the ICMPv4 errors about what the workers sent, and has room for a storm
+    /// of them.
     ///
     /// # Errors
     /// [`SetupError::Socket`].
     pub fn open_hearing() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
-        set_buffer(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
-            .map_err(|source| socket("buffer", source))?;
+        for (forced, plain) in [
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        ] {
+            set_buffer(fd.as_fd(), forced, plain).map_err(|source| socket("buffer", source))?;
+        }
         for (name, action) in [
             (libc::IP_HDRINCL, "write headers to"),
             (libc::IP_RECVERR, "read errors of"),

@@ -15,7 +15,7 @@ use crate::fib::Rulebook;
 use crate::isatap::{SiteKnowledge, iid};
 use crate::wire::icmpv6::{self, ADDRESS_UNREACHABLE, ErrorMessage};
 use crate::wire::ipv4::{self, MIN_HEADER_LEN};
-use crate::wire::ipv6::HEADER_LEN;
+use crate::wire::ipv6::{HEADER_LEN, Ipv6View};
 
 /// Quotes are looked at up to here. No more is the offending packet for sure: behind 128 bytes RFC 4884 lets other
 /// things follow.
@@ -27,7 +27,8 @@ const UPPER_LEN: usize = 8;
 /// Why there is no ICMPv6 error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untold {
-    /// The quote ends before the inner packet can be known by its sender.
+    /// The quote ends before the inner packet can be known by its sender, or begins behind its header: it is of a later
+    /// fragment.
     Short,
     /// We sent no such packet, or would not now.
     Foreign,
@@ -55,7 +56,8 @@ pub fn translate(
     if !icmpv6::may_answer(whole, message) {
         return Err(Untold::Unanswerable);
     }
-    let [src, dst] = addresses(whole).ok_or(Untold::Short)?;
+    let view = Ipv6View::new(whole).map_err(|_| Untold::Unanswerable)?;
+    let (src, dst) = (view.src(), view.dst());
     let leads_there =
         rules.is_first_hop(&dst, peer) || rules.is_on_link(&dst) && iid::embedded(&dst) == Some(peer);
     if !leads_there {
@@ -70,43 +72,30 @@ fn inner<'a>(rules: &Rulebook, peer: Ipv4Addr, quote: &'a [u8]) -> Result<&'a [u
     let (header, inner) = quote
         .split_first_chunk::<MIN_HEADER_LEN>()
         .ok_or(Untold::Foreign)?;
-    let [
-        0x45,
-        _,
-        total @ ..,
-        _,
-        _,
-        _,
-        _,
-        _,
-        protocol,
-        _,
-        _,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        h,
-    ] = header
-    else {
-        return Err(Untold::Foreign);
-    };
-    let (src, dst) = (Ipv4Addr::new(*a, *b, *c, *d), Ipv4Addr::new(*e, *f, *g, *h));
-    if *protocol != ipv4::PROTO_IPV6 || !rules.is_locator(src) || dst != peer {
+    let (src, dst) = (address_at(header, 12), address_at(header, 16));
+    if header[0] != 0x45 || header[9] != ipv4::PROTO_IPV6 || !rules.is_locator(src) || dst != peer {
         return Err(Untold::Foreign);
     }
-    let len = usize::from(u16::from_be_bytes(*total)).saturating_sub(MIN_HEADER_LEN);
+    if be16(header, 6) & ipv4::OFFSET_MASK != 0 {
+        return Err(Untold::Short);
+    }
+    let len = usize::from(be16(header, 2)).saturating_sub(MIN_HEADER_LEN);
     Ok(&inner[..inner.len().min(len)])
+}
+
+fn address_at(header: &[u8; MIN_HEADER_LEN], at: usize) -> Ipv4Addr {
+    Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3])
+}
+
+fn be16(header: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
 }
 
 /// The quote as a packet that ends where the quote does, so that rules about packets can be asked; `None` when it ends too
 /// early.
 fn whole<'a>(inner: &[u8], copy: &'a mut [u8; MAX_QUOTE_LEN]) -> Option<&'a [u8]> {
     let (header, payload) = inner.split_first_chunk::<HEADER_LEN>()?;
-    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload_len = usize::from(be16(header, 4));
     let quoted = payload.len().min(payload_len);
     if quoted < payload_len.min(UPPER_LEN) {
         return None;
@@ -115,9 +104,4 @@ fn whole<'a>(inner: &[u8], copy: &'a mut [u8; MAX_QUOTE_LEN]) -> Option<&'a [u8]
     copy.copy_from_slice(&inner[..HEADER_LEN + quoted]);
     copy[4..6].copy_from_slice(&u16::try_from(quoted).ok()?.to_be_bytes());
     Some(copy)
-}
-
-fn addresses(packet: &[u8]) -> Option<[std::net::Ipv6Addr; 2]> {
-    let view = crate::wire::ipv6::Ipv6View::new(packet).ok()?;
-    Some([view.src(), view.dst()])
 }

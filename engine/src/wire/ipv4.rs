@@ -40,7 +40,8 @@ const OPTION_SSRR: u8 = 137;
 
 const FLAG_DF: u16 = 0x4000;
 const FLAG_MF: u16 = 0x2000;
-const OFFSET_MASK: u16 = 0x1fff;
+/// The fragment offset, in units of 8 bytes, within its 16-bit word.
+pub const OFFSET_MASK: u16 = 0x1fff;
 
 /// Why bytes are no IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
