@@ -90,7 +90,10 @@ impl Rulebook {
                 &parts
                     .own6
                     .iter()
-                    .map(|addr| (group_bits(addr), ()))
+                    .copied()
+                    // Ours as soon as the locator is, whoever knows of it already.
+                    .chain(parts.locators.iter().map(|locator| iid::link_local(locator.addr)))
+                    .map(|addr| (group_bits(&addr), ()))
                     .collect::<Vec<_>>(),
             ),
             reply_global,
