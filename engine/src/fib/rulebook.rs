@@ -69,6 +69,12 @@ impl Rulebook {
             .iter()
             .copied()
             .find(|addr| !addr.is_unicast_link_local());
+        // That of a locator's link-local address is ours as soon as the locator is, whoever knows of it already.
+        let link_locals = parts.locators.iter().map(|locator| iid::link_local(locator.addr));
+        let own_groups: Vec<_> = link_locals
+            .chain(parts.own6.iter().copied())
+            .map(|addr| (group_bits(&addr), ()))
+            .collect();
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         let mtu = MtuPolicy::fixed(parts.mtu);
         let known = |path: PathMtu| mtu.relevant(path.and(PathMtu::of_link(parts.link_mtu)));
@@ -86,16 +92,7 @@ impl Rulebook {
                     .map(|addr| (addr.to_bits(), ()))
                     .collect::<Vec<_>>(),
             ),
-            own_groups: FlatMap::new(
-                &parts
-                    .own6
-                    .iter()
-                    .copied()
-                    // Ours as soon as the locator is, whoever knows of it already.
-                    .chain(parts.locators.iter().map(|locator| iid::link_local(locator.addr)))
-                    .map(|addr| (group_bits(&addr), ()))
-                    .collect::<Vec<_>>(),
-            ),
+            own_groups: FlatMap::new(&own_groups),
             reply_global,
             routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
             own_6to4: parts.own_6to4,
