@@ -10,12 +10,14 @@
 //! | [`addresses`] | who sends to whom: outer and inner sources, inner and outer destinations |
 //! | [`headers`] | lengths, versions, IPv4 options, fragments, ECN, extension headers, tunnels in the tunnel |
 //! | [`discovery`] | neighbour discovery from everybody, by the book or not |
+//! | [`mixtures`] | several of these at once, drawn at random |
 //! | [`damage`] | a few bytes of a good packet changed at random |
 
 mod addresses;
 mod damage;
 mod discovery;
 mod headers;
+mod mixtures;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -36,6 +38,19 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 30);
 pub const ROUTED: &str = "2001:db8:7::";
 /// A host beyond the site's border.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+
+/// Who may be answered: a receiver must not have to look for their Ethernet addresses, or answers to those who have none
+/// keep others from being sent.
+pub const ANSWERED: [Ipv4Addr; 8] = [
+    ROUTER,
+    SECOND_ROUTER,
+    GATEWAY,
+    OUTSIDE,
+    Ipv4Addr::new(10, 0, 0, 77),
+    Ipv4Addr::new(172, 16, 5, 5),
+    Ipv4Addr::new(240, 0, 0, 1),
+    Ipv4Addr::new(169, 254, 3, 4),
+];
 
 /// One outer packet of the corpus.
 #[derive(Clone, Debug)]
@@ -79,6 +94,7 @@ pub fn generate(seed: u64) -> Vec<Case> {
     addresses::add(&mut corpus);
     headers::add(&mut corpus);
     discovery::add(&mut corpus);
+    mixtures::add(&mut corpus);
     damage::add(&mut corpus);
     corpus.cases
 }
@@ -130,6 +146,16 @@ impl Corpus {
             label.copy_from_slice(&[label[0] & 0xf0 | high, middle, low]);
         }
         payload
+    }
+
+    /// One of `choices`, drawn at random.
+    fn draw<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.random(choices.len())]
+    }
+
+    /// Whether the next of `times` draws is the one.
+    fn once_in(&mut self, times: usize) -> bool {
+        self.random(times) == 0
     }
 
     /// The next of the seed's numbers below `bound` (splitmix64).

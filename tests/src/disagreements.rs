@@ -36,6 +36,8 @@ pub struct Class {
     pub clause: &'static str,
     /// Whether it explains a packet.
     pub explains: fn(&Packet<'_>) -> bool,
+    /// Whether we refuse (or take) all that it explains; what a limit stops depends on time.
+    pub always: bool,
 }
 
 /// A packet of protocol 41 as the classes see it.
@@ -75,8 +77,9 @@ impl<'a> Packet<'a> {
     fn upper(&self) -> Option<Upper<'a>> {
         let inner = self.inner()?;
         let (mut next, mut rest, mut in_fragment) = (inner.header.next_header().0, inner.payload, false);
-        for _ in 0..=8 {
+        for passed in 0..=8 {
             let len = match next {
+                0 | 43 | 44 | 51 | 60 if passed == 8 => return None,
                 0 | 43 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
                 51 => (usize::from(*rest.get(1)?) + 2) * 4,
                 44 => 8,
@@ -121,7 +124,7 @@ struct Upper<'a> {
 }
 
 /// All of them.
-pub const CLASSES: [Class; 17] = {
+pub const CLASSES: [Class; 18] = {
     use Who::{KernelTakes, WeTake};
     const fn class(
         name: &'static str,
@@ -134,6 +137,7 @@ pub const CLASSES: [Class; 17] = {
             who,
             clause,
             explains,
+            always: true,
         }
     }
     [
@@ -212,7 +216,10 @@ pub const CLASSES: [Class; 17] = {
                 let speaks_as_router =
                     |upper: Upper<'_>| [ROUTER_ADVERTISEMENT, REDIRECT].contains(&upper.message[0]);
                 discovery(p).is_some_and(speaks_as_router)
-                    && (p.is_router || !p.is_from_router() || p.src != link_local(p.outer.src()))
+                    && (p.is_router
+                        || !p.is_from_router()
+                        || !p.src.is_unicast_link_local()
+                        || embedded(&p.src) != Some(p.outer.src()))
             },
         ),
         class(
@@ -221,6 +228,18 @@ pub const CLASSES: [Class; 17] = {
             "RFC 4861 8.3",
             |p| discovery(p).is_some_and(|upper| upper.message[0] == REDIRECT),
         ),
+        Class {
+            always: false,
+            ..class(
+                "more solicitations than a router hears",
+                KernelTakes,
+                "RFC 4861 6.2.6",
+                |p| {
+                    let asks = |upper: Upper<'_>| upper.message[0] == ROUTER_SOLICITATION;
+                    p.is_router && discovery(p).is_some_and(asks)
+                },
+            )
+        },
         class(
             "source that is routed to the sender",
             WeTake,

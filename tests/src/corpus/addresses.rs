@@ -7,7 +7,7 @@ use super::{Corpus, GATEWAY, HOST, OUTSIDE, OWN, ROUTED, ROUTER, SECOND_ROUTER, 
 use crate::packet::{Inner, Outer, isatap};
 use crate::scene::PREFIX;
 
-const SENDERS: [(&str, Ipv4Addr); 14] = [
+pub(super) const SENDERS: [(&str, Ipv4Addr); 14] = [
     ("router", ROUTER),
     ("second router", SECOND_ROUTER),
     ("host", HOST),
@@ -24,7 +24,7 @@ const SENDERS: [(&str, Ipv4Addr); 14] = [
     ("link-local IPv4", Ipv4Addr::new(169, 254, 3, 4)),
 ];
 
-const PREFIXES: [(&str, &str); 7] = [
+pub(super) const PREFIXES: [(&str, &str); 7] = [
     ("link-local", "fe80::"),
     ("beside fe80::/64", "fe80:0:0:1::"),
     ("on-link", PREFIX),
@@ -35,7 +35,7 @@ const PREFIXES: [(&str, &str); 7] = [
 ];
 
 /// First half of an interface identifier; only the first two are ISATAP's (RFC 5214 6.1).
-const IDENTIFIERS: [(&str, u32); 6] = [
+pub(super) const IDENTIFIERS: [(&str, u32); 6] = [
     ("u=0", 0x0000_5efe),
     ("u=1", 0x0200_5efe),
     ("group bit", 0x0100_5efe),
@@ -45,7 +45,7 @@ const IDENTIFIERS: [(&str, u32); 6] = [
 ];
 
 /// Sources of no sender in particular.
-const SOURCES: [&str; 13] = [
+pub(super) const SOURCES: [&str; 13] = [
     "::",
     "::1",
     "ff02::1",
@@ -61,7 +61,7 @@ const SOURCES: [&str; 13] = [
     "2001:db8:1::1234",
 ];
 
-const DESTINATIONS: [&str; 30] = [
+pub(super) const DESTINATIONS: [&str; 30] = [
     "fe80::5efe:10.0.0.1",
     "fe80::200:5efe:10.0.0.1",
     "fe80::5efe:10.0.0.9",
@@ -171,7 +171,7 @@ fn destination(src: &Ipv6Addr) -> Ipv6Addr {
     )
 }
 
-fn assemble(prefix: &str, identifier: u32, embedded: Ipv4Addr) -> Ipv6Addr {
+pub(super) fn assemble(prefix: &str, identifier: u32, embedded: Ipv4Addr) -> Ipv6Addr {
     let mut octets = address(prefix).octets();
     octets[8..12].copy_from_slice(&identifier.to_be_bytes());
     octets[12..].copy_from_slice(&embedded.octets());

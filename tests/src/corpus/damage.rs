@@ -5,7 +5,7 @@ use crate::nd;
 use crate::packet::{Inner, Outer, checksum, isatap, link_local};
 use crate::scene::PREFIX;
 
-const COUNT: usize = 1500;
+const COUNT: usize = 3000;
 /// Bytes of the outer header, and where in the inner one the number of the case is.
 const OUTER_LEN: usize = 20;
 const NUMBER: std::ops::Range<usize> = OUTER_LEN + 1..OUTER_LEN + 4;

@@ -9,7 +9,7 @@ use crate::packet::{ICMPV6, Inner, Outer, isatap, link_local, upper_checksum};
 use crate::scene::PREFIX;
 
 /// What is wrong with a message.
-const FAULTS: [&str; 9] = [
+pub(super) const FAULTS: [&str; 9] = [
     "nothing",
     "hop limit 254",
     "hop limit 1",
@@ -47,7 +47,7 @@ pub(super) fn add(corpus: &mut Corpus) {
     }
 }
 
-fn message(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, fault: &str) -> Vec<u8> {
+pub(super) fn message(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, fault: &str) -> Vec<u8> {
     let mut body = match kind {
         nd::ROUTER_SOLICITATION => nd::router_solicitation(),
         // Not a default router, no prefix: the receiver stays as it is.
