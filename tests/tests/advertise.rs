@@ -13,7 +13,7 @@ use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
 use isatap_tests::configured::Configured;
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::metrics::Direction;
-use isatap_tests::nd::{self, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
+use isatap_tests::nd::{self, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
 use isatap_tests::packet::{Inner, isatap, link_local};
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::raw::Sniffer;
@@ -327,7 +327,7 @@ fn each_network_has_its_prefixes() {
     router.conservation();
 }
 
-/// T11: without the on-link flag hosts reach each other through the router alone, which forwards between them.
+/// T11, T12: without the on-link flag hosts reach each other through the router alone, which forwards between them.
 #[test]
 fn hub_and_spoke_goes_through_the_router() {
     let scene = Scene::new(2);
@@ -343,6 +343,9 @@ fn hub_and_spoke_goes_through_the_router() {
     ping(&scene.hosts[0], &peer, 5);
     let to = |v4| wire.count(|c| c.outgoing && c.outer().is_some_and(|outer| outer.dst() == v4));
     assert_eq!((to(host_v4(1)), to(ROUTER) >= 5), (0, true));
+    let redirected =
+        wire.count(|c| c.outer().and_then(|o| o.inner()?.icmpv6().map(|(kind, ..)| kind)) == Some(REDIRECT));
+    assert_eq!(redirected, 0, "T12: that would lead past the router");
     ping_until(&scene.hosts[1], &SERVER.to_string(), SOON);
     router.conservation();
     hosts.iter().for_each(Daemon::conservation);

@@ -207,3 +207,72 @@ fn disagreements_with_peers_are_told() {
     );
     router.conservation();
 }
+
+/// T1, RFC 4861 6.2.4: a router that begins to advertise tells the hosts that asked before; from then on it answers, and
+/// the kernel hears no more questions.
+#[test]
+fn advertising_may_begin_at_any_time() {
+    let scene = Opposite::new();
+    let base = format!("BindAddress {DUT}\nWorkers 1\n");
+    let router = Builder::new(&scene.dut).config(&base).start();
+    let asker = Asker::new(&scene.site, 20, &scene.dut, DUT);
+    asker.ask(ALL_ROUTERS);
+    let noted = [("result", "noted")];
+    let name = "isatapd_router_solicitations_received_total";
+    wait::holds("the question to be noted", SOON, || {
+        router.metrics().sum(name, &noted) == 1
+    });
+    router.rewrite_config(&format!("{base}Advertise yes\nAdvertisePrefix 2001:db8:1::/64\n"));
+    assert!(router.ctl("reload").status.success());
+    let told = asker.wait(1, ANSWERED);
+    assert_eq!((told[0].lifetime(), told[0].prefixes().len()), (1800, 1));
+
+    asker.forget();
+    let before = router.counters(Direction::Decap);
+    asker.ask(link_local(DUT));
+    let since = router.wait_received(Direction::Decap, &before, 1);
+    assert_eq!((since.punted, since.delivered), (1, 0));
+    asker.wait(1, ANSWERED);
+    let status = String::from_utf8_lossy(&router.ctl("status --json").stdout).into_owned();
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let advertising = &status["advertising"];
+    assert_eq!(
+        (&advertising["on"], &advertising["clients"]),
+        (&true.into(), &1.into())
+    );
+    let prefixes = advertising["prefixes"].as_array().expect("a list");
+    assert_eq!(prefixes, &["2001:db8:1::/64 valid 2592000 preferred 604800"]);
+    let sent = &status["control"]["advertisements_sent"];
+    assert_eq!((&sent["unsolicited"], &sent["solicited"]), (&1.into(), &1.into()));
+    router.conservation();
+}
+
+/// T11, FAULTS 57: what the router owns comes back with the interface.
+#[test]
+fn the_interface_may_go_down_and_up() {
+    let scene = Opposite::new();
+    let router = Daemon::router(&scene.dut, DUT).config(EVERYTHING).start();
+    let own_part = || {
+        let has = snapshot(&scene.dut, TUNNEL);
+        let whole = [
+            "2001:db8:1::5efe:a00:1/128",
+            "2001:db8:1::/64 proto 41",
+            "fe80::5efe:a00:1/64",
+        ];
+        if whole.iter().all(|line| has.contains(line)) {
+            Ok(())
+        } else {
+            Err(has)
+        }
+    };
+    wait::until("the router's own part", SOON, own_part);
+    for _ in 0..3 {
+        scene.dut.ip(&format!("link set {TUNNEL} down"));
+        scene.dut.ip(&format!("link set {TUNNEL} up"));
+        wait::until("it to come back", SOON, own_part);
+    }
+    let asker = Asker::new(&scene.site, 20, &scene.dut, DUT);
+    asker.ask(ALL_ROUTERS);
+    asker.wait(1, ANSWERED);
+    router.conservation();
+}

@@ -242,6 +242,7 @@ fn advertisements_too_long_for_one_packet_are_refused() {
     );
 }
 
+/// T9: a host does not advertise. L9: seventeen routes at most.
 #[test]
 fn advertisements_and_networks_are_checked_in_full() {
     let routes: String = (0..18)
