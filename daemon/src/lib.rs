@@ -10,6 +10,7 @@ pub mod exit;
 pub mod launch;
 pub mod link;
 pub mod ops;
+pub mod pmtu;
 pub mod prl;
 pub mod slaac;
 pub mod version;

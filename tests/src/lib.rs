@@ -10,6 +10,7 @@
 //! | [`netns`] | where does it run? |
 //! | [`topology`] | who is connected to whom? |
 //! | [`packet`], [`nd`], [`icmp4`] | which bytes are sent, and what do seen bytes say? |
+//! | [`narrow`] | what if the path in between takes less? |
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`corpus`], [`disagreements`] | which packets should two receivers judge alike, and where do they not? |
@@ -45,6 +46,7 @@ pub mod icmp4;
 pub mod kernel_drops;
 pub mod kernel_peer;
 pub mod metrics;
+pub mod narrow;
 pub mod nd;
 pub mod netns;
 pub mod packet;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use isatap_engine::fib::{Locator, Publisher};
 use isatap_engine::io::errqueue::SendFailure;
+use isatap_engine::isatap::mark::Mark;
 use isatap_engine::path::PuntKind;
 use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::worker::Engine;
@@ -37,6 +38,7 @@ use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
 use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
+use crate::pmtu::Paths;
 use crate::prl::Routers;
 use crate::prl::names::{Answer, LookupError, NameBook};
 use crate::prl::redirects::Redirects;
@@ -113,6 +115,11 @@ pub(super) struct Daemon {
     /// When to look again for an address that can carry the tunnel.
     pub(super) follow_at: Option<Instant>,
     pub(super) latencies: LatencyBook,
+    /// What the paths to peers take.
+    pub(super) paths: Paths,
+    /// Identifies our packets with DF, as long as this process lives.
+    pub(super) mark: Mark,
+    pub(super) was_link_mtu: u16,
     pub(super) counters: ControlStatus,
     pub(super) publish_at: Option<Instant>,
     pub(super) published_at: Option<Instant>,
@@ -281,6 +288,7 @@ impl Daemon {
             self.repair_at,
             self.follow_at,
             self.redirects.next_deadline(),
+            self.paths.next_deadline(),
             self.flush_at,
             collect,
         ]
@@ -306,6 +314,7 @@ impl Daemon {
             self.configure(now).await?;
         }
         self.expire_redirects(now);
+        self.raise_paths(now);
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
@@ -333,6 +342,7 @@ impl Daemon {
         let mut builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
         builder.own6.extend(self.coming_addresses(now));
         self.add_redirects(&mut builder);
+        self.add_paths(&mut builder);
         let locators = builder.locators.clone();
         let speakers: Vec<_> = locators.iter().map(|locator| locator.addr).collect();
         self.advertiser.set_locators(&speakers);

@@ -156,7 +156,14 @@ impl Daemon {
         *self.counters.all_routers.entry(result.to_owned()).or_insert(0) += 1;
     }
 
+    /// An error queue had something to say.
     pub(super) fn icmp_error(&mut self, failure: &SendFailure) {
+        if icmp::is_about_size(failure) {
+            return self.refused_for_size(failure);
+        }
+        if icmp::is_fragmentation_needed(failure) {
+            self.fragmentation_needed(failure);
+        }
         if !icmp::is_about_us(failure, &self.locators()) {
             debug!(
                 "an ICMP error about a packet that is not ours, for {}",

@@ -107,12 +107,38 @@ fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
         None => format!("there is no route for {dst} over this interface"),
     }];
     let frame = [&[0; vnet::LEN][..], inner].concat();
-    lines.push(match path::encap::decide(rules, &frame) {
-        EncapVerdict::Send(route) => format!("sent from {} to {}", route.outer.src, route.outer.dst),
+    let fate = match path::encap::decide(rules, &frame) {
+        EncapVerdict::Send(route) => {
+            lines.extend(path(rules, &route.outer));
+            format!("sent from {} to {}", route.outer.src, route.outer.dst)
+        }
         EncapVerdict::Reply(reason, error) => format!("{}; the sender is told: {error:?}", dropped(reason)),
         EncapVerdict::Punt(kind) => format!("given to control: {kind:?}"),
         EncapVerdict::Drop(reason) => dropped(reason),
-    });
+    };
+    lines.push(fate);
+    lines
+}
+
+/// What is known about the path, if anything limits it.
+fn path(rules: &Rulebook, outer: &OuterHeader) -> Vec<String> {
+    let (path, peer) = (rules.path(outer.dst), outer.dst);
+    let mut lines = Vec::new();
+    if path.link() < u16::MAX {
+        lines.push(format!(
+            "the link towards {peer} takes IPv4 packets of {} bytes: larger ones leave in fragments, or their senders are told",
+            path.link()
+        ));
+    }
+    if path.path() < path.link() {
+        lines.push(format!(
+            "the path to {peer} takes IPv4 packets of {} bytes",
+            path.path()
+        ));
+    }
+    if outer.dont_fragment {
+        lines.push("nobody may fragment it: the path is explored (PathMtu dynamic)".to_owned());
+    }
     lines
 }
 
@@ -159,6 +185,33 @@ mod tests {
             "2001:db8:1::1",
         );
         assert!(stranger.contains("dropped, not_site"), "{stranger}");
+    }
+
+    #[test]
+    fn paths_are_told() {
+        use isatap_engine::isatap::mtu::PathMtu;
+        let rules = RulebookBuilder {
+            locators: vec![Locator {
+                addr: US,
+                if_index: 0,
+            }],
+            site: vec!["10.0.0.0/8".parse().unwrap()],
+            link_mtu: 1290,
+            paths: vec![(HOST, PathMtu::of_path(600))],
+            ..RulebookBuilder::default()
+        };
+        let request = ExplainRequest {
+            src4: None,
+            src6: iid::link_local(US),
+            dst6: iid::link_local(HOST),
+        };
+        let text = explain(&rules.build().unwrap(), US, request).unwrap().join("\n");
+        for part in [
+            "10.0.0.5 takes IPv4 packets of 1290 bytes",
+            "path to 10.0.0.5 takes IPv4 packets of 600",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ const QUEUE_LEN: usize = 64;
 /// Entries taken from one queue before others get their turn.
 const BURST: usize = 64;
 
-/// Starts draining `queues`. The kernel queues one ICMP error on each of them, so that only the last one speaks.
+/// Starts draining `queues`. Of ICMP errors only the last one speaks, control's: the kernel may queue one on each. What a link
+/// refused for its size is heard of wherever it was refused.
 ///
 /// # Errors
 /// When a descriptor cannot be watched.
@@ -26,19 +27,19 @@ pub(super) fn drain(queues: Vec<OwnedFd>) -> std::io::Result<mpsc::Receiver<Send
     let last = queues.len().saturating_sub(1);
     for (at, queue) in queues.into_iter().enumerate() {
         let queue = watch(queue, Interest::ERROR)?;
-        tokio::spawn(drain_one(queue, (at == last).then(|| sender.clone())));
+        tokio::spawn(drain_one(queue, sender.clone(), at == last));
     }
     Ok(receiver)
 }
 
-async fn drain_one(queue: AsyncFd<OwnedFd>, speaker: Option<mpsc::Sender<SendFailure>>) {
+async fn drain_one(queue: AsyncFd<OwnedFd>, control: mpsc::Sender<SendFailure>, speaks: bool) {
     while let Ok(mut guard) = queue.ready(Interest::ERROR).await {
         let mut empty = false;
         for _ in 0..BURST {
             match errqueue::next(queue.get_ref().as_fd()) {
                 Ok(Some(failure)) => {
-                    if let Some(speaker) = speaker.as_ref().filter(|_| failure.origin == ErrorOrigin::Icmp) {
-                        let _ = speaker.send(failure).await;
+                    if is_heard(&failure, speaks) {
+                        let _ = control.send(failure).await;
                     }
                 }
                 Ok(None) | Err(_) => {
@@ -52,6 +53,25 @@ async fn drain_one(queue: AsyncFd<OwnedFd>, speaker: Option<mpsc::Sender<SendFai
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Whether control is to hear of `failure`, from a queue that `speaks` of ICMP errors or does not.
+fn is_heard(failure: &SendFailure, speaks: bool) -> bool {
+    match failure.origin {
+        ErrorOrigin::Icmp => speaks,
+        ErrorOrigin::Local => is_about_size(failure),
+        ErrorOrigin::Other => false,
+    }
+}
+
+/// Whether our own kernel refused a packet that is too big for its link.
+pub(super) fn is_about_size(failure: &SendFailure) -> bool {
+    failure.origin == ErrorOrigin::Local && failure.errno == nix::libc::EMSGSIZE
+}
+
+/// Whether a router says that a packet was too big.
+pub(super) fn is_fragmentation_needed(failure: &SendFailure) -> bool {
+    failure.origin == ErrorOrigin::Icmp && failure.icmp == (3, 4)
 }
 
 /// The kinds counted; the names are those of `isatapd_icmp_errors_total`.

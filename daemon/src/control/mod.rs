@@ -17,6 +17,7 @@ mod icmp;
 mod latency;
 mod locator;
 mod names;
+mod paths;
 mod placement;
 mod punts;
 mod redirects;

@@ -127,6 +127,7 @@ impl Daemon {
             routers: self.routers.counts(),
             clients: self.advertiser.clients(),
             latencies: self.latencies.total(),
+            paths: [self.paths.links.len(), self.paths.routers.len()],
             control: self.counters.clone(),
             ready: self.obstacles().is_empty(),
             lane: self.engine.lane().name().to_owned(),
@@ -180,6 +181,7 @@ impl Daemon {
             resolver: self.resolver_status(),
             advertising: self.advertising_status(),
             route_count: state.route_count(),
+            paths: self.paths_status(),
             total: Traffic::total(&workers),
             workers: workers
                 .iter()

@@ -1,8 +1,10 @@
 //! Bringing up: everything privileged first, then the workers, then readiness.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use isatap_engine::fib::Publisher;
+use isatap_engine::isatap::mark::Mark;
 use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::worker::{Engine, EngineConfig, Prepared, SetupError};
 use tracing::{info, warn};
@@ -28,6 +30,7 @@ use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
 use crate::ops;
 use crate::ops::status::ControlStatus;
+use crate::pmtu::Paths;
 use crate::prl::names::NameBook;
 use crate::prl::redirects::Redirects;
 use crate::prl::resolver::{self, Resolver};
@@ -170,6 +173,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         warned_ambiguous: false,
         follow_at: None,
         latencies: LatencyBook::default(),
+        paths: Paths::default(),
+        mark: random_mark(),
+        was_link_mtu: u16::MAX,
         counters: ControlStatus::default(),
         publish_at: Some(now),
         published_at: None,
@@ -196,6 +202,13 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.catch_up().await?;
     (hooks.ready)()?;
     Ok(daemon)
+}
+
+/// A mark that nobody can foresee.
+fn random_mark() -> Mark {
+    // The standard library keys each RandomState from the kernel's random numbers.
+    let random = RandomState::new();
+    Mark::new([random.hash_one(0u8), random.hash_one(1u8)])
 }
 
 /// Only a host hears of name servers. Without a helper everything else works, so that its failure is said, not fatal.

@@ -38,6 +38,7 @@ impl Daemon {
         self.follow_interface();
         self.follow_locator();
         self.follow_own_addresses();
+        self.forget_links();
         self.mark_changed();
         Ok(())
     }

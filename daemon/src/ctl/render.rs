@@ -97,6 +97,14 @@ pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
     if status.role == "router" {
         lines.push(("advertises", advertising(status)));
     }
+    let paths = &status.paths;
+    if paths.links + paths.routers > 0 {
+        let counts = format!(
+            "{} short by routers' word, {} by our own link's",
+            paths.routers, paths.links
+        );
+        lines.push(("paths", counts));
+    }
     let mut text: String = lines
         .iter()
         .map(|(name, value)| format!("{name:<10} {value}\n"))

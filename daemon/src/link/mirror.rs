@@ -83,6 +83,8 @@ pub struct MirrorState {
     sixtofour: BTreeSet<(u32, Ipv6Addr)>,
     routes: BTreeMap<RouteKey, Vec<Hop>>,
     v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
+    /// MTUs of the machine's other devices, as far as heard of.
+    mtus: BTreeMap<u32, u32>,
 }
 
 impl MirrorState {
@@ -95,6 +97,7 @@ impl MirrorState {
             sixtofour: BTreeSet::new(),
             routes: BTreeMap::new(),
             v4: BTreeMap::new(),
+            mtus: BTreeMap::new(),
         }
     }
 
@@ -163,6 +166,12 @@ impl MirrorState {
         self.v4.values().find(|v4| v4.addr == addr).map(|v4| v4.if_index)
     }
 
+    /// The MTU of the device that has this IPv4 address, in bytes; `u16::MAX` when it is not known, or larger.
+    pub fn mtu_towards(&self, addr: Ipv4Addr) -> u16 {
+        let mtu = self.device_of(addr).and_then(|device| self.mtus.get(&device));
+        mtu.and_then(|mtu| u16::try_from(*mtu).ok()).unwrap_or(u16::MAX)
+    }
+
     /// Whether the main table has this route, whoever set it.
     pub fn has_route(&self, prefix: Ipv6Prefix, metric: u32, gateway: Option<Ipv6Addr>) -> bool {
         let key = RouteKey {
@@ -201,14 +210,17 @@ impl MirrorState {
     }
 
     fn new_link(&mut self, message: &LinkMessage) -> Effect {
-        if message.header.index != self.if_index || message.header.interface_family != AddressFamily::Unspec {
+        if message.header.interface_family != AddressFamily::Unspec {
             return Effect::Nothing;
         }
-        let old = self.link.unwrap_or_default();
         let mtu = message.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),
             _ => None,
         });
+        if message.header.index != self.if_index {
+            return self.new_device(message.header.index, mtu);
+        }
+        let old = self.link.unwrap_or_default();
         let new = LinkState {
             up: message.header.flags.contains(LinkFlags::Up),
             mtu: mtu.unwrap_or(old.mtu),
@@ -222,12 +234,22 @@ impl MirrorState {
         }
     }
 
-    fn del_link(&self, message: &LinkMessage) -> Effect {
+    /// Another device of the machine: of interest for its MTU when it has an IPv4 address.
+    fn new_device(&mut self, device: u32, mtu: Option<u32>) -> Effect {
+        let Some(mtu) = mtu else { return Effect::Nothing };
+        let is_news = self.mtus.insert(device, mtu) != Some(mtu);
+        changed(is_news && self.v4.keys().any(|(owner, ..)| *owner == device))
+    }
+
+    fn del_link(&mut self, message: &LinkMessage) -> Effect {
         // A bridge announces a port that left it by a DELLINK of family AF_BRIDGE: the interface lives on.
         let ours = message.header.index == self.if_index;
         if ours && message.header.interface_family == AddressFamily::Unspec {
             Effect::Gone
         } else {
+            if message.header.interface_family == AddressFamily::Unspec {
+                self.mtus.remove(&message.header.index);
+            }
             Effect::Nothing
         }
     }

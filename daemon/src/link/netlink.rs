@@ -1,5 +1,6 @@
 //! One rtnetlink connection for requests: dumps that are consistent, changes that say what they tried.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -53,6 +54,24 @@ impl NetlinkError {
     }
 }
 
+/// Devices whose MTU is asked for at most.
+const MAX_DEVICES: usize = 64;
+
+/// The devices besides `if_index` that have IPv4 addresses: their MTUs are of interest.
+fn devices_with_v4(dump: &[RouteNetlinkMessage], if_index: u32) -> BTreeSet<u32> {
+    let device = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewAddress(address) if address.header.family == AddressFamily::Inet => {
+            Some(address.header.index)
+        }
+        _ => None,
+    };
+    let all = dump.iter().filter_map(device).filter(|index| *index != if_index);
+    all.collect::<BTreeSet<_>>()
+        .into_iter()
+        .take(MAX_DEVICES)
+        .collect()
+}
+
 /// The request side. Clones share the socket.
 #[derive(Clone, Debug)]
 pub struct Netlink {
@@ -92,6 +111,17 @@ impl Netlink {
                 self.consistent("list addresses", RouteNetlinkMessage::GetAddress(address))
                     .await?,
             );
+        }
+        for device in devices_with_v4(&all, if_index) {
+            let mut link = LinkMessage::default();
+            link.header.index = device;
+            // One that has just gone is none of our business.
+            if let Ok(found) = self
+                .request("read a device", RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)
+                .await
+            {
+                all.extend(found);
+            }
         }
         let mut route = RouteMessage::default();
         route.header.address_family = AddressFamily::Inet6;

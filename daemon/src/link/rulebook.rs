@@ -32,6 +32,7 @@ pub fn compile(
 ) -> RulebookBuilder {
     let mut choices = state.routes(is_reachable(routers));
     let default_hop = default_hop(settings, routers, &mut choices);
+    let preferred = locators.first().copied();
     let locators = locators.iter().filter_map(|addr| {
         Some(Locator {
             addr: *addr,
@@ -66,7 +67,7 @@ pub fn compile(
         peer_networks: peer_networks(settings),
         // What is learned about paths is added by control.
         paths: Vec::new(),
-        link_mtu: u16::MAX,
+        link_mtu: preferred.map_or(u16::MAX, |addr| state.mtu_towards(addr)),
         mark: Mark::default(),
         strict_ingress: settings.strict_ingress,
         nested: settings.nested,

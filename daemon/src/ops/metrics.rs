@@ -53,6 +53,18 @@ const ADVERTISEMENT_RESULTS: [&str; 5] = [
 ];
 /// What became of a reload.
 pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
+/// What was heard about paths: believed from a router or our own link, or why not.
+pub const PATH_MESSAGES: [&str; 7] = [
+    "foreign",
+    "fragmentable",
+    "implausible",
+    "link",
+    "router",
+    "static",
+    "unmarked",
+];
+/// What became of what is known about paths.
+pub const PATH_CHANGES: [&str; 3] = ["evicted", "lowered", "raised"];
 /// Kinds of ICMPv4 error that concern the tunnel.
 pub const ICMP_ERROR_KINDS: [&str; 4] = ["frag_needed", "other", "time_exceeded", "unreachable"];
 
@@ -69,6 +81,8 @@ pub struct Scrape {
     pub clients: usize,
     /// Latencies of all workers since the start.
     pub latencies: Latencies,
+    /// Peers with a known path MTU, by who says so: our own link, a router.
+    pub paths: [usize; 2],
     /// What control did.
     pub control: ControlStatus,
     /// Whether packets can be carried.
@@ -320,6 +334,11 @@ impl Scrape {
                 u64::try_from(count).unwrap_or(u64::MAX),
             )?;
         }
+        let help = "Peers whose path is known to take less than the tunnel may need, by who says so";
+        let mut paths = family(encoder, MetricType::Gauge, "isatapd_path_mtus", help)?;
+        for (said_by, count) in ["link", "router"].into_iter().zip(self.paths) {
+            paths.gauge(&[("said_by", said_by)], u64::try_from(count).unwrap_or(u64::MAX))?;
+        }
         let mut ready = family(
             encoder,
             MetricType::Gauge,
@@ -416,6 +435,20 @@ impl Scrape {
                 "result",
                 &REDIRECT_RESULTS[..],
                 &control.redirects,
+            ),
+            (
+                "isatapd_path_mtu_messages",
+                "Messages that a packet was too big for its path, believed from a router or a link, or why not",
+                "result",
+                &PATH_MESSAGES[..],
+                &control.path_messages,
+            ),
+            (
+                "isatapd_path_mtu_changes",
+                "Changes of what is known about paths",
+                "change",
+                &PATH_CHANGES[..],
+                &control.path_changes,
             ),
             (
                 "isatapd_icmp_errors",

@@ -61,8 +61,37 @@ pub struct Status {
     /// The configuration in force, as the lines of a file would say it.
     #[serde(default)]
     pub configuration: Vec<SettingStatus>,
+    /// What is known about the paths to peers.
+    #[serde(default)]
+    pub paths: PathsStatus,
     /// What control did.
     pub control: ControlStatus,
+}
+
+/// What is known about the paths to peers; the list is cut off at a bound.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathsStatus {
+    /// Peers of which our own link's MTU is known to be short.
+    pub links: usize,
+    /// Peers of which routers on the way said something.
+    pub routers: usize,
+    /// The first of both.
+    pub list: Vec<PathStatus>,
+}
+
+/// What is known about the path to one peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// The peer.
+    pub peer: Ipv4Addr,
+    /// The largest IPv4 packet, in bytes.
+    pub mtu: u16,
+    /// Who says so: `router`, or `link` for this machine's kernel.
+    pub said_by: String,
+    /// Seconds since.
+    pub said_seconds_ago: f64,
+    /// Seconds until a larger one is tried.
+    pub raise_seconds: f64,
 }
 
 /// One line of the configuration in force.
@@ -260,6 +289,12 @@ pub struct ControlStatus {
     pub reloads: BTreeMap<String, u64>,
     /// Failures to refresh the PRL.
     pub prl_refresh_failures: u64,
+    /// What was heard about paths, by result: believed from a `router` or a `link`, or why not.
+    #[serde(default)]
+    pub path_messages: BTreeMap<String, u64>,
+    /// What became of what is known about paths: `lowered`, `raised`, `evicted`.
+    #[serde(default)]
+    pub path_changes: BTreeMap<String, u64>,
     /// ICMPv4 errors read from the send sockets, by kind.
     pub icmp_errors: BTreeMap<String, u64>,
     /// What became of them for the senders of the packets that they are about, by result.
@@ -440,6 +475,7 @@ pub(crate) mod tests {
                 name: "Mtu".to_owned(),
                 value: "1280".to_owned(),
             }],
+            paths: PathsStatus::default(),
             control: ControlStatus::default(),
         }
     }
