@@ -5,7 +5,7 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench perf setup
+.PHONY: help run demo test check fmt bench perf docs setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: ## criterion benches of the engine
 perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots (root)
 	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf $(addprefix --bin ,isatapd isatap-baseline isatap-perf)
 	./target/release/isatap-perf $(ARGS)
+
+docs: ## man pages and completions under target/docs
+	$(CARGO) run -q -p isatapd --example documents target/docs
 
 setup: ## install Debian packages the tests need, if missing; make the guest with the kernel's own ISATAP
 	@./tests/setup.sh $(SETUP)

@@ -111,6 +111,11 @@ struct Arguments {
     routers: Vec<Host>,
 }
 
+/// The definition, for help, man page and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Reads a command line, beginning with the name of the program.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/isatapd.conf";
 
 /// Asks a running isatapd, or tells it what to do.
 #[derive(Debug, Parser)]
-#[command(name = "isatapctl", version, about, max_term_width = 100)]
+#[command(name = "isatapctl", version, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 refused by the daemon, 2 usage, 69 no daemon, 78 check failed."
 )]

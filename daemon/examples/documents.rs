@@ -1,0 +1,178 @@
+//! Writes what a package installs beside the programs: man pages and shell completions, from the definitions themselves.
+//!
+//! `documents DIR` makes `DIR/man/isatapd.8`, `isatapctl.8`, `isatapd.conf.5`, and `DIR/completions/`.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use isatapd::config::names::{Key, Reload, Repeat};
+
+const EXAMPLE: &str = include_str!("../isatapd.conf");
+
+fn main() -> Result<()> {
+    let folder = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .context("usage: documents DIR")?;
+    let (man, completions) = (folder.join("man"), folder.join("completions"));
+    for folder in [&man, &completions] {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let programs = [isatapd::cli::command(), isatapd::ctl::cli::Cli::command()];
+    for mut program in programs {
+        program.build();
+        let name = program.get_name().to_owned();
+        write(&man.join(format!("{name}.8")), &page(&program)?)?;
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            clap_complete::generate_to(shell, &mut program.clone(), &name, &completions)?;
+        }
+    }
+    write(&man.join("isatapd.conf.5"), &configuration()?)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = fs::File::create(path).with_context(|| path.display().to_string())?;
+    Ok(file.write_all(bytes)?)
+}
+
+/// A program on one page, its commands included.
+fn page(program: &Command) -> Result<Vec<u8>> {
+    let man = Man::new(program.clone()).section("8").manual("isatapd");
+    let mut out = Vec::new();
+    man.render_title(&mut out)?;
+    man.render_name_section(&mut out)?;
+    man.render_synopsis_section(&mut out)?;
+    man.render_description_section(&mut out)?;
+    man.render_options_section(&mut out)?;
+    let commands: Vec<_> = program
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help")
+        .collect();
+    if !commands.is_empty() {
+        Roff::default().control("SH", ["COMMANDS"]).to_writer(&mut out)?;
+    }
+    for command in commands {
+        let mut roff = Roff::default();
+        roff.control(
+            "SS",
+            [command
+                .clone()
+                .render_usage()
+                .to_string()
+                .trim_start_matches("Usage: ")],
+        );
+        roff.text([roman(
+            command.get_about().map(ToString::to_string).unwrap_or_default(),
+        )]);
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
+        {
+            let Some(help) = argument.get_help() else { continue };
+            roff.control("TP", []);
+            roff.text([bold(argument.to_string())]);
+            roff.text([roman(help.to_string())]);
+        }
+        roff.to_writer(&mut out)?;
+    }
+    let mut roff = Roff::default();
+    if let Some(text) = program.get_after_help() {
+        roff.control("SH", ["EXIT STATUS AND SIGNALS"]);
+        roff.text([roman(text.to_string())]);
+    }
+    roff.control("SH", ["FILES"]);
+    for (file, what) in [
+        ("/etc/isatapd.conf", "the configuration"),
+        ("/run/isatapd/control.sock", "the control socket"),
+        ("/var/run/isatapd.pid", "the process id, locked"),
+    ] {
+        roff.control("TP", []);
+        roff.text([italic(file)]);
+        roff.text([roman(what)]);
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([
+        bold("isatapd"),
+        roman("(8), "),
+        bold("isatapctl"),
+        roman("(8), "),
+        bold("isatapd.conf"),
+        roman("(5), "),
+        bold("radvd.conf"),
+        roman("(5), RFC 5214"),
+    ]);
+    roff.to_writer(&mut out)?;
+    Ok(out)
+}
+
+/// isatapd.conf(5): each name with what it takes, what the example file says of it, and what a reload does.
+fn configuration() -> Result<Vec<u8>> {
+    let mut roff = Roff::default();
+    roff.control("TH", ["isatapd.conf", "5", "", "isatapd", "isatapd"]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman("isatapd.conf - configuration of isatapd")]);
+    roff.control("SH", ["DESCRIPTION"]);
+    roff.text([roman(
+        "One name with its values per line. Names are read in any case; # starts a comment; values of a list are separated by \
+         blanks or commas. A file of the program of 2006 works unchanged. Without any line the daemon is a router at the only \
+         IPv4 address of the machine. ",
+    )]);
+    roff.text([
+        bold("isatapd --check-config"),
+        roman(" says what would run, or which line is wrong and what was expected."),
+    ]);
+    roff.control("SH", ["NAMES"]);
+    for key in Key::ALL.iter().copied() {
+        let (text, example) = described(key).with_context(|| format!("{key} is not in the example file"))?;
+        roff.control("TP", []);
+        roff.text([bold(key.name()), roman(" "), italic(key.takes())]);
+        let reload = match key.reload() {
+            Reload::Live => "A reload puts a change in force.",
+            Reload::Restart => "A change waits for a restart.",
+        };
+        let repeat = match key.repeat() {
+            Repeat::Once => "",
+            Repeat::Many => " May be repeated.",
+            Repeat::OncePlusNetworks => " May be repeated with networks.",
+        };
+        roff.text([roman(format!("{text} {reload}{repeat}"))]);
+        roff.control("RS", []);
+        roff.control("EX", []);
+        roff.text([roman(example)]);
+        roff.control("EE", []);
+        roff.control("RE", []);
+    }
+    let mut out = Vec::new();
+    roff.to_writer(&mut out)?;
+    Ok(out)
+}
+
+/// The comment above a name in the example file, and its line there.
+fn described(key: Key) -> Option<(String, String)> {
+    let (mut comment, mut found): (Vec<&str>, Option<(String, String)>) = (Vec::new(), None);
+    for line in EXAMPLE.lines() {
+        let Some(text) = line.strip_prefix('#') else {
+            comment.clear();
+            continue;
+        };
+        match text.strip_prefix(' ') {
+            Some(prose) => comment.push(prose),
+            None if text.split_whitespace().next() == Some(key.name()) => {
+                let prose = comment
+                    .join(" ")
+                    .replace(" May be repeated.", "")
+                    .replace(" [live]", "")
+                    .replace(" [restart]", "");
+                found = Some((prose, text.to_owned()));
+            }
+            None => {}
+        }
+    }
+    found
+}
