@@ -18,7 +18,7 @@ use isatap_tests::kernel_peer::{
 use isatap_tests::metrics::Direction;
 use isatap_tests::nd::{ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
 use isatap_tests::packet::{Inner, SeenInner, link_local};
-use isatap_tests::ping::ping;
+use isatap_tests::ping::{is_silent, ping};
 use isatap_tests::radvd::Radvd;
 use isatap_tests::raw::{Captured, Injector, Sniffer};
 use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene, host_v4, on_link, set_address};
@@ -244,6 +244,21 @@ fn the_kernel_is_a_host_of_our_router() {
         "{:?}",
         router.drops(Direction::Decap)
     );
+
+    // N6: without its tunnel the kernel answers "port unreachable", as it does beside a daemon that takes the packets: that
+    // is no news of the host.
+    guest.run(&format!("ip link set {TUNNEL} down"));
+    wait::until("an ICMPv4 error of the kernel", SOON, || {
+        assert!(is_silent(&scene.server, &on_link(guest_v4()).to_string()));
+        let kept = [("result", "kept")];
+        match router
+            .metrics()
+            .sum("isatapd_icmp_errors_translated_total", &kept)
+        {
+            0 => Err("none is counted"),
+            _ => Ok(()),
+        }
+    });
 }
 
 /// P7, T3, T11: Debian's client makes the kernel's tunnel and asks our router by unicast; under a prefix that is not
