@@ -184,6 +184,7 @@ fn fragments_are_reassembled_in_any_order() {
     });
 }
 
+/// C3, D10, FAULTS 17.
 #[test]
 fn all_ecn_combinations_follow_rfc_6040() {
     const NOT_ECT: u8 = 0;

@@ -389,6 +389,7 @@ impl Daemon {
                 PuntKind::RouterSolicitation => self.solicited_by_kernel(&punt.packet),
                 PuntKind::AllRouters => self.tell_all_routers(&punt.packet),
                 PuntKind::Redirect => self.redirected(&punt.packet),
+                PuntKind::EcnAlarm => super::punts::tell_ecn(&punt.packet),
                 PuntKind::HostSolicitation => self.solicited_by_host(&punt),
                 PuntKind::OwnAdvertisement => self.spread(punt.packet),
             }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use isatap_engine::isatap::iid;
+use isatap_engine::isatap::{ecn, iid};
 use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::wire::ipv6::Ipv6View;
 use isatap_engine::wire::{ext, nd};
+
+use tracing::warn;
 
 use crate::prl::Heard;
 use crate::slaac::MAX_ROUTERS;
@@ -106,9 +108,53 @@ pub(super) fn advertisement(packet: &[u8]) -> Option<(Ipv4Addr, Heard)> {
     ))
 }
 
+/// Logs the headers of an outer packet whose ECN fields make no sense together (RFC 6040 4.2).
+pub(super) fn tell_ecn(packet: &[u8]) {
+    let Some((src, outer, inner)) = ecn_fields(packet) else {
+        return;
+    };
+    warn!(
+        "a packet from {src} is marked {} outside and {} inside: an encapsulator or a router on the way is broken, or \
+         somebody plays with congestion notification",
+        ecn_name(outer),
+        ecn_name(inner)
+    );
+}
+
+/// The outer source, and the ECN fields outside and inside. The packet was whole before.
+fn ecn_fields(packet: &[u8]) -> Option<(Ipv4Addr, u8, u8)> {
+    let [first, tos, .., a, b, c, d, _, _, _, _] = packet.first_chunk::<20>()?;
+    let at = usize::from(first & 0x0f) * 4;
+    let class = packet.get(at + 1)?;
+    Some((Ipv4Addr::new(*a, *b, *c, *d), tos & 3, class >> 4 & 3))
+}
+
+fn ecn_name(ecn: u8) -> &'static str {
+    match ecn & 3 {
+        ecn::NOT_ECT => "Not-ECT",
+        ecn::ECT_0 => "ECT(0)",
+        ecn::ECT_1 => "ECT(1)",
+        _ => "CE",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// C4: what the line says.
+    #[test]
+    fn c4_ecn_fields_of_an_outer_packet() {
+        let mut packet = [0; 64];
+        packet[..2].copy_from_slice(&[0x46, 0xb8 | 1]);
+        packet[12..16].copy_from_slice(&[10, 0, 0, 9]);
+        packet[24..26].copy_from_slice(&[0x60, 0x30]);
+        assert_eq!(ecn_fields(&packet), Some((Ipv4Addr::new(10, 0, 0, 9), 1, 3)));
+        assert_eq!((ecn_name(1), ecn_name(3)), ("ECT(1)", "CE"));
+        for len in 0..26 {
+            assert!(ecn_fields(&packet[..len]).is_none(), "{len} bytes");
+        }
+    }
 
     const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 

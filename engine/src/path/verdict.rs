@@ -24,6 +24,8 @@ pub enum PuntKind {
     OwnAdvertisement,
     /// A copy of a neighbour advertisement of a router that was delivered: an answer to a probe, perhaps.
     NeighborAdvertisement,
+    /// The headers of an outer packet whose ECN fields are a combination RFC 6040 4.2 calls dangerous: to be logged.
+    EcnAlarm,
     /// A redirect of the first hop: the kernel would not follow it, control does.
     Redirect,
 }

@@ -78,7 +78,7 @@ named_events! {
         ReplyLimited = "reply_limited",
         /// An ICMPv6 error was due and could not be written.
         ReplyFailed = "reply_failed",
-        /// A combination of ECN codepoints that RFC 6040 4.2 calls dangerous.
+        /// A combination of ECN codepoints that RFC 6040 4.2 calls dangerous; what must not be delivered is among the drops.
         EcnDangerous = "ecn_dangerous",
     }
 }

@@ -17,18 +17,22 @@ use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Handed, PuntKind, 
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::icmpv6::ErrorMessage;
-use crate::wire::ipv4::{Ipv4View, MIN_HEADER_LEN};
+use crate::wire::ipv4::{Ipv4View, MAX_HEADER_LEN, MIN_HEADER_LEN};
 use crate::wire::ipv6::{self, Ipv6View};
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
 use super::punt::{OuterEnds, Punt, PuntSender};
 
+/// Packets with ECN fields that make no sense that one worker shows to control, to be logged.
+const ECN_ALARMS_PER_SECOND: u32 = 1;
+
 /// A worker's work on packets, without thread, clock or kernel: its loop calls it, and so do benches and simulations.
 pub struct Carriage {
     punts: PuntSender,
     replies: TokenBucket,
     solicitations: Box<SolicitationLimit>,
+    alarms: TokenBucket,
     gatherer: Gatherer,
 }
 
@@ -58,6 +62,7 @@ impl Carriage {
             solicitations: Box::new(SolicitationLimit::new(
                 RandomState::new().hash_one("solicitations"),
             )),
+            alarms: TokenBucket::new(1, ECN_ALARMS_PER_SECOND),
             gatherer: Gatherer::new(),
         }
     }
@@ -129,6 +134,7 @@ impl Carriage {
             punts: &self.punts,
             replies: &mut self.replies,
             solicitations: &mut self.solicitations,
+            alarms: &mut self.alarms,
             gatherer: &mut self.gatherer,
             now,
         }
@@ -143,6 +149,7 @@ struct Carrier<'a, L> {
     punts: &'a PuntSender,
     replies: &'a mut TokenBucket,
     solicitations: &'a mut SolicitationLimit,
+    alarms: &'a mut TokenBucket,
     gatherer: &'a mut Gatherer,
     now: u64,
 }
@@ -170,7 +177,22 @@ impl<L: Lane> Carrier<'_, L> {
         match path::decap::decide(self.rules, packet.bytes()) {
             DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
             DecapVerdict::Punt(handed) => self.hand_over(packet.bytes(), &handed),
-            DecapVerdict::Drop(reason) => decap.drops(reason).bump(),
+            DecapVerdict::Drop(reason) => {
+                decap.drops(reason).bump();
+                if reason == DropReason::Ecn {
+                    self.ecn_alarm(packet.bytes());
+                }
+            }
+        }
+    }
+
+    /// Shows control the headers of an outer packet whose ECN fields make no sense, one now and then (RFC 6040 4.2).
+    #[cold]
+    fn ecn_alarm(&mut self, packet: &[u8]) {
+        self.stats.event(LoopEvent::EcnDangerous).bump();
+        if self.alarms.take(self.now) {
+            let headers = &packet[..packet.len().min(MAX_HEADER_LEN + ipv6::HEADER_LEN)];
+            self.punts.send(PuntKind::EcnAlarm, headers, ends(packet));
         }
     }
 
@@ -259,13 +281,13 @@ impl<L: Lane> Carrier<'_, L> {
             let decap = self.stats.direction(Direction::Decap);
             return decap.drops(DropReason::RateLimited).bump();
         }
+        if delivery.ecn_dangerous {
+            self.ecn_alarm(packet.bytes());
+        }
         packet.strip(delivery.outer_len);
         packet.truncate(delivery.inner_len);
         if let Some(mark) = delivery.set_ecn {
             ipv6::set_ecn(packet.bytes_mut(), mark);
-        }
-        if delivery.ecn_dangerous {
-            self.stats.event(LoopEvent::EcnDangerous).bump();
         }
         if delivery.vnet == VnetHeader::NONE {
             self.gatherer.offer(packet, self.lane, self.stats);
