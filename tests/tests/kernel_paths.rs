@@ -89,8 +89,9 @@ fn seen(wire: &Sniffer, from: Ipv4Addr) -> [usize; 3] {
     [count(false, false), count(false, true), count(true, false)]
 }
 
-/// M1, M3, M4, M8: TCP goes both ways at any tunnel MTU over any link; ours never sets DF, the kernel's finds out what
-/// passes. Between global addresses: the kernel finds no socket for what its own tunnel says about link-local ones.
+/// M1, M3, M4, M8: TCP goes both ways at any tunnel MTU over any link; in static mode ours never sets DF, in dynamic mode it
+/// finds out what passes as the kernel's does. Between global addresses: the kernel finds no socket for what its own
+/// tunnel says about link-local ones.
 #[test]
 fn small_links_between_us_and_the_kernel() {
     let Some(scene) = Scene::new() else { return };
@@ -100,9 +101,14 @@ fn small_links_between_us_and_the_kernel() {
         on_link(GUEST)
     ));
     serve_echo(&scene.router, ECHO_PORT);
-    for mtu in [1280, 1480] {
+    for (mode, mtu) in [
+        ("static", 1280),
+        ("static", 1480),
+        ("dynamic", 1280),
+        ("dynamic", 1480),
+    ] {
         let daemon = Daemon::router(&scene.router, ROUTER)
-            .config(&format!("Mtu {mtu}"))
+            .config(&format!("Mtu {mtu}\nPathMtu {mode}"))
             .start();
         set_address(&scene.router, ROUTER);
         scene.guest.run(&format!("ip link set {TUNNEL} mtu {mtu}"));
@@ -112,18 +118,20 @@ fn small_links_between_us_and_the_kernel() {
             let wire = Sniffer::start(&scene.middles[0], SMALL);
             tcp_to(&scene.router, on_link(GUEST), BULK);
             tcp_from(&scene.guest, "", on_link(ROUTER), BULK);
-            let what = format!("tunnel MTU {mtu} over a link of {link}");
-            let [_, with_df, fragments] = seen(&wire, ROUTER);
-            assert_eq!(with_df, 0, "our packets with DF, {what}");
-            assert_eq!(fragments > 0, mtu + 20 > link, "our packets in fragments, {what}");
+            let what = format!("with DF and in fragments, {mode}, tunnel MTU {mtu} over a link of {link}");
+            let used = |from| {
+                let [_, with_df, fragments] = seen(&wire, from);
+                (with_df > 0, fragments > 0)
+            };
             // RFC 4213 3.2.2: what IPv6 must be able to carry goes in fragments, anything larger is not sent.
-            let [_, with_df, fragments] = seen(&wire, GUEST);
-            assert!(with_df > 0, "the kernel's packets with DF, {what}");
-            assert_eq!(
-                fragments > 0,
-                link < 1300,
-                "the kernel's packets in fragments, {what}"
-            );
+            let discovered = (true, link < 1300);
+            let ours = if mode == "static" {
+                (false, mtu + 20 > link)
+            } else {
+                discovered
+            };
+            assert_eq!(used(ROUTER), ours, "our packets {what}");
+            assert_eq!(used(GUEST), discovered, "the kernel's packets {what}");
         }
         daemon.conservation();
         let drops = daemon.drops(Direction::Decap);

@@ -144,7 +144,19 @@ fn the_kernel_tells_our_hosts_of_a_shorter_way() {
     }
     let wire = Sniffer::start(&hosts[0], UNDERLAY);
     let there = on_link(host_v4(1));
-    ping_until(&hosts[0], &there.to_string(), SOON);
+    wait::until("both hosts to hear of it", SOON * 2, || {
+        ping_until(&hosts[0], &there.to_string(), SOON);
+        let taken = |host: &Daemon<'_>| {
+            let accepted = [("result", "accepted")];
+            host.metrics().sum("isatapd_redirects_total", &accepted)
+        };
+        let taken: Vec<_> = daemons.iter().map(taken).collect();
+        if taken.iter().all(|count| *count > 0) {
+            Ok(())
+        } else {
+            Err(format!("{taken:?}"))
+        }
+    });
     ping(&hosts[0], &there.to_string(), 10);
     serve_echo(&hosts[1], ECHO_PORT);
     tcp_to(&hosts[0], there, BULK);
