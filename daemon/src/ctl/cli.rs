@@ -79,6 +79,8 @@ pub enum Order {
         #[arg(default_value = DEFAULT_CONFIG)]
         file: PathBuf,
     },
+    /// Say what on this machine stands in the way, with the remedy; exit status 1 if something does
+    Doctor,
     /// Solicit every router now (host)
     Rs,
     /// Say what the daemon would do with a packet, and by which rule

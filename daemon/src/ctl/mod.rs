@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod histogram;
 pub mod hlog;
 pub mod render;
@@ -25,8 +26,14 @@ use client::Client;
 /// # Errors
 /// [`ExitError`] with the contract's status: 69 no daemon, 78 `check` failed, 1 refused.
 pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
+    let mut obstacles = 0;
     let text = match &cli.order {
         Order::Check { file } => check(file)?,
+        Order::Doctor => {
+            let (report, found) = doctor::run(&cli.socket);
+            obstacles = found;
+            report
+        }
         Order::Top { interval } => {
             top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
             String::new()
@@ -39,7 +46,11 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
             // `isatapctl routes | head` is no failure.
             std::io::ErrorKind::BrokenPipe => Ok(()),
             _ => Err(ExitError::other(format!("cannot write the answer: {error}"))),
-        })
+        })?;
+    match obstacles {
+        0 => Ok(()),
+        count => Err(ExitError::other(format!("{count} thing(s) stand in the way"))),
+    }
 }
 
 fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
@@ -87,8 +98,8 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
                 .get::<Vec<String>>(command)
                 .map(|lines| lines.join("\n") + "\n")
         }
-        // Both are dealt with before a connection is made.
-        Order::Check { .. } | Order::Top { .. } => Ok(String::new()),
+        // These are dealt with before a connection is made.
+        Order::Check { .. } | Order::Doctor | Order::Top { .. } => Ok(String::new()),
     }
 }
 

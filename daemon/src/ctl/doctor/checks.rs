@@ -1,0 +1,456 @@
+//! The traps, one function each. Pure: a [`Sight`] goes in, a finding comes out, nothing where the trap cannot be.
+
+use super::sight::{Sight, device_of};
+use super::{Finding, Grade};
+use crate::ops::status::Status;
+
+/// IPv4 protocol 41 as `/proc/net/raw` writes it.
+const PROTOCOL_41: &str = ":0029";
+/// What a ring of a worker needs where the kernel counts it (before 5.12).
+const MEMLOCK_WANTED: u64 = 8 << 20;
+/// Bytes of the outer header.
+const OVERHEAD: u32 = 20;
+/// errno of a send that the firewall forbids.
+const EPERM: i32 = 1;
+
+/// Every check.
+pub(super) fn all(sight: &Sight) -> Vec<Finding> {
+    let checks: [fn(&Sight) -> Option<Finding>; 15] = [
+        daemon,
+        readiness,
+        tun,
+        uring,
+        memlock,
+        other_tunnels,
+        other_receivers,
+        forwarding,
+        router_address,
+        radvd,
+        rp_filter,
+        underlay_mtu,
+        udp_gro,
+        firewall,
+        kernel_drops,
+    ];
+    checks.iter().filter_map(|check| check(sight)).collect()
+}
+
+fn running(sight: &Sight) -> Option<&Status> {
+    sight.status.as_ref().ok()
+}
+
+fn router(sight: &Sight) -> Option<&Status> {
+    running(sight).filter(|status| status.role == "router")
+}
+
+fn is_set(status: &Status, name: &str, value: &str) -> bool {
+    let mut lines = status.configuration.iter();
+    lines.any(|line| line.name == name && line.value == value)
+}
+
+fn daemon(sight: &Sight) -> Option<Finding> {
+    Some(match &sight.status {
+        Ok(status) => Finding::fine(
+            "daemon",
+            format!(
+                "version {}, pid {}, lane {}",
+                status.version, status.pid, status.lane
+            ),
+        ),
+        Err(why) => Finding::new(
+            Grade::Obstacle,
+            "daemon",
+            why.as_str(),
+            "start isatapd; what follows is about the machine alone",
+        ),
+    })
+}
+
+fn readiness(sight: &Sight) -> Option<Finding> {
+    let status = running(sight)?;
+    Some(if status.ready {
+        Finding::fine("ready", "packets can be carried")
+    } else {
+        let remedy = if status.routers.is_empty() {
+            "isatapctl status shows interface and address"
+        } else {
+            "isatapctl routers shows whether they answer; protocol 41 must pass between here and there"
+        };
+        Finding::new(Grade::Obstacle, "ready", status.not_ready.join("; "), remedy)
+    })
+}
+
+fn tun(sight: &Sight) -> Option<Finding> {
+    Some(match &sight.tun {
+        Ok(()) => Finding::fine("/dev/net/tun", "can be opened"),
+        // The daemon opened it before it gave up its privileges.
+        Err(why) if running(sight).is_some() => Finding::new(
+            Grade::Note,
+            "/dev/net/tun",
+            format!("{why}, but the daemon has it"),
+            "",
+        ),
+        Err(why) => Finding::new(
+            Grade::Obstacle,
+            "/dev/net/tun",
+            why.as_str(),
+            "modprobe tun; in a container, pass the device in (--device /dev/net/tun)",
+        ),
+    })
+}
+
+fn uring(sight: &Sight) -> Option<Finding> {
+    Some(match &sight.uring {
+        Ok(how) => Finding::fine("io_uring", how.as_str()),
+        Err(why) => Finding::new(
+            Grade::Warning,
+            "io_uring",
+            why.as_str(),
+            "the syscall lane does the same, slower; sysctl kernel.io_uring_disabled=0, or a container policy that allows it",
+        ),
+    })
+}
+
+fn memlock(sight: &Sight) -> Option<Finding> {
+    let limit = sight.memlock.filter(|limit| *limit < MEMLOCK_WANTED)?;
+    Some(Finding::new(
+        Grade::Note,
+        "locked memory",
+        format!("the daemon may lock {} KiB", limit / 1024),
+        "kernels before 5.12 count rings as locked memory: LimitMEMLOCK=64M in the unit",
+    ))
+}
+
+/// D3, FAULTS 36: another handler of protocol 41 in the kernel answers for us, or takes packets twice.
+fn other_tunnels(sight: &Sight) -> Option<Finding> {
+    const HANDLERS: [&str; 5] = ["sit", "tunnel4", "ipip", "ip_vti", "xfrm4_tunnel"];
+    let loaded: Vec<&str> = sight
+        .modules
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|module| HANDLERS.contains(module))
+        .collect();
+    let devices: Vec<&str> = sight
+        .tools
+        .sit_links
+        .as_deref()
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(|name| name.trim_end_matches(':'))
+        .collect();
+    Some(match (devices.is_empty(), loaded.is_empty()) {
+        (false, _) => Finding::new(
+            Grade::Warning,
+            "kernel tunnels",
+            format!("there are sit devices: {}", devices.join(", ")),
+            "a sit device with our address takes each packet a second time; ip link del them, and rmmod sit",
+        ),
+        (true, false) => Finding::new(
+            Grade::Warning,
+            "kernel tunnels",
+            format!("loaded: {}", loaded.join(", ")),
+            "the kernel answers packets of protocol 41 with \"port unreachable\" beside us; rmmod them",
+        ),
+        (true, true) => Finding::fine("kernel tunnels", "no other handler of protocol 41 in the kernel"),
+    })
+}
+
+/// FAULTS 36: another program with a protocol-41 socket.
+fn other_receivers(sight: &Sight) -> Option<Finding> {
+    let sockets = sight
+        .raw_sockets
+        .lines()
+        .filter(|line| {
+            line.split_whitespace()
+                .nth(1)
+                .is_some_and(|local| local.ends_with(PROTOCOL_41))
+        })
+        .count();
+    // Each worker has two, and control has one.
+    let ours = running(sight).map_or(0, |status| 2 * status.workers.len() + 1);
+    Some(if sockets > ours {
+        Finding::new(
+            Grade::Warning,
+            "protocol 41",
+            format!(
+                "{} socket(s) for protocol 41 that are not this daemon's",
+                sockets - ours
+            ),
+            "a second tunnel program gets a copy of each packet, and may answer it: ss -0wp shows whose they are",
+        )
+    } else {
+        Finding::fine("protocol 41", "no other program receives it")
+    })
+}
+
+fn forwarding(sight: &Sight) -> Option<Finding> {
+    router(sight)?;
+    Some(match sight.forwarding.as_deref() {
+        Some("1") => Finding::fine("forwarding", "the kernel forwards IPv6"),
+        Some(_) => Finding::new(
+            Grade::Obstacle,
+            "forwarding",
+            "this is a router, but the kernel does not forward IPv6",
+            "sysctl -w net.ipv6.conf.all.forwarding=1, and in /etc/sysctl.d to keep it",
+        ),
+        None => Finding::new(
+            Grade::Obstacle,
+            "forwarding",
+            "this kernel has no IPv6",
+            "boot without ipv6.disable=1",
+        ),
+    })
+}
+
+fn router_address(sight: &Sight) -> Option<Finding> {
+    let status = router(sight)?;
+    let name = &status.interface.name;
+    let has_global = status
+        .interface
+        .addresses
+        .iter()
+        .any(|address| !address.starts_with("fe80:"));
+    Some(if has_global {
+        Finding::fine("router's address", status.interface.addresses.join(" "))
+    } else {
+        Finding::new(
+            Grade::Warning,
+            "router's address",
+            format!("{name} has no address of a prefix: hosts with one are refused (src_prefix)"),
+            "AdvertisePrefix PREFIX/64 on-link; or by hand, ip -6 addr add PREFIX::5efe:IPV4/64 dev INTERFACE",
+        )
+    })
+}
+
+/// FAULTS 59.
+fn radvd(sight: &Sight) -> Option<Finding> {
+    let status = router(sight)?;
+    let interface = &status.interface.name;
+    if is_set(status, "Advertise", "yes") {
+        return Some(Finding::fine("advertisements", "by the daemon itself"));
+    }
+    let section = sight
+        .radvd
+        .as_deref()
+        .and_then(|text| section_of(text, interface));
+    Some(match section {
+        None => Finding::new(
+            Grade::Warning,
+            "advertisements",
+            format!(
+                "nobody answers solicitations: Advertise is off, and radvd.conf does not name {interface}"
+            ),
+            "Advertise yes with AdvertisePrefix; or radvd with the shipped snippet",
+        ),
+        Some(section) if !has_option(&section, "UnicastOnly", "on") => Finding::new(
+            Grade::Warning,
+            "advertisements",
+            format!("radvd.conf: interface {interface} lacks UnicastOnly"),
+            "UnicastOnly on; an ISATAP link has no multicast",
+        ),
+        Some(section) if !has_option(&section, "AdvSendAdvert", "on") => Finding::new(
+            Grade::Warning,
+            "advertisements",
+            format!("radvd.conf: interface {interface} lacks AdvSendAdvert"),
+            "AdvSendAdvert on;",
+        ),
+        Some(_) => Finding::fine("advertisements", "by radvd, to those who ask"),
+    })
+}
+
+/// The braces behind `interface NAME` of a radvd.conf, without comments.
+fn section_of(text: &str, interface: &str) -> Option<String> {
+    let text: String = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let name_of = |word: &str| {
+        word.split('{')
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned()
+    };
+    let at = words
+        .windows(2)
+        .position(|pair| pair[0] == "interface" && name_of(pair[1]) == interface)?;
+    let rest = words[at..].join(" ");
+    let (mut depth, mut section) = (0, String::new());
+    for character in rest.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        section.push(character);
+        if character == '}' && depth == 0 {
+            break;
+        }
+    }
+    Some(section)
+}
+
+fn has_option(section: &str, name: &str, value: &str) -> bool {
+    let words: Vec<&str> = section
+        .split(|c: char| c.is_whitespace() || matches!(c, ';' | '{' | '}'))
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.windows(2).any(|pair| pair == [name, value])
+}
+
+fn rp_filter(sight: &Sight) -> Option<Finding> {
+    let strict: Vec<&str> = sight
+        .rp_filter
+        .iter()
+        .filter(|(_, value)| value == "1")
+        .map(|(device, _)| device.as_str())
+        .collect();
+    Some(if strict.is_empty() {
+        Finding::fine("rp_filter", "not strict")
+    } else {
+        Finding::new(
+            Grade::Note,
+            "rp_filter",
+            format!("strict for {}", strict.join(", ")),
+            "fine while answers go out where packets came in; otherwise the kernel drops them: rp_filter=2",
+        )
+    })
+}
+
+fn underlay_mtu(sight: &Sight) -> Option<Finding> {
+    let status = running(sight)?;
+    let addresses = sight.tools.addresses.as_deref().ok()?;
+    let device = device_of(addresses, &status.locator.address.to_string())?;
+    let links = sight.tools.links.as_deref().ok()?;
+    let mtu = mtu_of(links, &device)?;
+    let needed = u32::from(status.interface.tunnel_mtu) + OVERHEAD;
+    Some(if mtu < needed {
+        Finding::new(
+            Grade::Warning,
+            "MTU",
+            format!("{device} takes {mtu} bytes, a full tunnel packet has {needed}: each is fragmented"),
+            format!(
+                "Mtu {}, or a larger MTU of {device}",
+                mtu.saturating_sub(OVERHEAD).max(1280)
+            ),
+        )
+    } else {
+        Finding::fine(
+            "MTU",
+            format!("{device} takes {mtu} bytes, the tunnel needs {needed}"),
+        )
+    })
+}
+
+/// The MTU of a device in the output of `ip -o link show`.
+fn mtu_of(links: &str, device: &str) -> Option<u32> {
+    let line = links.lines().find(|line| {
+        let name = line.split_whitespace().nth(1).unwrap_or_default();
+        name.trim_end_matches(':').split('@').next() == Some(device)
+    })?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "mtu");
+    words.nth(1)?.parse().ok()
+}
+
+/// DESIGN D3: UDP merged by the underlay cannot be told from one datagram when it fits the MTU.
+fn udp_gro(sight: &Sight) -> Option<Finding> {
+    let features = sight.tools.features.as_deref().ok()?;
+    let on = |name: &str| {
+        features.lines().any(|line| {
+            line.trim()
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(": on"))
+        })
+    };
+    Some(if on("rx-udp-gro-forwarding") {
+        Finding::new(
+            Grade::Warning,
+            "GRO",
+            "rx-udp-gro-forwarding is on: merged UDP datagrams may reach the daemon as one",
+            "ethtool -K DEVICE rx-udp-gro-forwarding off",
+        )
+    } else if on("generic-receive-offload") {
+        Finding::fine("GRO", "on, and dealt with")
+    } else {
+        Finding::fine("GRO", "off")
+    })
+}
+
+fn firewall(sight: &Sight) -> Option<Finding> {
+    let refused: u64 = running(sight).map_or(0, |status| {
+        let errors = status.workers.iter().flat_map(|worker| &worker.errors);
+        errors
+            .filter(|error| error.errno == EPERM)
+            .map(|error| error.count)
+            .sum()
+    });
+    if refused > 0 {
+        return Some(Finding::new(
+            Grade::Obstacle,
+            "firewall",
+            format!("{refused} packet(s) were refused on their way out (EPERM)"),
+            "let protocol 41 out: nft add rule inet filter output ip protocol 41 accept",
+        ));
+    }
+    let ruleset = match &sight.tools.ruleset {
+        Ok(ruleset) => ruleset,
+        Err(why) => {
+            return Some(Finding::new(
+                Grade::Note,
+                "firewall",
+                format!("not looked at: {why}"),
+                "",
+            ));
+        }
+    };
+    let mentions = |line: &str| {
+        ["protocol 41", "protocol ipv6", "l4proto 41", "l4proto ipv6"]
+            .iter()
+            .any(|form| line.contains(form))
+    };
+    let dropped = ruleset
+        .lines()
+        .find(|line| mentions(line) && (line.contains("drop") || line.contains("reject")));
+    if let Some(rule) = dropped {
+        return Some(Finding::new(
+            Grade::Warning,
+            "firewall",
+            format!("a rule drops protocol 41: {}", rule.trim()),
+            "fine at the border of the site; between its hosts protocol 41 must pass",
+        ));
+    }
+    let closed = ruleset
+        .lines()
+        .any(|line| line.contains("hook input") && line.contains("policy drop"));
+    Some(if closed && !ruleset.lines().any(mentions) {
+        Finding::new(
+            Grade::Warning,
+            "firewall",
+            "what comes in is dropped unless a rule accepts it, and no rule names protocol 41",
+            "nft add rule inet filter input ip protocol 41 ip saddr SITE accept",
+        )
+    } else {
+        Finding::fine("firewall", "nothing found against protocol 41")
+    })
+}
+
+fn kernel_drops(sight: &Sight) -> Option<Finding> {
+    let dropped: u64 = running(sight)?.kernel_drops.values().sum();
+    Some(if dropped > 0 {
+        Finding::new(
+            Grade::Note,
+            "kernel's drops",
+            format!("{dropped} packet(s) were dropped before a worker saw them"),
+            "if it grows: more Workers, or larger net.core.rmem_max",
+        )
+    } else {
+        Finding::fine("kernel's drops", "none")
+    })
+}
+
+#[cfg(test)]
+#[path = "checks_tests.rs"]
+mod tests;

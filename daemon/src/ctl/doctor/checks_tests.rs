@@ -1,0 +1,185 @@
+//! Each trap is found when it is there, and only then.
+
+use super::*;
+use crate::ctl::doctor::sight::Tools;
+use crate::ops::status::tests::example;
+use crate::ops::status::{ErrorStatus, SettingStatus};
+
+/// A host in good order.
+fn host() -> Sight {
+    let mut status = example();
+    status.kernel_drops.clear();
+    Sight {
+        status: Ok(status),
+        tun: Ok(()),
+        uring: Ok("6.18".to_owned()),
+        modules: "tun 65536 2 - Live 0x0\n".to_owned(),
+        raw_sockets: "  sl  local_address rem_address\n".to_owned()
+            + &"   1: 0100000A:0029 00000000:0000 07\n".repeat(5)
+            + "   2: 00000000:0001 00000000:0000 07\n",
+        forwarding: Some("0".to_owned()),
+        rp_filter: vec![("all".to_owned(), "0".to_owned())],
+        radvd: None,
+        tools: Tools {
+            sit_links: Ok(String::new()),
+            addresses: Ok(
+                "2: eth0    inet 10.0.0.5/24 brd 10.0.0.255 scope global eth0\\ valid_lft forever\n"
+                    .to_owned(),
+            ),
+            links: Ok("2: eth0@if7: <BROADCAST,UP> mtu 1500 qdisc noqueue state UP\n".to_owned()),
+            ruleset: Ok(String::new()),
+            features: Ok("generic-receive-offload: on\nrx-udp-gro-forwarding: off\n".to_owned()),
+        },
+        memlock: None,
+    }
+}
+
+/// A router in good order, with radvd.
+fn router_with_radvd() -> Sight {
+    let mut sight = host();
+    if let Ok(status) = &mut sight.status {
+        status.role = "router".to_owned();
+        status.routers.clear();
+        status
+            .interface
+            .addresses
+            .push("2001:db8:1::5efe:10.0.0.5/64".to_owned());
+    }
+    sight.forwarding = Some("1".to_owned());
+    sight.radvd = Some(include_str!("../../../packaging/radvd.conf.snippet").to_owned());
+    sight
+}
+
+fn status(sight: &mut Sight) -> &mut Status {
+    sight.status.as_mut().unwrap()
+}
+
+/// The finding about `subject`.
+fn about(sight: &Sight, subject: &str) -> Finding {
+    let findings = all(sight);
+    let finding = findings.into_iter().find(|finding| finding.subject == subject);
+    finding.unwrap_or_else(|| panic!("nothing about {subject}"))
+}
+
+#[test]
+fn a_machine_in_good_order_has_nothing_against_it() {
+    for sight in [host(), router_with_radvd()] {
+        let worst = all(&sight)
+            .into_iter()
+            .max_by_key(|finding| finding.grade)
+            .unwrap();
+        assert_eq!(worst.grade, Grade::Fine, "{worst:?}");
+    }
+}
+
+#[test]
+fn every_trap_is_found_with_a_remedy() {
+    type Spoil = fn(&mut Sight);
+    let host_traps: [(&str, Grade, Spoil); 15] = [
+        ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
+        ("ready", Grade::Obstacle, |s| {
+            status(s).ready = false;
+            status(s).not_ready = vec!["no router".into()];
+        }),
+        ("/dev/net/tun", Grade::Obstacle, |s| {
+            s.status = Err("no daemon".into());
+            s.tun = Err("No such file or directory".into());
+        }),
+        ("io_uring", Grade::Warning, |s| s.uring = Err("disabled".into())),
+        ("locked memory", Grade::Note, |s| s.memlock = Some(65536)),
+        ("kernel tunnels", Grade::Warning, |s| {
+            s.modules = "sit 1 0 - Live\n".into()
+        }),
+        ("kernel tunnels", Grade::Warning, |s| {
+            s.tools.sit_links = Ok("4: sit1@NONE: <NOARP> mtu 1480\n".into());
+        }),
+        ("protocol 41", Grade::Warning, |s| {
+            s.raw_sockets += "   9: 00000000:0029 00000000:0000 07\n";
+        }),
+        ("rp_filter", Grade::Note, |s| {
+            s.rp_filter.push(("eth0".into(), "1".into()))
+        }),
+        ("MTU", Grade::Warning, |s| {
+            s.tools.links = Ok("2: eth0: <UP> mtu 1280 qdisc x\n".into());
+        }),
+        ("GRO", Grade::Warning, |s| {
+            s.tools.features = Ok("rx-udp-gro-forwarding: on\n".into());
+        }),
+        ("firewall", Grade::Obstacle, |s| {
+            status(s).workers[0].errors.push(ErrorStatus {
+                operation: "raw_send".into(),
+                errno: 1,
+                message: String::new(),
+                count: 3,
+            });
+        }),
+        ("firewall", Grade::Warning, |s| {
+            s.tools.ruleset = Ok("chain f { ip protocol ipv6 drop }\n".into());
+        }),
+        ("firewall", Grade::Warning, |s| {
+            s.tools.ruleset =
+                Ok("type filter hook input priority filter; policy drop;\n tcp dport 22 accept\n".into());
+        }),
+        ("kernel's drops", Grade::Note, |s| {
+            status(s).kernel_drops.insert("0".into(), 9);
+        }),
+    ];
+    let router_traps: [(&str, Grade, Spoil); 5] = [
+        ("forwarding", Grade::Obstacle, |s| s.forwarding = Some("0".into())),
+        ("forwarding", Grade::Obstacle, |s| s.forwarding = None),
+        ("router's address", Grade::Warning, |s| {
+            status(s).interface.addresses.truncate(1)
+        }),
+        ("advertisements", Grade::Warning, |s| s.radvd = None),
+        ("advertisements", Grade::Warning, |s| {
+            s.radvd = s
+                .radvd
+                .take()
+                .map(|text| text.replace("UnicastOnly on;", "# UnicastOnly on;"));
+        }),
+    ];
+    let of = |make: fn() -> Sight, traps: &[(&str, Grade, Spoil)]| {
+        for (subject, grade, spoil) in traps {
+            let mut sight = make();
+            spoil(&mut sight);
+            let finding = about(&sight, subject);
+            assert_eq!(finding.grade, *grade, "{finding:?}");
+            assert!(!finding.remedy.is_empty(), "{finding:?}");
+        }
+    };
+    of(host, &host_traps);
+    of(router_with_radvd, &router_traps);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_a_note() {
+    let mut sight = host();
+    sight.tools.ruleset = Err("nft list ruleset: Operation not permitted".into());
+    assert_eq!(about(&sight, "firewall").grade, Grade::Note);
+    sight.tun = Err("Permission denied".into());
+    assert_eq!(
+        about(&sight, "/dev/net/tun").grade,
+        Grade::Note,
+        "the daemon has it"
+    );
+}
+
+#[test]
+fn the_daemons_own_advertisements_need_no_radvd() {
+    let mut sight = router_with_radvd();
+    sight.radvd = None;
+    status(&mut sight).configuration.push(SettingStatus {
+        name: "Advertise".into(),
+        value: "yes".into(),
+    });
+    assert_eq!(about(&sight, "advertisements").grade, Grade::Fine);
+}
+
+#[test]
+fn sections_of_radvd_conf() {
+    let text = "interface eth0 { UnicastOnly on; };\ninterface \"is0\"\n{ # UnicastOnly on;\n prefix x { A on; };\n AdvSendAdvert on;\n};\ninterface b{};";
+    let section = section_of(text, "is0").unwrap();
+    assert!(has_option(&section, "AdvSendAdvert", "on"));
+    assert!(!has_option(&section, "UnicastOnly", "on"));
+    assert!(section_of(text, "is1").is_none() && section_of(text, "b").is_some());
+}

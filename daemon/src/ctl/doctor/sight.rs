@@ -1,0 +1,126 @@
+//! What a look at the machine yields: texts as the kernel and its tools write them, read in one place so that the checks
+//! need no machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use isatap_engine::io::probe;
+
+use crate::ops::status::Status;
+
+/// Everything the checks ask.
+#[derive(Clone, Debug)]
+pub(super) struct Sight {
+    /// The daemon's status, or why there is none.
+    pub(super) status: Result<Status, String>,
+    /// Whether `/dev/net/tun` can be opened, or why not.
+    pub(super) tun: Result<(), String>,
+    /// What the kernel offers of io_uring, or why nothing.
+    pub(super) uring: Result<String, String>,
+    /// `/proc/modules`.
+    pub(super) modules: String,
+    /// `/proc/self/net/raw`.
+    pub(super) raw_sockets: String,
+    /// `/proc/sys/net/ipv6/conf/all/forwarding`, `None` without IPv6.
+    pub(super) forwarding: Option<String>,
+    /// `/proc/sys/net/ipv4/conf/{all,DEVICE}/rp_filter` by device.
+    pub(super) rp_filter: Vec<(String, String)>,
+    /// `/etc/radvd.conf`, if it is there.
+    pub(super) radvd: Option<String>,
+    /// What tools say; an error when they are not there or may not look.
+    pub(super) tools: Tools,
+    /// `Max locked memory` of the daemon in bytes, if it has a limit.
+    pub(super) memlock: Option<u64>,
+}
+
+/// Outputs of programs.
+#[derive(Clone, Debug)]
+pub(super) struct Tools {
+    /// `ip -o link show type sit`.
+    pub(super) sit_links: Result<String, String>,
+    /// `ip -o -4 addr show`.
+    pub(super) addresses: Result<String, String>,
+    /// `ip -o link show`.
+    pub(super) links: Result<String, String>,
+    /// `nft list ruleset`.
+    pub(super) ruleset: Result<String, String>,
+    /// `ethtool -k DEVICE` of the locator's device.
+    pub(super) features: Result<String, String>,
+}
+
+impl Sight {
+    pub(super) fn of_this_machine(status: Result<Status, String>) -> Self {
+        let read = |path: &str| fs::read_to_string(path).ok();
+        let addresses = output("ip", &["-o", "-4", "addr", "show"]);
+        let device = match (&status, &addresses) {
+            (Ok(status), Ok(text)) => device_of(text, &status.locator.address.to_string()),
+            _ => None,
+        };
+        let devices = ["all".to_owned()].into_iter().chain(device.clone());
+        let rp_filter = devices.filter_map(|name| {
+            let value = read(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"))?;
+            Some((name, value.trim().to_owned()))
+        });
+        let features = match &device {
+            Some(device) => output("ethtool", &["-k", device]),
+            None => Err("the device of the locator is not known".to_owned()),
+        };
+        Self {
+            tun: open_tun(),
+            uring: probe::uring(),
+            modules: read("/proc/modules").unwrap_or_default(),
+            raw_sockets: read("/proc/self/net/raw").unwrap_or_default(),
+            forwarding: read("/proc/sys/net/ipv6/conf/all/forwarding").map(|text| text.trim().to_owned()),
+            rp_filter: rp_filter.collect(),
+            radvd: read("/etc/radvd.conf"),
+            memlock: status.as_ref().ok().and_then(|status| locked_memory(status.pid)),
+            tools: Tools {
+                sit_links: output("ip", &["-o", "link", "show", "type", "sit"]),
+                addresses,
+                links: output("ip", &["-o", "link", "show"]),
+                ruleset: output("nft", &["list", "ruleset"]),
+                features,
+            },
+            status,
+        }
+    }
+}
+
+fn open_tun() -> Result<(), String> {
+    let path = Path::new("/dev/net/tun");
+    match fs::OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let shown = || format!("{program} {}", arguments.join(" "));
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => Err(format!(
+            "{}: {}",
+            shown(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(error) => Err(format!("{}: {error}", shown())),
+    }
+}
+
+/// The device of an address in the output of `ip -o -4 addr show`.
+pub(super) fn device_of(addresses: &str, address: &str) -> Option<String> {
+    let line = addresses
+        .lines()
+        .find(|line| line.contains(&format!(" inet {address}/")))?;
+    line.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// `None` without a limit.
+fn locked_memory(pid: u32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max locked memory"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
