@@ -15,6 +15,7 @@ use isatap_bench::packets::{self, Checksum, Shape};
 use isatap_bench::scene::{self, LOCATOR, SERVER, Shuffled, Size};
 use isatap_engine::buf::{Packet, Pool};
 use isatap_engine::fib::Rulebook;
+use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::wire::vnet::{self, VnetHeader};
 
 /// Where the packet's site end is.
@@ -131,6 +132,34 @@ fn checksums(c: &mut Criterion) {
     }
 }
 
+/// What a full book of paths costs (M6), and marks with DF; packets of 1 000 000 hosts, few of them in the book.
+fn paths(c: &mut Criterion) {
+    for (name, known, mode) in [
+        ("dynamic", 0, PathMtuMode::Dynamic),
+        ("static-4096-paths", 4096, PathMtuMode::Static),
+        ("dynamic-4096-paths", 4096, PathMtuMode::Dynamic),
+    ] {
+        let mut parts = scene::builder(Size::ONE).expect("prefixes");
+        parts.peers.path_mtu = mode;
+        parts.paths = (0..known)
+            .map(|k| (scene::host_v4(k * 200), PathMtu::of_path(1400)))
+            .collect();
+        let rules = parts.build().expect("a rulebook");
+        let to_host = packets::inner(Shape::SMALL, SERVER, scene::host_v6(0), Checksum::Complete);
+        let case = Case {
+            name: format!("{name}/on-link/{}", Shape::SMALL.name()),
+            bytes: packets::from_tun(&VnetHeader::NONE, &to_host),
+            hosts: if known == 0 { 1 } else { 1_000_000 },
+            readdress: &|bytes, k| {
+                bytes[vnet::LEN + 24..][..16].copy_from_slice(&inner_address(Peer::OnLink, k));
+            },
+            read_ahead: carry::read_ahead_encap,
+            carry: carry::encap,
+        };
+        run(c, "encap", &rules, &case);
+    }
+}
+
 fn run(c: &mut Criterion, direction: &str, rules: &Rulebook, case: &Case<'_>) {
     let pool =
         Pool::new(u16::try_from(BURST).expect("a small burst"), SLOT_LEN).expect("memory for the pool");
@@ -160,6 +189,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(150))
         .measurement_time(Duration::from_millis(500));
-    targets = verdicts, checksums
+    targets = verdicts, checksums, paths
 }
 criterion_main!(benches);

@@ -186,6 +186,7 @@ bulk! {
     bulk_dynamic_1280: 1280, "dynamic", Uring;
     bulk_dynamic_1480: 1480, "dynamic", Uring;
     bulk_dynamic_1480_syscall: 1480, "dynamic", Syscall;
+    bulk_static_9000: 9000, "static", Uring;
     bulk_static_1480_syscall: 1480, "static", Syscall;
 }
 
