@@ -15,8 +15,13 @@ use super::steer::{self, Instruction, Shard};
 use crate::fib::Locator;
 use crate::wire::ipv4::PROTO_IPV6;
 
-/// Kernel buffer per socket, in bytes: a burst of superpackets waits here while a worker is off its core.
-const SOCKET_BUFFER: libc::c_int = 8 << 20;
+/// Receive buffer per socket, in bytes: a burst of superpackets waits here while a worker is off its core.
+const RECEIVE_BUFFER: libc::c_int = 8 << 20;
+
+/// Send buffer per socket, in bytes. What waits in it waits for an ARP answer, or in a queueing discipline that has a
+/// limit of its own. A host that is not there holds up to 208 KiB (`unres_qlen_bytes`) for seconds, and the kernel knows
+/// 1024 neighbours (`gc_thresh3`): with room for all of them nobody who scans the site is in the way of others (N9).
+const SEND_BUFFER: libc::c_int = 256 << 20;
 
 /// An address no packet of ours is ever sent to: a multicast group for documentation (MCAST-TEST-NET, RFC 6676). A raw
 /// socket bound to a group sends as before, but matches no unicast packet: the kernel neither clones what arrives for it,
@@ -54,7 +59,7 @@ impl RawReceiver {
     pub fn open() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
-        set_buffer(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
+        set_buffer(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER)
             .map_err(|source| socket("buffer", source))?;
         Ok(Self { fd })
     }
@@ -160,11 +165,11 @@ impl RawSender {
     pub fn open_hearing() -> Result<Self, SetupError> {
         let fd = open_socket()?;
         attach(fd.as_fd(), &steer::keep_nothing()).map_err(|source| socket("filter", source))?;
-        for (forced, plain) in [
-            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        for (forced, plain, size) in [
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER),
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER),
         ] {
-            set_buffer(fd.as_fd(), forced, plain).map_err(|source| socket("buffer", source))?;
+            set_buffer(fd.as_fd(), forced, plain, size).map_err(|source| socket("buffer", source))?;
         }
         for (name, action) in [
             (libc::IP_HDRINCL, "write headers to"),
@@ -273,9 +278,13 @@ fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
 }
 
 /// The forced option needs CAP_NET_ADMIN; without it the system's limit applies, and is enough to run.
-fn set_buffer(fd: BorrowedFd<'_>, forced: libc::c_int, plain: libc::c_int) -> io::Result<()> {
-    set_int(fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER)
-        .or_else(|_| set_int(fd, libc::SOL_SOCKET, plain, SOCKET_BUFFER))
+fn set_buffer(
+    fd: BorrowedFd<'_>,
+    forced: libc::c_int,
+    plain: libc::c_int,
+    size: libc::c_int,
+) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, forced, size).or_else(|_| set_int(fd, libc::SOL_SOCKET, plain, size))
 }
 
 fn set_int(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
