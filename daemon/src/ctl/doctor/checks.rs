@@ -244,10 +244,10 @@ fn radvd(sight: &Sight) -> Option<Finding> {
             "Advertise yes with AdvertisePrefix; or radvd with the shipped snippet",
         ),
         Some(section) if !has_option(&section, "UnicastOnly", "on") => Finding::new(
-            Grade::Warning,
+            Grade::Note,
             "advertisements",
             format!("radvd.conf: interface {interface} lacks UnicastOnly"),
-            "UnicastOnly on; an ISATAP link has no multicast",
+            "what it says to all nodes reaches the hosts that asked lately; with UnicastOnly on; only those who ask now",
         ),
         Some(section) if !has_option(&section, "AdvSendAdvert", "on") => Finding::new(
             Grade::Warning,

@@ -131,7 +131,7 @@ fn every_trap_is_found_with_a_remedy() {
             status(s).interface.addresses.truncate(1)
         }),
         ("advertisements", Grade::Warning, |s| s.radvd = None),
-        ("advertisements", Grade::Warning, |s| {
+        ("advertisements", Grade::Note, |s| {
             s.radvd = s
                 .radvd
                 .take()
