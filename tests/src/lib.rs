@@ -28,6 +28,7 @@
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`browser`] | what does a page look like, and what does it ask for? |
+//! | [`coverage`] | which test covers which requirement or fault? |
 //! | [`wait`] | when is it so far? |
 
 pub mod advertiser;
@@ -35,6 +36,7 @@ pub mod asker;
 pub mod browser;
 pub mod configured;
 pub mod corpus;
+pub mod coverage;
 pub mod daemon;
 pub mod disagreements;
 pub mod dns;
