@@ -164,6 +164,7 @@ fn check(start: impl Fn(&Netns) -> Daemon<'_>) {
     daemon.conservation();
 }
 
+/// D1, D3: who may send what, and that nobody is told.
 #[test]
 fn matrix_on_a_host_uring() {
     check(|ns| Daemon::host(ns, DUT, &[PRL]).lane(Lane::Uring).start());
