@@ -109,7 +109,11 @@ fn tests_of(text: &str) -> Vec<Test> {
             .strip_prefix("fn ")
             .or_else(|| line.strip_prefix("async fn "))
         {
-            let name = rest.split(['(', '<']).next().unwrap_or(rest).to_owned();
+            // `fn $name` in a macro stands for several tests.
+            let name = match rest.split(['(', '<']).next().unwrap_or(rest) {
+                name if name.starts_with('$') => "(several)".to_owned(),
+                name => name.to_owned(),
+            };
             let mut ids = ids_of(&std::mem::take(&mut above));
             ids.extend(ids_of_name(&name));
             // A helper that several tests share is named like them, or speaks for itself.
