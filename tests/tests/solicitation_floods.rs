@@ -95,7 +95,7 @@ fn flood(scene: &Opposite, router: &Daemon<'_>, honest: &Asker, names: Names) {
         let mut waits = Vec::new();
         while !done.load(Ordering::Relaxed) {
             waits.push(ask(honest));
-            // One host gets no more than an answer a second (T4).
+            // One host gets a few answers a second (T4).
             thread::sleep(PAUSE);
         }
         (sender.join().expect("the flood"), waits)
