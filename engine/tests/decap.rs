@@ -178,6 +178,20 @@ fn inner_sources() {
     ] {
         assert_eq!(verdict(&host(), from, src), expected, "{src} from {from}");
     }
+    // Not on-link, and a neighbour's all the same: we have an address there.
+    let spoke = {
+        let mut parts = site(Role::Host);
+        parts.own6.push(v6("2001:db8:3::5efe:10.0.0.1"));
+        parts.own6.push(v6("2001:db8:4::1"));
+        parts.build().unwrap()
+    };
+    for (src, expected) in [
+        ("2001:db8:3::5efe:10.0.0.2", None),
+        ("2001:db8:3::5efe:10.0.0.3", Some(DropReason::SrcMismatch)),
+        ("2001:db8:4::5efe:10.0.0.2", Some(DropReason::SrcPrefix)),
+    ] {
+        assert_eq!(verdict(&spoke, HOST, src), expected, "{src}");
+    }
     let lax = {
         let mut parts = site(Role::Router);
         parts.strict_ingress = false;

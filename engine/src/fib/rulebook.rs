@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::flat::FlatMap;
+use super::flat::{FlatMap, halves};
 use super::{HopGroup, Ipv6Prefix, Locator, NextHop, PeerPolicy, PrefixTable, Role, RulebookBuilder};
 use crate::isatap::mark::Mark;
 use crate::isatap::mtu::{MtuPolicy, PathMtu};
@@ -38,6 +38,8 @@ pub struct Rulebook {
     own6: FlatMap<u128, ()>,
     /// The last 24 bits of each of them, which name its solicited-node group.
     own_groups: FlatMap<u32, ()>,
+    /// Their prefixes, of those in ISATAP's format.
+    own_prefixes: FlatMap<u64, ()>,
     reply_global: Option<Ipv6Addr>,
     prl: Vec<Ipv4Addr>,
     routers: FlatMap<u32, ()>,
@@ -75,6 +77,8 @@ impl Rulebook {
             .chain(parts.own6.iter().copied())
             .map(|addr| (group_bits(&addr), ()))
             .collect();
+        let isatap = parts.own6.iter().filter(|addr| iid::embedded(addr).is_some());
+        let own_prefixes: Vec<_> = isatap.map(|addr| (prefix_bits(addr), ())).collect();
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         let mtu = MtuPolicy::fixed(parts.mtu);
         let known = |path: PathMtu| mtu.relevant(path.and(PathMtu::of_link(parts.link_mtu)));
@@ -93,6 +97,7 @@ impl Rulebook {
                     .collect::<Vec<_>>(),
             ),
             own_groups: FlatMap::new(&own_groups),
+            own_prefixes: FlatMap::new(&own_prefixes),
             reply_global,
             routers: addresses(parts.prl.iter().chain(&parts.peer_routers)),
             own_6to4: parts.own_6to4,
@@ -246,6 +251,11 @@ impl Rulebook {
     }
 }
 
+/// The first half of an address.
+fn prefix_bits(addr: &Ipv6Addr) -> u64 {
+    halves(addr.to_bits()).0
+}
+
 /// What tells the solicited-node group of an address from others (RFC 4291 2.7.1).
 fn group_bits(addr: &Ipv6Addr) -> u32 {
     let [.., a, b, c] = addr.octets();
@@ -299,6 +309,10 @@ impl SiteKnowledge for Rulebook {
     #[inline]
     fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
         matches!(self.routes.lookup_v6(addr), Some(NextHop::OnLink))
+    }
+
+    fn shares_prefix(&self, addr: &Ipv6Addr) -> bool {
+        self.own_prefixes.contains(prefix_bits(addr))
     }
 
     #[inline]

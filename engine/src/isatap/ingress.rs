@@ -46,8 +46,9 @@ pub enum Voucher {
 
 /// Checks the inner source against the outer one (REQUIREMENTS D1, D7, D9, D11, D12; FAULTS 1-3, 6).
 ///
-/// `strict` is `StrictIngress`: an ISATAP source must lie under an on-link prefix. The embedded address is compared
-/// in any case.
+/// `strict` is `StrictIngress`: an ISATAP source must lie under a prefix of this link, one that is on-link or one that we
+/// have an address in: a neighbour under such a prefix may have been told of the direct way (RFC 4861 8.3) before we were,
+/// or we, who never send to it, are not told at all. The embedded address is compared in any case.
 ///
 /// # Errors
 /// The reason to drop.
@@ -68,7 +69,7 @@ pub fn check_source(
     }
     // Three reasons to accept, each enough: the routes are asked before the PRL, which holds few of those who send much.
     let embedded = iid::embedded(inner_src) == Some(outer_src);
-    if embedded && (!strict || site.is_on_link(inner_src)) {
+    if embedded && (!strict || site.is_on_link(inner_src) || site.shares_prefix(inner_src)) {
         return Ok(Voucher::Embedded);
     }
     if site.is_routed_via(inner_src, outer_src) {
@@ -120,7 +121,7 @@ mod tests {
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
     const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
-    /// A site 10/8 with the on-link prefix 2001:db8:1::/64, a router, and 2001:db8:7::/48 routed to 10.0.0.7.
+    /// A site 10/8 with the on-link prefix 2001:db8:1::/64, an address under 2001:db8:3::/64, a router, and 2001:db8:7::/48 routed to 10.0.0.7.
     struct Site;
 
     impl SiteKnowledge for Site {
@@ -151,6 +152,9 @@ mod tests {
         fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
             addr.segments()[..4] == [0xfe80, 0, 0, 0] || addr.segments()[..4] == [0x2001, 0xdb8, 1, 0]
         }
+        fn shares_prefix(&self, addr: &Ipv6Addr) -> bool {
+            addr.segments()[..4] == [0x2001, 0xdb8, 3, 0]
+        }
         fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
             addr.segments()[..3] == [0x2001, 0xdb8, 7] && gateway == GATEWAY
         }
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(voucher(ROUTER, "fe80::5efe:10.0.0.9"), Ok(Voucher::Embedded));
     }
 
-    /// D1, D9 and A2: {link-local, on-link, off-link} x {match, mismatch} x {u 0, 1} x {PRL, not}.
+    /// D1, D9 and A2: {link-local, on-link, off-link, of our own address} x {match, mismatch} x {u 0, 1} x {PRL, not}.
     #[test]
     fn the_source_matrix() {
         for u in ["0", "200"] {
@@ -183,6 +187,7 @@ mod tests {
                 ("fe80:", Ok(())),
                 ("2001:db8:1:0", Ok(())),
                 ("2001:db8:2:0", Err(DropReason::SrcPrefix)),
+                ("2001:db8:3:0", Ok(())),
             ] {
                 let matching = format!("{prefix}:{u}:5efe:10.0.0.2");
                 let other = matching.replace("10.0.0.2", "10.0.0.3");

@@ -147,6 +147,9 @@ mod tests {
         fn is_on_link(&self, addr: &Ipv6Addr) -> bool {
             Self::gateway(addr).is_none()
         }
+        fn shares_prefix(&self, _: &Ipv6Addr) -> bool {
+            false
+        }
         fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool {
             Self::gateway(addr) == Some(gateway)
         }

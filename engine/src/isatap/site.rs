@@ -24,6 +24,9 @@ pub trait SiteKnowledge {
     fn is_router_here(&self) -> bool;
     /// Whether `addr` is under an on-link prefix of the ISATAP interface.
     fn is_on_link(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether `addr` is under the /64 of an ISATAP address of ours: its host is on this link, even where the prefix is not
+    /// on-link and packets to it go to a router (RFC 4861 6.3.4).
+    fn shares_prefix(&self, addr: &Ipv6Addr) -> bool;
     /// Whether packets for `addr` are routed to the IPv4 address `gateway` (RFC 6324 3.2.4.2).
     fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool;
     /// Whether this machine has the 6to4 prefix of `addr` in use (RFC 3056): what is under it has arrived.
