@@ -14,6 +14,7 @@ need ethtool ethtool
 need nft nftables
 need radvd radvd
 need rdisc6 ndisc6
+need radvdump radvdump
 need iperf3 iperf3
 need tcpdump tcpdump
 need dnsmasq dnsmasq-base

@@ -7,6 +7,7 @@
 //! ```
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
@@ -94,6 +95,68 @@ fn hosts_configure_themselves_uring() {
 #[test]
 fn hosts_configure_themselves_syscall() {
     hosts_configure_themselves(Lane::Syscall);
+}
+
+/// T6: radvd's own reader takes our advertisement for one of radvd, with everything that is configured.
+#[test]
+fn radvdump_shows_what_is_configured() {
+    let scene = Scene::new(1);
+    let _router = Daemon::router(&scene.router, ROUTER).config(EVERYTHING).start();
+    let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER])
+        .config("MinRouterSolicitInterval 1")
+        .start();
+    host.wait_ready();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut command = Command::new("radvdump");
+    command
+        .stdout(file.reopen().expect("the file again"))
+        .stderr(Stdio::null());
+    let mut dump = Ended(scene.hosts[0].spawn(&mut command));
+    let text = wait::until("radvdump to write an advertisement down", SOON * 4, || {
+        host.ctl("rs");
+        let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+        if text.contains("DNSSL") {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    });
+    dump.end();
+    for expected in [
+        "AdvManagedFlag off;",
+        "AdvOtherConfigFlag off;",
+        "AdvDefaultLifetime 1200;",
+        "AdvDefaultPreference high;",
+        "AdvLinkMTU 1400;",
+        "prefix 2001:db8:1::/64",
+        "AdvValidLifetime 7200;",
+        "AdvPreferredLifetime 3600;",
+        "AdvOnLink on;",
+        "AdvAutonomous on;",
+        "route 2001:db8:f000::/36",
+        "AdvRoutePreference high;",
+        "AdvRouteLifetime 600;",
+        "RDNSS 2001:db8::53 2001:db8::54",
+        "DNSSL example.org",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in\n{text}");
+    }
+}
+
+/// A program that is ended with the test.
+struct Ended(Child);
+
+impl Ended {
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// P7, T3, T4, T6, M12: rdisc6, which we did not write, shows everything that is configured; each answer is unicast and
