@@ -47,7 +47,7 @@ drop_reasons! {
     NotSite = "not_site",
     /// The inner source does not embed the outer source, and the sender is no router of the PRL (RFC 5214 7.3).
     SrcMismatch = "src_mismatch",
-    /// The inner source embeds the outer source, but under a prefix that is not on-link here (StrictIngress).
+    /// The inner source embeds the outer source, but under a prefix that is not of this link (StrictIngress).
     SrcPrefix = "src_prefix",
     /// The inner source is an address no packet may come from: multicast, loopback, IPv4-mapped or -compatible, unspecified, our own.
     SrcForbidden = "src_forbidden",
