@@ -1,5 +1,5 @@
 //! One corpus for the kernel's ISATAP device and for ours, configured alike: which packets each lets in, and what it makes
-//! of them (issue 5.6: D1-D12, C3, M8, N4, V1, V11; FAULTS 1-18).
+//! of them (D1-D12, C3, M8, N4, V1, V11; FAULTS 1-18).
 //!
 //! ```text
 //!   x 10.0.0.9 (crafted) ---- guest 10.0.0.1   ip tunnel ... mode isatap
@@ -165,7 +165,7 @@ fn judge(case: &Case, kernel: &Delivered, ours: &Delivered) -> Option<Who> {
     }
 }
 
-/// Issue 5.6: D1 to D12, C3, M8, N4, V1, V11.
+/// D1 to D12, C3, M8, N4, V1, V11.
 #[test]
 fn the_kernel_and_we_judge_alike() {
     let seed = std::env::var("ISATAP_CORPUS_SEED")

@@ -1,4 +1,4 @@
-//! The Linux kernel's own ISATAP device as a host of our router, and Debian's `isatapd` client beside it (issue 5.5: D1, C1,
+//! The Linux kernel's own ISATAP device as a host of our router, and Debian's `isatapd` client beside it (D1, C1,
 //! C3, E5, E6, P7, T3, T7, T11).
 //!
 //! ```text
@@ -154,7 +154,7 @@ fn guest_asks(guest: &Guest) {
     assert!(answer.contains("2001:db8:1::/64"), "{answer}");
 }
 
-/// Issue 5.5: D1, C1, C3, E5, E6, M2, P7, T3, T6, T7.
+/// D1, C1, C3, E5, E6, M2, P7, T3, T6, T7.
 #[test]
 fn the_kernel_is_a_host_of_our_router() {
     let scene = Scene::new(0);

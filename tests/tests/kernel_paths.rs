@@ -1,4 +1,4 @@
-//! Our router and the kernel's host with a link between them that is smaller than the tunnel's packets (issue 5.5: M1, M3,
+//! Our router and the kernel's host with a link between them that is smaller than the tunnel's packets (M1, M3,
 //! M4, M8).
 //!
 //! ```text

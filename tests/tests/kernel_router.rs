@@ -1,4 +1,4 @@
-//! The Linux kernel's own ISATAP device as the router of our host: radvd beside it, a server behind it (issue 5.5: D1, N1,
+//! The Linux kernel's own ISATAP device as the router of our host: radvd beside it, a server behind it (D1, N1,
 //! P2, P7, P12).
 //!
 //! ```text
@@ -77,7 +77,7 @@ fn our_host_configures_itself(guest: &Guest, host: &Daemon<'_>) {
     tcp_from(guest, "ip netns exec srv", own, BULK);
 }
 
-/// Issue 5.5: D1, N1, N2, P2, P7, V4.
+/// D1, N1, N2, P2, P7, V4.
 #[test]
 fn the_kernel_is_the_router_of_our_host() {
     let site = Site::new();
