@@ -223,9 +223,9 @@ mod tests {
 
     /// A fresh clone is to be built and measured within 10 minutes.
     #[test]
-    fn the_default_takes_less_than_six_minutes_and_shows_every_kind() {
+    fn the_default_fits_a_build_into_ten_minutes_and_shows_every_kind() {
         let default = plan(&[]);
-        assert!(default.seconds() < 6.0 * 60.0, "{} s", default.seconds());
+        assert!(default.seconds() < 6.5 * 60.0, "{} s", default.seconds());
         let shown: Vec<_> = default.groups.iter().flat_map(|group| &group.steps).collect();
         assert!(
             MEASUREMENTS
