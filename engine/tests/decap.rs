@@ -192,6 +192,17 @@ fn inner_sources() {
     ] {
         assert_eq!(verdict(&spoke, HOST, src), expected, "{src}");
     }
+    // An address given by hand, or left from a locator that went: ours, though it embeds the sender.
+    let foreign = {
+        let mut parts = site(Role::Host);
+        parts.own6.push(v6("2001:db8:1::5efe:10.0.0.2"));
+        parts.build().unwrap()
+    };
+    assert_eq!(
+        verdict(&foreign, HOST, "2001:db8:1::5efe:10.0.0.2"),
+        Some(DropReason::SrcForbidden)
+    );
+    assert_eq!(verdict(&foreign, HOST, "fe80::5efe:10.0.0.2"), None);
     let lax = {
         let mut parts = site(Role::Router);
         parts.strict_ingress = false;

@@ -1,4 +1,4 @@
-//! Ways to take packets that already wait in a raw socket: by system calls, and by multishot receives of io_uring.
+//! Ways to take packets that already wait in a raw socket: by system calls, and by receives of io_uring.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Result;
 use io_uring::types::{BufRingEntry, Fixed};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use nix::libc;
 
 use super::last;
@@ -20,6 +20,8 @@ pub enum Way {
     Each,
     /// One `recvmmsg` for 64.
     Many,
+    /// A receive of io_uring for each packet, up to 64 in one enter, into the same buffers as the next.
+    Singles,
     /// Multishot into a buffer ring of slots of 68 KiB: what the engine does.
     Multishot,
     /// The same with slots of 2 KiB.
@@ -33,9 +35,10 @@ pub enum Way {
 
 impl Way {
     /// All, in the order in which they take turns.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Each,
         Self::Many,
+        Self::Singles,
         Self::Multishot,
         Self::MultishotSmall,
         Self::Bundle,
@@ -47,6 +50,7 @@ impl Way {
         match self {
             Self::Each => "recv each",
             Self::Many => "recvmmsg",
+            Self::Singles => "io_uring, a receive each",
             Self::Multishot => "io_uring, multishot, slots of 68 KiB (the uring lane)",
             Self::MultishotSmall => "io_uring, multishot, slots of 2 KiB",
             Self::Bundle => "io_uring, multishot, bundles",
@@ -83,6 +87,7 @@ impl std::fmt::Debug for Mover {
 }
 
 const BATCH: usize = 64;
+const BATCH_ENTRIES: u32 = 64;
 /// linux/io_uring.h, IOU_PBUF_RING_INC.
 const INCREMENTAL: u16 = 2;
 
@@ -100,7 +105,7 @@ impl Receiver {
                     .setup_cqsize(1024)
                     .setup_single_issuer()
                     .setup_defer_taskrun();
-                let ring = Box::new(builder.build(8)?);
+                let ring = Box::new(builder.build(BATCH_ENTRIES)?);
                 ring.submitter().register_files(&[socket.as_raw_fd()])?;
                 let (count, len) = way.slots();
                 let flags = if way == Way::Incremental { INCREMENTAL } else { 0 };
@@ -128,6 +133,9 @@ impl Receiver {
                 Ok(())
             }
             Mover::Calls(buffers) => take_many(fd, buffers, count, packet_len),
+            Mover::Ring(ring, slots) if self.way == Way::Singles => {
+                take_singly(ring, slots, count, packet_len)
+            }
             Mover::Ring(ring, slots) => {
                 let mut taken = 0;
                 let mut armed = false;
@@ -200,6 +208,32 @@ fn take_many(fd: i32, buffers: &mut [[u8; 2048]], count: usize, packet_len: usiz
             whole(message.msg_len as usize, packet_len)?;
         }
         taken += got;
+    }
+    Ok(())
+}
+
+fn take_singly(ring: &mut IoUring, slots: &mut Slots, count: usize, packet_len: usize) -> io::Result<()> {
+    let mut taken = 0;
+    while taken < count {
+        slots.replenish();
+        let wanted = BATCH.min(count - taken);
+        for _ in 0..wanted {
+            // Without an address and with length 0: a buffer of the group, as long as it is.
+            let entry = opcode::Recv::new(Fixed(0), std::ptr::null_mut(), 0)
+                .buf_group(0)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+            // SAFETY: the buffers it may write to outlive the ring.
+            unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        }
+        ring.submit_and_wait(wanted)?;
+        for entry in ring.completion() {
+            let len =
+                usize::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))?;
+            whole(len, packet_len)?;
+            slots.took(&entry);
+            taken += 1;
+        }
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ pub struct Rulebook {
     role: Role,
     locators: Vec<Locator>,
     own6: FlatMap<u128, ()>,
+    /// One of them embeds an address that is no locator.
+    owns_foreign: bool,
     /// The last 24 bits of each of them, which name its solicited-node group.
     own_groups: FlatMap<u32, ()>,
     /// Their prefixes, of those in ISATAP's format.
@@ -79,6 +81,8 @@ impl Rulebook {
             .collect();
         let isatap = parts.own6.iter().filter(|addr| iid::embedded(addr).is_some());
         let own_prefixes: Vec<_> = isatap.map(|addr| (prefix_bits(addr), ())).collect();
+        let foreign = |end: Ipv4Addr| parts.locators.iter().all(|locator| locator.addr != end);
+        let owns_foreign = parts.own6.iter().filter_map(iid::embedded).any(foreign);
         let routes = PrefixTable::v6(parts.routes.into_iter().chain(link_local));
         let mtu = MtuPolicy::fixed(parts.mtu);
         let known = |path: PathMtu| mtu.relevant(path.and(PathMtu::of_link(parts.link_mtu)));
@@ -96,6 +100,7 @@ impl Rulebook {
                     .map(|addr| (addr.to_bits(), ()))
                     .collect::<Vec<_>>(),
             ),
+            owns_foreign,
             own_groups: FlatMap::new(&own_groups),
             own_prefixes: FlatMap::new(&own_prefixes),
             reply_global,
@@ -298,6 +303,11 @@ impl SiteKnowledge for Rulebook {
         self.own6.contains(addr.to_bits())
     }
 
+    #[inline]
+    fn owns_foreign(&self) -> bool {
+        self.owns_foreign
+    }
+
     fn is_own_group(&self, group: &Ipv6Addr) -> bool {
         self.own_groups.contains(group_bits(group))
     }
@@ -330,13 +340,15 @@ impl SiteKnowledge for Rulebook {
     }
 
     #[inline]
-    fn leads_to_router(&self, addr: &Ipv6Addr) -> bool {
+    fn leads_back(&self, addr: &Ipv6Addr, sender: Ipv4Addr) -> bool {
+        let back = |hop: Ipv4Addr| hop == sender || self.is_router(hop) && self.is_router(sender);
         match self.routes.lookup_v6(addr) {
-            Some(NextHop::OnLink) => iid::embedded(addr).is_some_and(|embedded| self.is_router(embedded)),
-            Some(NextHop::Via(via)) => self.is_router(*via),
-            Some(NextHop::Group(number)) => self
-                .group(*number)
-                .is_some_and(|group| group.active().iter().any(|member| self.is_router(*member))),
+            Some(NextHop::OnLink) => iid::embedded(addr).is_some_and(back),
+            Some(NextHop::Via(via)) => back(*via),
+            // Each member is a way to the destination, the active ones are taken now.
+            Some(NextHop::Group(number)) => self.group(*number).is_some_and(|group| {
+                group.contains(sender) || group.active().iter().any(|member| back(*member))
+            }),
             Some(NextHop::Unreachable) | None => false,
         }
     }

@@ -64,11 +64,12 @@ pub fn check_source(
         InnerSource::Unspecified if !site.is_router(outer_src) => return Err(DropReason::SrcForbidden),
         InnerSource::Unspecified | InnerSource::LinkLocal | InnerSource::Global => {}
     }
-    if site.is_own(inner_src) {
-        return Err(DropReason::SrcForbidden);
-    }
     // Three reasons to accept, each enough: the routes are asked before the PRL, which holds few of those who send much.
     let embedded = iid::embedded(inner_src) == Some(outer_src);
+    // What embeds the sender is not ours, since the sender has no locator of ours: a look less for most packets.
+    if (!embedded || site.owns_foreign()) && site.is_own(inner_src) {
+        return Err(DropReason::SrcForbidden);
+    }
     if embedded && (!strict || site.is_on_link(inner_src) || site.shares_prefix(inner_src)) {
         return Ok(Voucher::Embedded);
     }
@@ -143,6 +144,9 @@ mod tests {
         fn is_own(&self, addr: &Ipv6Addr) -> bool {
             *addr == iid::link_local(OWN)
         }
+        fn owns_foreign(&self) -> bool {
+            false
+        }
         fn is_own_group(&self, group: &Ipv6Addr) -> bool {
             group.octets()[13..] == OWN.octets()[1..]
         }
@@ -161,7 +165,7 @@ mod tests {
         fn is_own_6to4(&self, _: Ipv4Addr) -> bool {
             false
         }
-        fn leads_to_router(&self, _: &Ipv6Addr) -> bool {
+        fn leads_back(&self, _: &Ipv6Addr, _: Ipv4Addr) -> bool {
             false
         }
     }

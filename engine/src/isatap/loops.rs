@@ -54,9 +54,7 @@ fn goes_back(site: &impl SiteKnowledge, voucher: Voucher, outer_src: Ipv4Addr, i
     if iid::embedded(inner_dst) == Some(outer_src) && site.is_on_link(inner_dst) {
         return true;
     }
-    voucher != Voucher::Embedded
-        && (site.is_routed_via(inner_dst, outer_src)
-            || site.leads_to_router(inner_dst) && site.is_router(outer_src))
+    voucher != Voucher::Embedded && site.leads_back(inner_dst, outer_src)
 }
 
 /// Checks a packet that is to go out (RFC 6324 3.3): a source that embeds an address of ours without being ours, under a
@@ -138,6 +136,9 @@ mod tests {
         fn is_own(&self, addr: &Ipv6Addr) -> bool {
             *addr == "2001:db8:1::5efe:10.0.0.1".parse::<Ipv6Addr>().unwrap()
         }
+        fn owns_foreign(&self) -> bool {
+            false
+        }
         fn is_own_group(&self, group: &Ipv6Addr) -> bool {
             group.octets()[13..] == OWN.octets()[1..]
         }
@@ -156,8 +157,9 @@ mod tests {
         fn is_own_6to4(&self, addr: Ipv4Addr) -> bool {
             addr == OWN_6TO4
         }
-        fn leads_to_router(&self, addr: &Ipv6Addr) -> bool {
-            Self::gateway(addr).is_some_and(|gateway| self.is_router(gateway))
+        fn leads_back(&self, addr: &Ipv6Addr, sender: Ipv4Addr) -> bool {
+            Self::gateway(addr)
+                .is_some_and(|gateway| gateway == sender || self.is_router(gateway) && self.is_router(sender))
         }
     }
 

@@ -18,6 +18,8 @@ pub trait SiteKnowledge {
     fn is_site_host(&self, addr: Ipv4Addr) -> bool;
     /// Whether `addr` is an IPv6 address of our ISATAP interface.
     fn is_own(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether one of those addresses embeds an IPv4 address that is no locator of ours.
+    fn owns_foreign(&self) -> bool;
     /// Whether `group`, a solicited-node group, is that of one of these addresses (RFC 4291 2.7.1).
     fn is_own_group(&self, group: &Ipv6Addr) -> bool;
     /// Whether we are a router on this link (RFC 5214 3, "advertising ISATAP interface").
@@ -31,6 +33,6 @@ pub trait SiteKnowledge {
     fn is_routed_via(&self, addr: &Ipv6Addr, gateway: Ipv4Addr) -> bool;
     /// Whether this machine has the 6to4 prefix of `addr` in use (RFC 3056): what is under it has arrived.
     fn is_own_6to4(&self, addr: Ipv4Addr) -> bool;
-    /// Whether packets for `addr` go to a router (RFC 6324 3.2.3).
-    fn leads_to_router(&self, addr: &Ipv6Addr) -> bool;
+    /// Whether packets for `addr` go to `sender`, or, when `sender` is a router, to any router (RFC 6324 3.2.3).
+    fn leads_back(&self, addr: &Ipv6Addr, sender: Ipv4Addr) -> bool;
 }
