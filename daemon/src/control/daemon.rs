@@ -23,6 +23,7 @@ use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
+use super::service::Service;
 use super::signals::{Request, Signals};
 use super::start::STOP_LIMIT;
 use super::watched::watch;
@@ -31,6 +32,7 @@ use crate::advertise::consistency::Told;
 use crate::config::resolved::{Facility, LogLevel, Role};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
+use crate::launch::notify::Notice;
 use crate::link::apply::Installed;
 use crate::link::dns::DnsHandover;
 use crate::link::setup::Interface;
@@ -85,6 +87,7 @@ pub(super) struct Daemon {
     pub(super) set_log: Box<dyn Fn(LogLevel, Facility)>,
     pub(super) reopen_log: Box<dyn Fn()>,
     pub(super) flush_log: Box<dyn Fn()>,
+    pub(super) service: Service,
     /// When suppressed lines are to be told; set by whatever happens, so that an idle daemon sleeps.
     pub(super) flush_at: Option<Instant>,
     pub(super) engine: Engine,
@@ -200,6 +203,7 @@ impl Daemon {
             return Err(ExitError::other("the control loop was started twice"));
         };
         let outcome = self.turn(&mut sources).await;
+        self.service.tell(Notice::Stopping);
         self.take_leave().await;
         if let Err(workers) = self.engine.stop(STOP_LIMIT) {
             warn!("workers {workers:?} did not end in time");
@@ -250,7 +254,9 @@ impl Daemon {
                 Event::Timer => timer = true,
             }
             if !timer {
-                self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
+                let now = Instant::now();
+                self.flush_at.get_or_insert(now + FLUSH_AFTER);
+                self.service.mark_changed(now);
             }
             self.catch_up().await?;
         }
@@ -260,7 +266,10 @@ impl Daemon {
     /// more reload afterwards, however many they are (FAULTS 61).
     fn start_reload(&mut self, sources: &mut Sources, reply: Option<super::reload::Reply>) {
         match (&mut sources.loading, self.loader.take()) {
-            (None, Some(loader)) => sources.loading = Some(Loading::start(loader, reply)),
+            (None, Some(loader)) => {
+                self.service.tell(Notice::Reloading);
+                sources.loading = Some(Loading::start(loader, reply));
+            }
             (Some(loading), loader) => {
                 self.loader = loader;
                 match reply {
@@ -290,6 +299,7 @@ impl Daemon {
             self.redirects.next_deadline(),
             self.paths.next_deadline(),
             self.flush_at,
+            self.service.next_deadline(),
             collect,
         ]
         .into_iter()
@@ -322,6 +332,7 @@ impl Daemon {
         // After the rules and the sockets' filters: the answer comes at once.
         self.discover(now);
         self.advertise(now);
+        self.report_to_manager(now);
         if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
             let held = self.publisher.collect();
             self.published_at = (held > 0).then_some(now);

@@ -15,27 +15,57 @@ const STEP: Duration = Duration::from_micros(250);
 #[derive(Debug, Default)]
 pub(super) struct LatencyBook {
     workers: Vec<Latencies>,
+    /// Which of them have answered since the last [`LatencyBook::take_silent`].
+    heard: Vec<bool>,
 }
 
 impl LatencyBook {
     /// Asks every worker and takes what arrives in time.
     pub(super) async fn gather(&mut self, engine: &Engine, workers: usize) {
-        self.workers
-            .resize_with(workers.max(self.workers.len()), Latencies::default);
+        self.make_room(workers);
         engine.request_latencies();
         let mut missing = workers;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while missing > 0 && tokio::time::Instant::now() < deadline {
-            while let Ok(harvest) = engine.latencies().try_recv() {
-                if let Some(sum) = self.workers.get_mut(harvest.worker) {
-                    sum.merge(&harvest.latencies);
-                }
-                missing = missing.saturating_sub(1);
-            }
+            missing = missing.saturating_sub(self.take_in(engine));
             if missing > 0 {
                 tokio::time::sleep(STEP).await;
             }
         }
+    }
+
+    /// The workers that have not answered since the last call, and asks all of them again: an idle worker answers at once,
+    /// a busy one at the end of its turn, one that hangs never. Nobody is silent at the first call.
+    pub(super) fn take_silent(&mut self, engine: &Engine, workers: usize) -> Vec<usize> {
+        self.make_room(workers);
+        self.take_in(engine);
+        let silent = self.heard.iter().enumerate().filter(|(_, heard)| !**heard);
+        let silent = silent.map(|(worker, _)| worker).collect();
+        self.heard.fill(false);
+        engine.request_latencies();
+        silent
+    }
+
+    fn make_room(&mut self, workers: usize) {
+        let count = workers.max(self.workers.len());
+        self.workers.resize_with(count, Latencies::default);
+        self.heard.resize(count, true);
+    }
+
+    /// Takes the answers that are there; how many.
+    fn take_in(&mut self, engine: &Engine) -> usize {
+        let mut count = 0;
+        while let Ok(harvest) = engine.latencies().try_recv() {
+            if let (Some(sum), Some(heard)) = (
+                self.workers.get_mut(harvest.worker),
+                self.heard.get_mut(harvest.worker),
+            ) {
+                sum.merge(&harvest.latencies);
+                *heard = true;
+            }
+            count += 1;
+        }
+        count
     }
 
     /// All workers together.

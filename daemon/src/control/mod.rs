@@ -23,6 +23,7 @@ mod punts;
 mod redirects;
 mod reload;
 mod report;
+mod service;
 mod signals;
 mod start;
 mod translate;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
+use crate::launch::notify::Notice;
 
 /// One for a reload that looks up our own name, one for the files that lookups of routers read.
 const BLOCKING_THREADS: usize = 2;
@@ -62,8 +64,10 @@ pub struct Hooks {
     pub drop_privileges: Box<dyn FnOnce() -> Result<(), ExitError>>,
     /// Gives up every privilege of a worker thread; called in each before its first packet.
     pub worker_start: fn() -> Result<(), String>,
-    /// Tells whoever started us that the daemon works.
-    pub ready: Box<dyn FnOnce() -> Result<(), ExitError>>,
+    /// Tells the service manager, and at the first [`Notice::Ready`] whoever else waits for the start.
+    pub notify: Box<dyn Fn(Notice)>,
+    /// For how long the service manager may hear nothing; `None` when it does not watch.
+    pub watchdog: Option<Duration>,
     /// Sets level and facility of the log.
     pub set_log: Box<dyn Fn(LogLevel, Facility)>,
     /// Opens the log again after rotation.

@@ -12,6 +12,7 @@ use super::daemon::Daemon;
 use crate::config::names::Key;
 use crate::config::reload::{Change, Plan, plan};
 use crate::config::{ConfigError, Loaded, Loader};
+use crate::launch::notify::Notice;
 use crate::link::rulebook;
 use crate::prl::SolicitConfig;
 use crate::prl::names::NameBook;
@@ -93,6 +94,7 @@ impl Daemon {
             }
         };
         *self.counters.reloads.entry(label.to_owned()).or_insert(0) += 1;
+        self.service.tell(Notice::Ready);
         for reply in outcome.replies {
             let _ = reply.send(result.clone());
         }

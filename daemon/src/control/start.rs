@@ -17,12 +17,14 @@ use super::locator::Way;
 use super::placement::cpus_for;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::redirects::REDIRECTS_PER_SECOND;
+use super::service::Service;
 use super::signals::Signals;
 use super::{Startup, icmp, locator};
 use crate::advertise::Advertiser;
 use crate::advertise::consistency::Told;
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::notify::Notice;
 use crate::link::apply::Installed;
 use crate::link::dns::DnsHelper;
 use crate::link::setup::Interface;
@@ -147,6 +149,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         set_log: hooks.set_log,
         reopen_log: hooks.reopen_log,
         flush_log: hooks.flush_log,
+        service: Service::new(now, hooks.notify, hooks.watchdog),
         flush_at: None,
         engine,
         publisher,
@@ -200,7 +203,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.follow_own_addresses();
     daemon.set_advertising(now);
     daemon.catch_up().await?;
-    (hooks.ready)()?;
+    daemon.service.tell(Notice::Ready);
     Ok(daemon)
 }
 

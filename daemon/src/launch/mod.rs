@@ -19,6 +19,7 @@ pub mod notify;
 pub mod pidfile;
 pub mod privilege;
 pub mod ready;
+pub mod require;
 pub mod start;
 
 pub use ready::Ready;

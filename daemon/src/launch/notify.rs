@@ -6,6 +6,24 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// Longest status in bytes: it is one line of `systemctl status`.
+pub const MAX_STATUS_LEN: usize = 200;
+
+/// What a service manager is told. Who sends it need not be who knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The daemon serves, for the first time or again after a reload.
+    Ready,
+    /// A reload has begun; [`Notice::Ready`] ends it.
+    Reloading,
+    /// How it is, in one line.
+    Status(String),
+    /// It goes on: what the watchdog waits for.
+    Alive,
+    /// The end has begun.
+    Stopping,
+}
+
 /// A connection to the service manager, or none.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
@@ -33,40 +51,52 @@ impl ServiceManager {
         Ok(Self { socket: Some(socket) })
     }
 
-    /// The daemon serves.
-    pub fn ready(&self, status: &str) {
-        self.send(&format!("READY=1\nSTATUS={}", one_line(status)));
-    }
-
-    /// A line about the state for `systemctl status`.
-    pub fn status(&self, status: &str) {
-        self.send(&format!("STATUS={}", one_line(status)));
-    }
-
-    /// A reload has begun; [`ServiceManager::ready`] ends it.
-    pub fn reloading(&self) {
-        let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-        let micros = clock.map_or(0, |now| Duration::from(now).as_micros());
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
-    }
-
-    /// The end has begun.
-    pub fn stopping(&self) {
-        self.send("STOPPING=1");
-    }
-
-    fn send(&self, message: &str) {
+    /// Says it; that nobody hears is no error.
+    pub fn tell(&self, notice: &Notice) {
         if let Some(socket) = &self.socket {
-            let _ = socket.send(message.as_bytes());
+            let _ = socket.send(text(notice).as_bytes());
         }
+    }
+}
+
+fn text(notice: &Notice) -> String {
+    match notice {
+        Notice::Ready => "READY=1".to_owned(),
+        Notice::Reloading => {
+            let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+            let micros = clock.map_or(0, |now| Duration::from(now).as_micros());
+            format!("RELOADING=1\nMONOTONIC_USEC={micros}")
+        }
+        Notice::Status(status) => format!("STATUS={}", one_line(status)),
+        Notice::Alive => "WATCHDOG=1".to_owned(),
+        Notice::Stopping => "STOPPING=1".to_owned(),
     }
 }
 
 /// A status with a line break could say anything to the service manager.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .collect()
+    let mut line = String::with_capacity(text.len().min(MAX_STATUS_LEN));
+    for character in text.chars() {
+        let character = if character.is_control() { ' ' } else { character };
+        if line.len() + character.len_utf8() > MAX_STATUS_LEN {
+            break;
+        }
+        line.push(character);
+    }
+    line
+}
+
+/// How often [`Notice::Alive`] is expected of this process, at the latest; `None` when nobody watches.
+pub fn watchdog_from_environment() -> Option<Duration> {
+    let of = |name| std::env::var(name).ok();
+    watchdog(of("WATCHDOG_USEC"), of("WATCHDOG_PID"), std::process::id())
+}
+
+fn watchdog(micros: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
+    let micros = micros?.parse().ok().filter(|micros| *micros > 0)?;
+    // Inherited from a service that started us, and not meant for us.
+    let ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    ours.then(|| Duration::from_micros(micros))
 }
 
 #[cfg(test)]
@@ -74,7 +104,7 @@ mod tests {
     use super::*;
 
     fn heard(socket: &UnixDatagram) -> String {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; 512];
         let len = socket.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..len]).into_owned()
     }
@@ -87,23 +117,48 @@ mod tests {
         let manager = ServiceManager::connect(path.to_str().unwrap()).unwrap();
         // As in the chroot: the path is gone, the connection is not.
         std::fs::remove_file(&path).unwrap();
-        manager.ready("router at 10.0.0.1\nMAINPID=1");
-        assert_eq!(heard(&socket), "READY=1\nSTATUS=router at 10.0.0.1 MAINPID=1");
-        manager.reloading();
-        let reloading = heard(&socket);
+        let told = |notice: Notice| {
+            manager.tell(&notice);
+            heard(&socket)
+        };
+        assert_eq!(told(Notice::Ready), "READY=1");
+        let reloading = told(Notice::Reloading);
         let micros = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(micros.parse::<u64>().unwrap() > 0);
-        manager.stopping();
-        assert_eq!(heard(&socket), "STOPPING=1");
+        assert_eq!(told(Notice::Alive), "WATCHDOG=1");
+        assert_eq!(told(Notice::Stopping), "STOPPING=1");
+    }
+
+    /// FAULTS 74.
+    #[test]
+    fn a_status_is_one_line_of_bounded_length() {
+        let hostile = Notice::Status("router at 10.0.0.1\nMAINPID=1".into());
+        assert_eq!(text(&hostile), "STATUS=router at 10.0.0.1 MAINPID=1");
+        let long = text(&Notice::Status("ä".repeat(500)));
+        assert_eq!(long, format!("STATUS={}", "ä".repeat(MAX_STATUS_LEN / 2)));
     }
 
     #[test]
     fn abstract_names_and_nobody() {
         let name = format!("isatapd-test-{}", std::process::id());
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        ServiceManager::connect(&format!("@{name}")).unwrap().status("x");
+        let manager = ServiceManager::connect(&format!("@{name}")).unwrap();
+        manager.tell(&Notice::Status("x".into()));
         assert_eq!(heard(&socket), "STATUS=x");
         assert!(ServiceManager::connect("/nowhere/at/all").is_err());
-        ServiceManager::default().ready("nobody hears");
+        ServiceManager::default().tell(&Notice::Ready);
+    }
+
+    #[test]
+    fn a_watchdog_is_ours_or_nobodys() {
+        let text = |value: &str| Some(value.to_owned());
+        let watched = Some(Duration::from_secs(30));
+        assert_eq!(watchdog(text("30000000"), text("7"), 7), watched);
+        assert_eq!(watchdog(text("30000000"), None, 7), watched);
+        assert_eq!(watchdog(text("30000000"), text("8"), 7), None);
+        assert_eq!(watchdog(None, text("7"), 7), None);
+        for nonsense in ["", "0", "-1", "soon"] {
+            assert_eq!(watchdog(text(nonsense), None, 7), None, "{nonsense:?}");
+        }
     }
 }

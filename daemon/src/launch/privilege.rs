@@ -12,45 +12,13 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
+use super::require::Identity;
 use crate::config::diagnostic::shown;
 use crate::config::resolved::User;
 use crate::exit::{ExitError, ExitStatus};
 
-/// What a start needs.
-const NEEDED: [Capability; 5] = [
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_SETUID,
-    Capability::CAP_SETGID,
-    Capability::CAP_SYS_CHROOT,
-];
-
 /// What the control thread keeps.
 const KEPT: Capability = Capability::CAP_NET_ADMIN;
-
-/// Whether this process may do what a start needs.
-///
-/// # Errors
-/// Status 77 with the capabilities that are missing.
-pub fn require() -> Result<(), ExitError> {
-    let held = caps::read(None, CapSet::Effective)
-        .map_err(|error| ExitError::other(format!("capabilities cannot be read: {error}")))?;
-    missing(&held)
-}
-
-fn missing(held: &CapsHashSet) -> Result<(), ExitError> {
-    let missing: Vec<_> = NEEDED
-        .iter()
-        .filter(|cap| !held.contains(cap))
-        .map(ToString::to_string)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!("not permitted: {} missing", missing.join(", "));
-    Err(ExitError::not_permitted(message)
-        .with_remedy("start isatapd as root; it drops what it does not need"))
-}
 
 /// The root directory to be: open, and checked.
 #[derive(Debug)]
@@ -164,11 +132,17 @@ impl Sandbox {
         let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
         let become_user = || -> nix::Result<()> {
             drop_bounding_set();
-            nix::unistd::setgroups(&[])?;
-            nix::unistd::setresgid(gid, gid, gid)?;
-            nix::sys::prctl::set_keepcaps(true)?;
-            nix::unistd::setresuid(uid, uid, uid)?;
-            nix::sys::prctl::set_keepcaps(false)?;
+            // A service manager may have made us this user already, and then not have given us what a change takes.
+            let identity = Identity::read()?;
+            if !identity.has_only_group(gid) {
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setresgid(gid, gid, gid)?;
+            }
+            if !identity.has_user(uid) {
+                nix::sys::prctl::set_keepcaps(true)?;
+                nix::unistd::setresuid(uid, uid, uid)?;
+                nix::sys::prctl::set_keepcaps(false)?;
+            }
             nix::sys::prctl::set_no_new_privs()
         };
         become_user().map_err(|errno| {
@@ -217,14 +191,9 @@ fn keep_in_thread(keep: &CapsHashSet) -> Result<(), String> {
 
 fn verify_user(uid: Uid, gid: Gid) -> Result<(), String> {
     let failed = |errno: nix::errno::Errno| errno.desc().to_owned();
-    let users = nix::unistd::getresuid().map_err(failed)?;
-    let groups = nix::unistd::getresgid().map_err(failed)?;
-    let more = nix::unistd::getgroups().map_err(failed)?;
-    if [users.real, users.effective, users.saved] != [uid; 3]
-        || [groups.real, groups.effective, groups.saved] != [gid; 3]
-        || more.iter().any(|group| *group != gid)
-    {
-        return Err(format!("the process is {users:?} {groups:?} {more:?} afterwards"));
+    let identity = Identity::read().map_err(failed)?;
+    if !identity.has_user(uid) || !identity.has_only_group(gid) {
+        return Err(format!("the process is {identity:?} afterwards"));
     }
     if nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
         return Err("the process could become root again".into());
@@ -279,19 +248,6 @@ mod tests {
         }
         assert_eq!(after["NoNewPrivs"], "1");
         assert_eq!(caps::read(None, CapSet::Effective).unwrap(), before);
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let mut held: CapsHashSet = NEEDED.into_iter().collect();
-        assert_eq!(missing(&held), Ok(()));
-        held.remove(&Capability::CAP_NET_RAW);
-        held.remove(&Capability::CAP_SETUID);
-        let error = missing(&held).unwrap_err();
-        assert_eq!(error.status(), ExitStatus::NotPermitted);
-        let expected = "not permitted: CAP_NET_RAW, CAP_SETUID missing; \
-                        start isatapd as root; it drops what it does not need";
-        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::detach::Launcher;
 use super::log::{Destination, Logs};
 use super::pidfile::PidFile;
 use super::privilege::{self, Sandbox};
-use super::{Ready, listen};
+use super::{Ready, listen, notify, require};
 use crate::cli::Options;
 use crate::config::{Loader, Settings};
 use crate::control::{self, Hooks, Startup};
@@ -43,7 +43,7 @@ pub fn serve(options: Options) -> ExitStatus {
 fn start(options: Options, detached: bool, ready: &Rc<RefCell<Ready>>) -> Result<(), ExitError> {
     let loader = Loader::open(options.config, options.overrides)?;
     let loaded = loader.load()?;
-    privilege::require()?;
+    require::require(&loaded.settings.user)?;
     let (logs, complaint) = Logs::start(destination(detached, &loaded.settings), loaded.settings.log_level);
     for warning in complaint.into_iter().chain(loaded.warnings) {
         tracing::warn!("{warning}");
@@ -73,28 +73,24 @@ fn run(settings: Settings, loader: Loader, logs: &Logs, ready: &Rc<RefCell<Ready
         .guard(std::slice::from_ref(&settings.control_socket.path))
         .map_err(|error| ExitError::other(format!("the janitor cannot be started: {error}")))?;
     let outcome = control::run(Startup {
-        hooks: hooks(&settings, sandbox, logs, ready),
+        hooks: hooks(sandbox, logs, ready),
         settings,
         loader,
         metrics,
         control,
     });
-    ready.borrow().stopping();
     pidfile.remove();
     outcome
 }
 
-fn hooks(settings: &Settings, sandbox: Sandbox, logs: &Logs, ready: &Rc<RefCell<Ready>>) -> Hooks {
-    let status = format!("serving on {} at {}", settings.interface, settings.bind.addr());
+fn hooks(sandbox: Sandbox, logs: &Logs, ready: &Rc<RefCell<Ready>>) -> Hooks {
     let (ready, set_log, reopen_log) = (Rc::clone(ready), logs.clone(), logs.clone());
     let flush_log = logs.clone();
     Hooks {
         drop_privileges: Box::new(|| sandbox.enter()),
         worker_start: privilege::drop_all_in_thread,
-        ready: Box::new(move || {
-            ready.borrow_mut().ready(&status);
-            Ok(())
-        }),
+        notify: Box::new(move |notice| ready.borrow_mut().tell(&notice)),
+        watchdog: notify::watchdog_from_environment(),
         set_log: Box::new(move |level, facility| {
             set_log.set_level(level);
             set_log.set_facility(facility);

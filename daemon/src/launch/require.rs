@@ -1,0 +1,131 @@
+//! What a start takes: capabilities, the fewer the more a service manager has done already.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::{Gid, Uid};
+
+use crate::config::resolved::User;
+use crate::exit::ExitError;
+
+/// What every start needs.
+const NEEDED: [Capability; 3] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_SYS_CHROOT,
+];
+
+/// Who a process is: its users, groups and further groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Real, effective, saved.
+    uids: [Uid; 3],
+    gids: [Gid; 3],
+    groups: Vec<Gid>,
+}
+
+impl Identity {
+    pub(super) fn read() -> nix::Result<Self> {
+        let (users, groups) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
+        Ok(Self {
+            uids: [users.real, users.effective, users.saved],
+            gids: [groups.real, groups.effective, groups.saved],
+            groups: nix::unistd::getgroups()?,
+        })
+    }
+
+    pub(super) fn has_user(&self, uid: Uid) -> bool {
+        self.uids == [uid; 3]
+    }
+
+    /// Groups of somebody else are a way to their files.
+    pub(super) fn has_only_group(&self, gid: Gid) -> bool {
+        self.gids == [gid; 3] && self.groups.iter().all(|group| *group == gid)
+    }
+
+    /// What it takes to become `user`: nothing where a service manager has done it already.
+    fn needs_for(&self, user: &User) -> impl Iterator<Item = Capability> {
+        let setuid = (!self.has_user(Uid::from_raw(user.uid))).then_some(Capability::CAP_SETUID);
+        let setgid = (!self.has_only_group(Gid::from_raw(user.gid))).then_some(Capability::CAP_SETGID);
+        setuid.into_iter().chain(setgid)
+    }
+}
+
+/// Whether this process may do what a start needs that ends as `user`.
+///
+/// # Errors
+/// Status 77 with the capabilities that are missing.
+pub fn require(user: &User) -> Result<(), ExitError> {
+    let held = caps::read(None, CapSet::Effective)
+        .map_err(|error| ExitError::other(format!("capabilities cannot be read: {error}")))?;
+    let identity = Identity::read()
+        .map_err(|errno| ExitError::other(format!("the user of this process is not known: {errno}")))?;
+    missing(&held, NEEDED.into_iter().chain(identity.needs_for(user)))
+}
+
+fn missing(held: &CapsHashSet, needed: impl Iterator<Item = Capability>) -> Result<(), ExitError> {
+    let missing: Vec<_> = needed
+        .filter(|cap| !held.contains(cap))
+        .map(|cap| cap.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("not permitted: {} missing", missing.join(", "));
+    Err(ExitError::not_permitted(message)
+        .with_remedy("start isatapd as root or by its unit; it drops what it does not need"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::ExitStatus;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = Identity {
+            uids: [Uid::from_raw(0); 3],
+            gids: [Gid::from_raw(0); 3],
+            groups: vec![Gid::from_raw(0)],
+        };
+        let user = user(990, 991);
+        let needed = || NEEDED.into_iter().chain(root.needs_for(&user));
+        let mut held: CapsHashSet = needed().collect();
+        assert_eq!(missing(&held, needed()), Ok(()));
+        held.remove(&Capability::CAP_NET_RAW);
+        held.remove(&Capability::CAP_SETUID);
+        let error = missing(&held, needed()).unwrap_err();
+        assert_eq!(error.status(), ExitStatus::NotPermitted);
+        let expected = "not permitted: CAP_NET_RAW, CAP_SETUID missing; \
+                        start isatapd as root or by its unit; it drops what it does not need";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    fn user(uid: u32, gid: u32) -> User {
+        User {
+            name: "isatapd".into(),
+            uid,
+            gid,
+        }
+    }
+
+    #[test]
+    fn who_is_the_user_already_needs_nothing_to_become_it() {
+        let (uid, gid) = (Uid::from_raw(990), Gid::from_raw(991));
+        let by_unit = Identity {
+            uids: [uid; 3],
+            gids: [gid; 3],
+            groups: vec![gid],
+        };
+        let needs = |identity: &Identity| identity.needs_for(&user(990, 991)).collect::<Vec<_>>();
+        assert_eq!(needs(&by_unit), []);
+        let in_a_group = Identity {
+            groups: vec![gid, Gid::from_raw(4)],
+            ..by_unit.clone()
+        };
+        assert_eq!(needs(&in_a_group), [Capability::CAP_SETGID]);
+        let half_root = Identity {
+            uids: [uid, uid, Uid::from_raw(0)],
+            ..by_unit
+        };
+        assert_eq!(needs(&half_root), [Capability::CAP_SETUID]);
+    }
+}
