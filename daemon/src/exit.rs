@@ -131,8 +131,14 @@ impl std::error::Error for ExitError {}
 /// Prints `error` on standard error, each line with the name of the program; that nobody reads it is no reason to panic.
 pub fn report(error: &ExitError) {
     use std::io::Write as _;
+    // The journal takes lines for information unless they begin like this (sd-daemon(3)).
+    let priority = if crate::launch::log::journal_is_standard_error() {
+        "<3>"
+    } else {
+        ""
+    };
     for line in error.to_string().lines() {
-        let _ = writeln!(std::io::stderr(), "isatapd: {line}");
+        let _ = writeln!(std::io::stderr(), "{priority}isatapd: {line}");
     }
 }
 

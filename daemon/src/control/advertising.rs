@@ -127,7 +127,7 @@ impl Daemon {
         for what in found {
             count(&mut self.counters.disagreements, what.field());
             if self.disagreements.is_news(now, router, &what) {
-                warn!("router {router} advertises {what}: hosts believe whoever spoke last");
+                warn!(%router, "router {router} advertises {what}: hosts believe whoever spoke last");
             }
         }
     }

@@ -155,8 +155,10 @@ impl Daemon {
     fn tell_configuration(&self, ops: &[Op]) {
         for op in ops {
             match op {
-                Op::SetAddress(wanted) => info!("address {}/{}", wanted.addr, wanted.prefix_len),
-                Op::RemoveAddress(addr, _) => info!("address {addr} ended"),
+                Op::SetAddress(wanted) => {
+                    info!(address = %wanted.addr, "address {}/{}", wanted.addr, wanted.prefix_len);
+                }
+                Op::RemoveAddress(addr, _) => info!(address = %addr, "address {addr} ended"),
                 _ => {}
             }
         }

@@ -55,7 +55,8 @@ impl Daemon {
             .zip(before)
             .filter(|(view, old)| view.health != **old)
         {
-            info!("router {}: {} -> {}", view.addr, old.name(), view.health.name());
+            let (router, state, before) = (view.addr, view.health.name(), old.name());
+            info!(%router, state, before, "router {router}: {before} -> {state}");
         }
         info!("routers: {}", super::report::router_counts(&self.routers));
         self.mark_changed();

@@ -83,6 +83,8 @@ impl Daemon {
         let source = ThisMachine.source_towards(first).filter(is_ours);
         if let Some(source) = source.filter(|source| *source != self.locator) {
             info!(
+                router = %first,
+                locator = %source,
                 "the way to the router {first} starts at {source}: the tunnel moves there from {}",
                 self.locator
             );
@@ -111,10 +113,11 @@ impl Daemon {
 /// Tells the operator what the names have to say.
 pub(super) fn tell(names: &mut NameBook) {
     for note in names.take_notes() {
+        let name = note.name();
         if note.is_warning() {
-            warn!("{note}");
+            warn!(name, "{note}");
         } else {
-            info!("{note}");
+            info!(name, "{note}");
         }
     }
 }

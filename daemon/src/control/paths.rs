@@ -24,11 +24,8 @@ impl Daemon {
                 self.path_changed(outcome);
             }
             Err(refusal) => {
-                debug!(
-                    "\"fragmentation needed\" about {} is not believed: {}",
-                    failure.destination,
-                    refusal.name()
-                );
+                let (peer, reason) = (failure.destination, refusal.name());
+                debug!(%peer, reason, "\"fragmentation needed\" about {peer} is not believed: {reason}");
                 self.count_path_message(refusal.name());
             }
         }

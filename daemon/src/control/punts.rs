@@ -114,6 +114,8 @@ pub(super) fn tell_ecn(packet: &[u8]) {
         return;
     };
     warn!(
+        peer = %src,
+        reason = "ecn",
         "a packet from {src} is marked {} outside and {} inside: an encapsulator or a router on the way is broken, or \
          somebody plays with congestion notification",
         ecn_name(outer),

@@ -34,7 +34,7 @@ impl Daemon {
         let Some((router, destination, target)) = redirect(packet) else {
             return self.count_redirect("malformed");
         };
-        info!("router {router}: packets for {destination} go to {target} from now on");
+        info!(%router, peer = %target, %destination, "router {router}: packets for {destination} go to {target} from now on");
         self.redirects.learn(Instant::now(), router, destination, target);
         self.count_redirect("accepted");
         self.mark_changed();
@@ -54,7 +54,7 @@ impl Daemon {
     /// A node that redirects lead to is said to be unreachable: its packets take the old way again.
     pub(super) fn redirect_target_failed(&mut self, target: Ipv4Addr) {
         if self.redirects.target_failed(target) {
-            info!("{target} is unreachable: what was redirected to it goes through routers again");
+            info!(peer = %target, "{target} is unreachable: what was redirected to it goes through routers again");
             self.mark_changed();
         }
     }

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::configure::slaac_config;
 use super::daemon::Daemon;
+use crate::config::diagnostic::{MAX_DIAGNOSTICS, Origin};
 use crate::config::names::Key;
 use crate::config::reload::{Change, Plan, plan};
 use crate::config::{ConfigError, Loaded, Loader};
@@ -29,7 +30,7 @@ pub(super) struct Loading {
 /// A configuration that was read, or could not be.
 pub(super) struct Outcome {
     loader: Option<Loader>,
-    loaded: Result<Loaded, String>,
+    loaded: Result<Loaded, ConfigError>,
     replies: Vec<Reply>,
 }
 
@@ -53,11 +54,11 @@ impl Loading {
     /// Waits for the reader. May be dropped and called again until it has answered once.
     pub(super) async fn finished(&mut self) -> Box<Outcome> {
         let (loader, loaded) = match (&mut self.task).await {
-            Ok((loader, loaded)) => (Some(loader), loaded.map_err(|error| error.to_string())),
-            Err(error) => (
-                None,
-                Err(format!("the reader of the configuration failed: {error}")),
-            ),
+            Ok((loader, loaded)) => (Some(loader), loaded),
+            Err(error) => {
+                let message = format!("the reader of the configuration failed: {error}");
+                (None, Err(ConfigError::single(message)))
+            }
         };
         Box::new(Outcome {
             loader,
@@ -74,7 +75,8 @@ impl Daemon {
         let result = match outcome.loaded {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-                self.apply(plan(&self.settings, &loaded.settings)).await
+                let applied = self.apply(plan(&self.settings, &loaded.settings)).await;
+                applied.map_err(ConfigError::single)
             }
             Err(error) => Err(error),
         };
@@ -88,7 +90,7 @@ impl Daemon {
                 "success"
             }
             Err(error) => {
-                error.lines().for_each(|line| error!("{line}"));
+                tell(error);
                 error!("the running configuration stays in force");
                 "failure"
             }
@@ -96,7 +98,7 @@ impl Daemon {
         *self.counters.reloads.entry(label.to_owned()).or_insert(0) += 1;
         self.service.tell(Notice::Ready);
         for reply in outcome.replies {
-            let _ = reply.send(result.clone());
+            let _ = reply.send(result.clone().map_err(|error| error.to_string()));
         }
     }
 
@@ -160,6 +162,19 @@ impl Daemon {
         self.follow_locator();
         self.follow_own_addresses();
         Ok(describe(&plan))
+    }
+}
+
+/// One line for each finding, with its place for those who look for it by file and line.
+fn tell(error: &ConfigError) {
+    for finding in error.diagnostics().iter().take(MAX_DIAGNOSTICS) {
+        match &finding.origin {
+            Origin::File { file, line, column } => error!(%file, line, column, "{finding}"),
+            _ => error!("{finding}"),
+        }
+    }
+    if let Some(more @ 1..) = error.diagnostics().len().checked_sub(MAX_DIAGNOSTICS) {
+        error!("... and {more} more");
     }
 }
 

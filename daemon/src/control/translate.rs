@@ -68,9 +68,12 @@ impl Daemon {
         let outcome = self.translate(failure).unwrap_or_else(Outcome::from);
         self.count_translation(outcome);
         if outcome == Outcome::Short {
+            let (peer, kind, code) = (failure.destination, failure.icmp.0, failure.icmp.1);
             info!(
-                "packets to {} do not arrive (ICMPv4 type {} code {}); the error quotes too little to tell their sender",
-                failure.destination, failure.icmp.0, failure.icmp.1
+                %peer,
+                reason = "icmp_unreachable",
+                "packets to {peer} do not arrive (ICMPv4 type {kind} code {code}); the error quotes too little to tell their \
+                 sender"
             );
         }
     }

@@ -47,10 +47,10 @@ impl Daemon {
         let (up, name) = (self.watch.state().is_up(), &self.interface.name);
         if up != self.was_up {
             if up {
-                info!("interface {name} is up again");
+                info!(interface = %name, "interface {name} is up again");
                 self.routers.solicit_all(Instant::now());
             } else {
-                warn!("interface {name} was set down: nothing is carried until it is up again");
+                warn!(interface = %name, "interface {name} was set down: nothing is carried until it is up again");
             }
             self.was_up = up;
         }
@@ -60,6 +60,8 @@ impl Daemon {
         // A smaller one than IPv6 needs is repaired, and told then.
         if is_news && !is_ours && mtu >= u32::from(isatap_engine::isatap::mtu::TUNNEL_MTU_MIN) {
             warn!(
+                interface = %name,
+                mtu,
                 "interface {name} was given MTU {mtu}; the tunnel carries packets of {}, senders of longer ones are told",
                 self.settings.mtu
             );
@@ -83,7 +85,7 @@ impl Daemon {
         match choice {
             Choice::Keep => self.warned_ambiguous = false,
             Choice::Move(next) => {
-                info!("the tunnel moves from {} to {next}", self.locator);
+                info!(locator = %next, "the tunnel moves from {} to {next}", self.locator);
                 self.locator = next;
                 self.configure_at = Some(Instant::now());
                 self.warned_ambiguous = false;
@@ -106,10 +108,11 @@ impl Daemon {
         let present = self.is_present();
         if present != self.was_present {
             if present {
-                info!("this machine has {} again", self.locator);
+                info!(locator = %self.locator, "this machine has {} again", self.locator);
                 self.routers.solicit_all(Instant::now());
             } else {
                 warn!(
+                    locator = %self.locator,
                     "this machine has lost {}: nothing is carried until it is back",
                     self.locator
                 );
@@ -177,6 +180,8 @@ impl Daemon {
     async fn revive(&mut self, link: crate::link::mirror::LinkState) -> Result<(), NetlinkError> {
         let (name, mtu) = (&self.interface.name, self.settings.mtu);
         warn!(
+            interface = %name,
+            mtu = link.mtu,
             "interface {name} was given MTU {}, and IPv6 needs 1280: it is set up anew with {mtu}",
             link.mtu
         );

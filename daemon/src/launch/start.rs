@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::detach::Launcher;
-use super::log::{Destination, Logs};
+use super::log::{self, Destination, Logs};
 use super::pidfile::PidFile;
 use super::privilege::{self, Sandbox};
 use super::{Ready, listen, notify, require};
@@ -59,6 +59,8 @@ fn start(options: Options, detached: bool, ready: &Rc<RefCell<Ready>>) -> Result
 fn destination(detached: bool, settings: &Settings) -> Destination {
     if detached {
         Destination::Syslog(settings.syslog_facility)
+    } else if log::journal_is_standard_error() {
+        Destination::Journal(settings.syslog_facility)
     } else {
         Destination::Console
     }

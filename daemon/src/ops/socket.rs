@@ -103,11 +103,11 @@ async fn answer(line: &[u8], ask: &Ask, who: &str) -> Response {
         Command::Routes => known(ask.routes().await),
         Command::Histogram => known(ask.latency().await),
         Command::Reload => {
-            info!("reload asked for over the control socket by {who}");
+            info!(%who, "reload asked for over the control socket by {who}");
             tried(ask.reload().await)
         }
         Command::Solicit => {
-            info!("solicitation asked for over the control socket by {who}");
+            info!(%who, "solicitation asked for over the control socket by {who}");
             tried(ask.solicit().await)
         }
         Command::Explain { src4, src6, dst6 } => {

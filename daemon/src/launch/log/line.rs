@@ -1,20 +1,16 @@
-//! From an event to one line of text: the message, then `name=value` for each field, control characters escaped.
+//! From an event to its line: at most so many of a kind a second, and the count of the rest.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, callsite};
+use tracing::{Event, Subscriber, callsite};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::limit::{RateLimit, Verdict};
+use super::record::Record;
 use super::sink::Sink;
-
-/// Longest line in bytes; the system log cuts at about this length anyway.
-const MAX_LINE_LEN: usize = 2048;
 
 /// The destination and the limits; everything that logging changes.
 #[derive(Debug)]
@@ -24,12 +20,11 @@ pub(super) struct Shared {
     limits: Mutex<HashMap<callsite::Identifier, Kind>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kind {
     limit: RateLimit,
-    level: Level,
-    /// A line of the kind, to say what was suppressed.
-    example: String,
+    /// The last line of the kind that was suppressed, to say what it was.
+    example: Option<Record>,
 }
 
 impl Shared {
@@ -44,51 +39,41 @@ impl Shared {
         act(&mut self.sink.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn log(&self, kind: callsite::Identifier, level: Level, line: String, now: Instant) {
-        let verdict = {
+    fn log(&self, kind: callsite::Identifier, mut record: Record, now: Instant) {
+        {
             let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Kind {
-                limit: RateLimit::default(),
-                level,
-                example: String::new(),
-            };
-            let kind = limits.entry(kind).or_insert_with(new);
-            let verdict = kind.limit.admit(now);
-            if verdict == Verdict::Suppress {
-                kind.example.clone_from(&line);
-            }
-            verdict
-        };
-        match verdict {
-            Verdict::Suppress => return,
-            Verdict::Write { suppressed: 0 } => self.with_sink(|sink| sink.write(level, &line)),
-            Verdict::Write { suppressed } => {
-                self.with_sink(|sink| {
-                    sink.write(level, &format!("{line} ({suppressed} similar lines suppressed)"))
-                });
+            let kind = limits.entry(kind).or_default();
+            match kind.limit.admit(now) {
+                Verdict::Suppress => {
+                    kind.example = Some(record);
+                    return;
+                }
+                Verdict::Write { suppressed } => record.suppressed = suppressed,
             }
         }
+        self.with_sink(|sink| sink.write(&record));
         // A flood that has ended is told with whatever happens next, so that no count waits for its like.
         self.flush_suppressed(now);
     }
 
     pub(super) fn flush_suppressed(&self, now: Instant) {
-        let mut lines = Vec::new();
+        let mut records = Vec::new();
         for kind in self
             .limits
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .values_mut()
         {
-            if let Some(count) = kind.limit.take_suppressed(now) {
-                lines.push((
-                    kind.level,
-                    format!("{} ({} similar lines suppressed)", kind.example, count - 1),
-                ));
+            if let Some(count) = kind.limit.take_suppressed(now)
+                && let Some(mut record) = kind.example.take()
+            {
+                // It is one of those that were suppressed.
+                record.suppressed = count - 1;
+                records.push(record);
             }
         }
-        for (level, line) in lines {
-            self.with_sink(|sink| sink.write(level, &line));
+        for record in records {
+            self.with_sink(|sink| sink.write(&record));
         }
     }
 }
@@ -107,64 +92,9 @@ impl LineLayer {
 
 impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = LineText::default();
-        event.record(&mut text);
-        let metadata = event.metadata();
-        self.shared.log(
-            metadata.callsite(),
-            *metadata.level(),
-            text.finish(),
-            Instant::now(),
-        );
+        let kind = event.metadata().callsite();
+        self.shared.log(kind, Record::of(event), Instant::now());
     }
-}
-
-#[derive(Default)]
-struct LineText {
-    message: String,
-    fields: String,
-}
-
-impl Visit for LineText {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            let _ = write!(self.message, "{value:?}");
-        } else {
-            let _ = write!(self.fields, " {}={value:?}", field.name());
-        }
-    }
-}
-
-impl LineText {
-    fn finish(mut self) -> String {
-        self.message.push_str(&self.fields);
-        let mut line = escaped(self.message.trim_start());
-        if line.len() > MAX_LINE_LEN {
-            let end = (0..=MAX_LINE_LEN)
-                .rev()
-                .find(|at| line.is_char_boundary(*at))
-                .unwrap_or(0);
-            line.truncate(end);
-            line.push_str("...");
-        }
-        line
-    }
-}
-
-/// `text` in one line that moves no cursor: control characters and those that turn the direction of text are escaped.
-/// For names that came from outside, whether a log, a page or a terminal shows them. FAULTS 74.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns =
-            matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -173,6 +103,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::time::Duration;
 
+    use tracing::Level;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use crate::config::resolved::Facility;
@@ -227,18 +158,10 @@ mod tests {
         let expected = [
             "<27>gone",
             "<28>router is silent router=192.0.2.1 count=3",
-            r#"<30>resolved evil\n<0>root: \u{1b}[2J\u{202e} name="evil\n<0>root: \u{1b}[2J\u{202e}""#,
+            r"<30>resolved evil\n<0>root: \u{1b}[2J\u{202e}",
             "<31>why",
         ];
         assert_eq!(bench.lines(), expected);
-    }
-
-    #[test]
-    fn a_long_line_is_cut_at_a_character() {
-        let bench = Bench::new();
-        bench.run(|| tracing::info!("{}", "ä".repeat(3000)));
-        let line = bench.lines().remove(0);
-        assert_eq!(line, format!("<30>{}...", "ä".repeat(MAX_LINE_LEN / 2)));
     }
 
     /// FAULTS 70.
@@ -286,17 +209,12 @@ mod tests {
         bench.lines();
         let later = start + Duration::from_secs(60);
         for number in 0..25 {
-            bench
-                .shared
-                .log(kinds[0].clone(), Level::INFO, format!("flood {number}"), later);
+            let record = Record::plain(Level::INFO, &format!("flood {number}"));
+            bench.shared.log(kinds[0].clone(), record, later);
         }
         assert_eq!(bench.lines().len(), super::super::LINES_PER_SECOND);
-        bench.shared.log(
-            another,
-            Level::INFO,
-            "quiet".into(),
-            later + Duration::from_secs(1),
-        );
+        let quiet = Record::plain(Level::INFO, "quiet");
+        bench.shared.log(another, quiet, later + Duration::from_secs(1));
         assert_eq!(
             bench.lines(),
             ["<30>quiet", "<30>flood 24 (14 similar lines suppressed)"]

@@ -1,11 +1,15 @@
-//! Where the daemon's words go: standard error in the foreground, the system log when detached.
+//! Where the daemon's words go: standard error in the foreground, the system log when detached, the journal under systemd.
 //!
 //! One event is one line. Of each kind (place in the source) at most ten a second are written, the rest is counted.
 //! Nothing on the packet path logs.
 
+mod journal;
 mod limit;
 mod line;
+mod record;
 mod sink;
+mod socket;
+mod syslog;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +19,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 
+pub use journal::{DEFAULT_JOURNAL_SOCKET, is_standard_error as journal_is_standard_error};
 pub use limit::{LINES_PER_SECOND, RateLimit, Verdict};
-pub use line::escaped;
-pub use sink::DEFAULT_SYSLOG_SOCKET;
+pub use record::escaped;
+pub use syslog::DEFAULT_SYSLOG_SOCKET;
 
 use crate::config::resolved::{Facility, LogLevel};
 use line::{LineLayer, Shared};
+use record::Record;
 use sink::Sink;
 
 /// Where lines go.
@@ -30,6 +36,8 @@ pub enum Destination {
     Console,
     /// The system log; warnings and errors also go to standard error, which nobody reads once the daemon is ready.
     Syslog(Facility),
+    /// The journal of systemd, with fields.
+    Journal(Facility),
 }
 
 /// The running log, to be changed by a reload or a signal.
@@ -87,7 +95,7 @@ impl Logs {
     /// Writes the error the daemon ends with to the system log alone: the terminal hears it from somebody else.
     pub fn record_failure(&self, message: &str) {
         self.shared
-            .with_sink(|sink| sink.write_syslog(tracing::Level::ERROR, &escaped(message)));
+            .with_sink(|sink| sink.write_syslog(&Record::plain(tracing::Level::ERROR, message)));
     }
 }
 

@@ -1,31 +1,21 @@
-//! The two places lines go to: standard error, and the datagram socket of the system log (RFC 3164).
-//!
-//! No time stamp: every receiver of the local socket (journald, rsyslog, syslog-ng, busybox) puts its own, and ours
-//! would need the time zone, which is outside the chroot.
+//! The places lines go to: standard error, the system log, the journal.
 
-use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use tracing::Level;
 
 use super::Destination;
-use crate::config::diagnostic::shown;
+use super::journal::{DEFAULT_JOURNAL_SOCKET, Journal};
+use super::record::Record;
+use super::syslog::{DEFAULT_SYSLOG_SOCKET, Syslog};
 use crate::config::resolved::Facility;
-
-/// The socket of the system log.
-pub const DEFAULT_SYSLOG_SOCKET: &str = "/dev/log";
 
 /// Where lines go.
 #[derive(Debug)]
 pub(super) struct Sink {
     console: Console,
-    syslog: Option<Syslog>,
+    log: Option<Log>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +26,27 @@ enum Console {
     Nothing,
 }
 
+#[derive(Debug)]
+enum Log {
+    Syslog(Syslog),
+    Journal(Journal),
+}
+
 impl Sink {
     pub(super) fn open(destination: Destination) -> (Self, Option<String>) {
         match destination {
-            Destination::Console => (
-                Self {
-                    console: Console::Everything,
-                    syslog: None,
-                },
-                None,
-            ),
+            Destination::Console => (Self::console(), None),
             Destination::Syslog(facility) => {
                 Self::open_syslog(Path::new(DEFAULT_SYSLOG_SOCKET), facility, true)
             }
+            Destination::Journal(facility) => Self::open_journal(Path::new(DEFAULT_JOURNAL_SOCKET), facility),
+        }
+    }
+
+    fn console() -> Self {
+        Self {
+            console: Console::Everything,
+            log: None,
         }
     }
 
@@ -59,42 +57,72 @@ impl Sink {
         } else {
             Console::Nothing
         };
-        (
-            Self {
-                console,
-                syslog: Some(syslog),
-            },
-            complaint,
-        )
+        let sink = Self {
+            console,
+            log: Some(Log::Syslog(syslog)),
+        };
+        (sink, complaint)
     }
 
-    pub(super) fn write(&mut self, level: Level, line: &str) {
+    /// Standard error leads to the journal as well, and stands in when its own socket is not there.
+    pub(super) fn open_journal(path: &Path, facility: Facility) -> (Self, Option<String>) {
+        match Journal::open(path, facility) {
+            Ok(journal) => {
+                let sink = Self {
+                    console: Console::Nothing,
+                    log: Some(Log::Journal(journal)),
+                };
+                (sink, None)
+            }
+            Err(error) => {
+                let complaint = format!(
+                    "the journal gets text without fields: {}: {error}",
+                    path.display()
+                );
+                (Self::console(), Some(complaint))
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, record: &Record) {
         let to_console = match self.console {
             Console::Everything => true,
-            Console::Warnings => level <= Level::WARN,
+            Console::Warnings => record.level <= Level::WARN,
             Console::Nothing => false,
         };
         if to_console {
+            let line = format!("isatapd: {}: {}\n", word(record.level), record.line());
             // One write a line, so that lines of several processes do not mix; a closed terminal is no reason to panic.
-            let _ = std::io::stderr().write_all(format!("isatapd: {}: {line}\n", word(level)).as_bytes());
+            let _ = std::io::stderr().write_all(line.as_bytes());
         }
-        self.write_syslog(level, line);
+        match &mut self.log {
+            Some(Log::Syslog(syslog)) => syslog.write(record),
+            Some(Log::Journal(journal)) => journal.write(record),
+            None => {}
+        }
     }
 
-    pub(super) fn write_syslog(&mut self, level: Level, line: &str) {
-        if let Some(syslog) = &mut self.syslog {
-            syslog.write(level, line);
+    /// Writes where nobody reads standard error.
+    pub(super) fn write_syslog(&mut self, record: &Record) {
+        if let Some(Log::Syslog(syslog)) = &mut self.log {
+            syslog.write(record);
         }
     }
 
     pub(super) fn set_facility(&mut self, facility: Facility) {
-        if let Some(syslog) = &mut self.syslog {
-            syslog.facility = facility;
+        match &mut self.log {
+            Some(Log::Syslog(syslog)) => syslog.set_facility(facility),
+            Some(Log::Journal(journal)) => journal.set_facility(facility),
+            None => {}
         }
     }
 
     pub(super) fn reopen(&mut self) -> std::io::Result<()> {
-        self.syslog.as_mut().map_or(Ok(()), Syslog::connect)
+        match &mut self.log {
+            Some(Log::Syslog(syslog)) => syslog.reopen(),
+            Some(Log::Journal(journal)) => journal.reopen(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -107,116 +135,10 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-/// Severity (RFC 3164 4.1.1).
-fn severity(level: Level) -> u8 {
-    match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        _ => 7,
-    }
-}
-
-/// Held while the current directory is not the root.
-static CURRENT_DIR: Mutex<()> = Mutex::new(());
-
-#[derive(Debug)]
-struct Syslog {
-    socket: Option<UnixDatagram>,
-    facility: Facility,
-    /// The directory of the socket, with links followed, and its name there: the way back to it from the chroot.
-    place: Option<(OwnedFd, OsString)>,
-    /// Lines that could not be sent since the last one that could.
-    lost: u64,
-}
-
-impl Syslog {
-    fn open(path: &Path, facility: Facility) -> (Self, Option<String>) {
-        // journald's socket is a link from /dev to /run, and absolute: it leads nowhere in the chroot.
-        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let place = match (real.parent(), real.file_name()) {
-            (Some(dir), Some(name)) => open(dir, flags, Mode::empty())
-                .ok()
-                .map(|dir| (dir, name.to_owned())),
-            _ => None,
-        };
-        let mut syslog = Self {
-            socket: None,
-            facility,
-            place,
-            lost: 0,
-        };
-        let socket = datagram_to(&real);
-        let complaint = socket.as_ref().err().map(|error| {
-            format!(
-                "no system log at {} ({error}): lines are lost until SIGUSR2 finds one",
-                shown(path)
-            )
-        });
-        syslog.socket = socket.ok();
-        (syslog, complaint)
-    }
-
-    /// Connects again, through the directory kept open.
-    fn connect(&mut self) -> std::io::Result<()> {
-        let Some((dir, name)) = &self.place else {
-            return Err(std::io::ErrorKind::NotFound.into());
-        };
-        // There is no connectat(2). Nothing else in this process uses relative paths, so the current directory is free.
-        let _one_at_a_time = CURRENT_DIR.lock().unwrap_or_else(PoisonError::into_inner);
-        nix::unistd::fchdir(dir)?;
-        let socket = datagram_to(Path::new(name));
-        nix::unistd::chdir("/")?;
-        self.socket = Some(socket?);
-        Ok(())
-    }
-
-    fn write(&mut self, level: Level, line: &str) {
-        if self.lost > 0 {
-            let notice = format!(
-                "{} lines were lost here: the system log did not take them",
-                self.lost
-            );
-            if self.send(Level::WARN, &notice) {
-                self.lost = 0;
-            }
-        }
-        if !self.send(level, line) {
-            self.lost = self.lost.saturating_add(1);
-        }
-    }
-
-    fn send(&mut self, level: Level, line: &str) -> bool {
-        let Some(socket) = &self.socket else { return false };
-        let priority = u16::from(self.facility.number()) * 8 + u16::from(severity(level));
-        let message = format!("<{priority}>isatapd[{}]: {line}", std::process::id());
-        match socket.send(message.as_bytes()) {
-            Ok(_) => true,
-            // Full: the log is slower than we are. It is not waited for.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
-            // Restarted: its new socket has the old name.
-            Err(_) => {
-                self.connect().is_ok()
-                    && self
-                        .socket
-                        .as_ref()
-                        .is_some_and(|it| it.send(message.as_bytes()).is_ok())
-            }
-        }
-    }
-}
-
-fn datagram_to(path: &Path) -> std::io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixDatagram;
 
     fn heard(log: &UnixDatagram) -> String {
         let mut buffer = [0; 256];
@@ -226,6 +148,10 @@ mod tests {
 
     fn line(priority: u8, text: &str) -> String {
         format!("<{priority}>isatapd[{}]: {text}", std::process::id())
+    }
+
+    fn write(sink: &mut Sink, level: Level, text: &str) {
+        sink.write(&Record::plain(level, text));
     }
 
     #[test]
@@ -238,13 +164,13 @@ mod tests {
             path.display()
         );
         assert_eq!(complaint, Some(expected));
-        sink.write(Level::INFO, "lost");
-        sink.write(Level::INFO, "lost too");
+        write(&mut sink, Level::INFO, "lost");
+        write(&mut sink, Level::INFO, "lost too");
         assert!(sink.reopen().is_err());
 
         let log = UnixDatagram::bind(&path).unwrap();
         sink.reopen().unwrap();
-        sink.write(Level::INFO, "first");
+        write(&mut sink, Level::INFO, "first");
         assert_eq!(
             heard(&log),
             line(28, "2 lines were lost here: the system log did not take them")
@@ -255,13 +181,13 @@ mod tests {
         drop(log);
         std::fs::remove_file(&path).unwrap();
         let log = UnixDatagram::bind(&path).unwrap();
-        sink.write(Level::ERROR, "second");
+        write(&mut sink, Level::ERROR, "second");
         assert_eq!(heard(&log), line(27, "second"));
 
         sink.set_facility(Facility::from_name("local7").unwrap());
-        sink.write(Level::DEBUG, "third");
+        write(&mut sink, Level::DEBUG, "third");
         assert_eq!(heard(&log), line(191, "third"));
-        sink.write_syslog(Level::ERROR, "fourth");
+        sink.write_syslog(&Record::plain(Level::ERROR, "fourth"));
         assert_eq!(heard(&log), line(187, "fourth"));
     }
 
@@ -272,9 +198,12 @@ mod tests {
         let _log = UnixDatagram::bind(&path).unwrap();
         let (mut sink, _) = Sink::open_syslog(&path, Facility::DAEMON, false);
         for _ in 0..10_000 {
-            sink.write(Level::INFO, "nobody reads this");
+            write(&mut sink, Level::INFO, "nobody reads this");
         }
-        assert!(sink.syslog.unwrap().lost > 0);
+        let Some(Log::Syslog(syslog)) = &sink.log else {
+            panic!("a system log was opened");
+        };
+        assert!(syslog.lost() > 0);
     }
 
     #[test]
@@ -289,7 +218,14 @@ mod tests {
         assert_eq!(complaint, None);
         std::fs::remove_file(&link).unwrap();
         sink.reopen().unwrap();
-        sink.write(Level::INFO, "found");
+        write(&mut sink, Level::INFO, "found");
         assert_eq!(heard(&log), line(30, "found"));
+    }
+
+    #[test]
+    fn without_a_journal_standard_error_stands_in() {
+        let (sink, complaint) = Sink::open_journal(Path::new("/nonexistent/socket"), Facility::DAEMON);
+        assert_eq!(sink.console, Console::Everything);
+        assert!(complaint.unwrap().contains("/nonexistent/socket"));
     }
 }

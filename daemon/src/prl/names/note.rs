@@ -57,6 +57,17 @@ pub enum Note {
 }
 
 impl Note {
+    /// The name it is about, if it is about one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Changed { name, .. }
+            | Self::Ignored { name, .. }
+            | Self::Failed { name, .. }
+            | Self::Recovered { name } => Some(name),
+            Self::Full { .. } => None,
+        }
+    }
+
     /// Whether somebody should look at it.
     pub fn is_warning(&self) -> bool {
         !matches!(self, Self::Changed { .. } | Self::Recovered { .. })
