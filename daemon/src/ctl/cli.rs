@@ -78,6 +78,9 @@ pub enum Order {
         /// The file
         #[arg(default_value = DEFAULT_CONFIG)]
         file: PathBuf,
+        /// Do not look up the names of routers: a daemon starts without them, too
+        #[arg(long)]
+        no_lookup: bool,
     },
     /// Say what on this machine stands in the way, with the remedy; exit status 1 if something does
     Doctor,

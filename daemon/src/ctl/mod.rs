@@ -28,7 +28,7 @@ use client::Client;
 pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
     let mut obstacles = 0;
     let text = match &cli.order {
-        Order::Check { file } => check(file)?,
+        Order::Check { file, no_lookup } => check(file, !no_lookup)?,
         Order::Doctor => {
             let (report, found) = doctor::run(&cli.socket);
             obstacles = found;
@@ -109,12 +109,14 @@ fn json(value: &serde_json::Value) -> Result<String, ExitError> {
         .map_err(|error| ExitError::other(format!("cannot write JSON: {error}")))
 }
 
-/// Parses and resolves the file as the daemon would on this machine, and looks up every name in it.
-fn check(file: &Path) -> Result<String, ExitError> {
+/// Parses and resolves the file as the daemon would on this machine, and looks up every name in it unless told not to.
+fn check(file: &Path, lookup: bool) -> Result<String, ExitError> {
     let refused = |error: ConfigError| ExitError::new(ExitStatus::Config, error.to_string());
     let loader = Loader::open(Some(file.to_owned()), Overrides::default()).map_err(refused)?;
     let loaded = loader.load().map_err(refused)?;
-    resolver::check(&loaded).map_err(refused)?;
+    if lookup {
+        resolver::check(&loaded).map_err(refused)?;
+    }
     let mut text: String = loaded
         .warnings
         .iter()
@@ -128,11 +130,11 @@ fn check(file: &Path) -> Result<String, ExitError> {
 mod tests {
     use super::*;
 
-    fn checked(content: &str) -> Result<String, ExitError> {
+    fn checked(content: &str, no_lookup: bool) -> Result<String, ExitError> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("isatapd.conf");
         std::fs::write(&file, content).unwrap();
-        let order = Order::Check { file };
+        let order = Order::Check { file, no_lookup };
         let mut out = Vec::new();
         let cli = Cli {
             socket: "/nonexistent".into(),
@@ -144,15 +146,22 @@ mod tests {
     #[test]
     fn check_needs_no_daemon() {
         assert!(
-            checked("BindAddress 10.0.0.5\n")
+            checked("BindAddress 10.0.0.5\n", false)
                 .unwrap()
                 .ends_with("can be used\n")
         );
     }
 
     #[test]
+    fn a_name_that_cannot_be_looked_up_is_no_obstacle_when_nobody_asks() {
+        let config = "BindAddress 10.0.0.5\nServerAddress no.such.name.invalid\n";
+        assert_eq!(checked(config, false).unwrap_err().status(), ExitStatus::Config);
+        assert!(checked(config, true).unwrap().ends_with("can be used\n"));
+    }
+
+    #[test]
     fn a_failed_check_is_78_and_names_the_place() {
-        let error = checked("BindAddress 10.0.0.5\nTeaTime 17\n").unwrap_err();
+        let error = checked("BindAddress 10.0.0.5\nTeaTime 17\n", true).unwrap_err();
         assert_eq!(error.status(), ExitStatus::Config);
         assert!(error.to_string().contains("isatapd.conf:2:1"), "{error}");
     }
