@@ -86,7 +86,7 @@ pub(super) struct Daemon {
     pub(super) loader: Option<Loader>,
     pub(super) set_log: Box<dyn Fn(LogLevel, Facility)>,
     pub(super) reopen_log: Box<dyn Fn()>,
-    pub(super) flush_log: Box<dyn Fn()>,
+    pub(super) flush_log: Box<dyn Fn() -> bool>,
     pub(super) service: Service,
     /// When suppressed lines are to be told; set by whatever happens, so that an idle daemon sleeps.
     pub(super) flush_at: Option<Instant>,
@@ -311,8 +311,7 @@ impl Daemon {
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
         if self.flush_at.is_some_and(|at| at <= now) {
-            self.flush_at = None;
-            (self.flush_log)();
+            self.flush_at = (self.flush_log)().then(|| now + FLUSH_AFTER);
         }
         if self.follow_at.is_some_and(|at| at <= now) {
             self.follow_locator();

@@ -72,8 +72,8 @@ pub struct Hooks {
     pub set_log: Box<dyn Fn(LogLevel, Facility)>,
     /// Opens the log again after rotation.
     pub reopen_log: Box<dyn Fn()>,
-    /// Tells how many log lines were suppressed; called about a second after anything happened.
-    pub flush_log: Box<dyn Fn()>,
+    /// Tells how many log lines were suppressed; called about a second after anything happened, and again as long as it says so.
+    pub flush_log: Box<dyn Fn() -> bool>,
 }
 
 impl std::fmt::Debug for Startup {

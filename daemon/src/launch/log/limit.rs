@@ -49,6 +49,11 @@ impl RateLimit {
         Some(std::mem::take(&mut self.suppressed))
     }
 
+    /// Whether lines were suppressed that nobody has been told of.
+    pub fn owes(&self) -> bool {
+        self.suppressed > 0
+    }
+
     fn has_room(&mut self, now: Instant) -> bool {
         while self
             .written
@@ -85,9 +90,11 @@ mod tests {
             assert!(window[LINES_PER_SECOND] - window[0] >= WINDOW);
         }
         assert_eq!(written.len(), 50);
+        assert!(limit.owes());
         let rest = limit.take_suppressed(start + 7000 * MILLISECOND).unwrap();
         assert_eq!(counted + rest + 50, 5000);
         assert_eq!(limit.take_suppressed(start + 9000 * MILLISECOND), None);
+        assert!(!limit.owes());
     }
 
     #[test]

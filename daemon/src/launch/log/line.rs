@@ -56,8 +56,10 @@ impl Shared {
         self.flush_suppressed(now);
     }
 
-    pub(super) fn flush_suppressed(&self, now: Instant) {
+    /// Writes what was suppressed, where there is room again; whether there was none for some.
+    pub(super) fn flush_suppressed(&self, now: Instant) -> bool {
         let mut records = Vec::new();
+        let mut owing = false;
         for kind in self
             .limits
             .lock()
@@ -71,10 +73,12 @@ impl Shared {
                 record.suppressed = count - 1;
                 records.push(record);
             }
+            owing |= kind.limit.owes();
         }
         for record in records {
             self.with_sink(|sink| sink.write(&record));
         }
+        owing
     }
 }
 
@@ -213,6 +217,9 @@ mod tests {
             bench.shared.log(kinds[0].clone(), record, later);
         }
         assert_eq!(bench.lines().len(), super::super::LINES_PER_SECOND);
+        // Whoever comes too early is told to come again.
+        assert!(bench.shared.flush_suppressed(later + Duration::from_millis(999)));
+        assert_eq!(bench.lines().len(), 0);
         let quiet = Record::plain(Level::INFO, "quiet");
         bench.shared.log(another, quiet, later + Duration::from_secs(1));
         assert_eq!(

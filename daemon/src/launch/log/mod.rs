@@ -87,9 +87,10 @@ impl Logs {
         self.shared.with_sink(Sink::reopen)
     }
 
-    /// Writes how many lines were suppressed since the last line of their kind; to be called about once a second.
-    pub fn flush_suppressed(&self, now: Instant) {
-        self.shared.flush_suppressed(now);
+    /// Writes how many lines were suppressed since the last line of their kind; whether it is to be called once more in a
+    /// second, since a second has room for so many lines only.
+    pub fn flush_suppressed(&self, now: Instant) -> bool {
+        self.shared.flush_suppressed(now)
     }
 
     /// Writes the error the daemon ends with to the system log alone: the terminal hears it from somebody else.
