@@ -5,10 +5,10 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench perf docs setup
+.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build isatapd and run a router with defaults in the foreground (root)
 	$(CARGO) build --release -q -p isatapd
@@ -19,7 +19,7 @@ demo: setup ## router, two hosts and an IPv6-only server in namespaces of this m
 	./target/release/isatap-demo
 
 test: setup ## install what is needed, run every test (root)
-	$(CARGO) build -q $(BINARIES)
+	$(CARGO) build -q $(BINARIES) --examples
 ifdef NEXTEST
 	$(CARGO) nextest run $(PACKAGES) --no-fail-fast
 else
@@ -42,6 +42,17 @@ perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots 
 
 docs: ## man pages and completions under target/docs
 	$(CARGO) run -q -p isatapd --example documents target/docs
+
+install: docs ## programs, man pages, completions, unit, dashboards below DESTDIR and PREFIX (/usr/local)
+	$(CARGO) build --release -q --locked -p isatapd
+	./daemon/packaging/install.sh install
+
+uninstall: ## what make install installed, but for the configuration
+	./daemon/packaging/install.sh uninstall
+
+deb: docs ## Debian package isatapd-rs under target/deb
+	$(CARGO) build --release -q --locked -p isatapd
+	./daemon/packaging/deb.sh target/release target/docs target/deb
 
 setup: ## install Debian packages the tests need, if missing; make the guest with the kernel's own ISATAP
 	@./tests/setup.sh $(SETUP)

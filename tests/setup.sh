@@ -21,6 +21,10 @@ need dnsmasq dnsmasq-base
 need promtool prometheus
 need chromium "chromium fonts-dejavu-core"
 need cc gcc
+# The Debian package, its man pages, its completions, and what systemd says of the unit.
+need dh debhelper
+need mandoc mandoc
+need systemd-analyze systemd
 
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then

@@ -14,6 +14,8 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 use isatapd::config::names::{Key, Reload, Repeat};
 
 const EXAMPLE: &str = include_str!("../isatapd.conf");
+/// Of the last change that somebody who reads the pages would notice.
+const DATE: &str = "2026-11-28";
 
 fn main() -> Result<()> {
     let folder = std::env::args_os()
@@ -43,7 +45,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// A program on one page, its commands included.
 fn page(program: &Command) -> Result<Vec<u8>> {
-    let man = Man::new(program.clone()).section("8").manual("isatapd");
+    let man = Man::new(program.clone())
+        .section("8")
+        .manual("isatapd")
+        .date(DATE);
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
@@ -86,6 +91,9 @@ fn page(program: &Command) -> Result<Vec<u8>> {
         roff.control("SH", ["EXIT STATUS AND SIGNALS"]);
         roff.text([roman(text.to_string())]);
     }
+    if program.get_name() == "isatapd" {
+        service(&mut roff);
+    }
     roff.control("SH", ["FILES"]);
     for (file, what) in [
         ("/etc/isatapd.conf", "the configuration"),
@@ -111,10 +119,32 @@ fn page(program: &Command) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// What the daemon is to a service manager and a log.
+fn service(roff: &mut Roff) {
+    roff.control("SH", ["SERVICE AND LOG"]);
+    roff.text([roman(
+        "isatapd.service runs the daemon in the foreground as user isatapd, with its files in /run/isatapd. The service manager hears \
+         when it serves, reloads and stops, one line of status whenever that changes, and signs of life while every worker \
+         answers. A reload by the service manager checks the file first.",
+    )]);
+    roff.control("PP", []);
+    roff.text([roman(
+        "A detached daemon logs to the system log (SyslogFacility, LogLevel), one in the foreground to standard error, or, where that \
+         leads to the journal of systemd, there with the values of each event as fields: ISATAPD_ROUTER, ISATAPD_PEER, \
+         ISATAPD_REASON, ISATAPD_INTERFACE, ISATAPD_NAME, ISATAPD_FILE, ISATAPD_LINE and others. One event is one line; of each kind ten \
+         lines are written in a second, and how many were not is said with the next.",
+    )]);
+    roff.control("PP", []);
+    roff.text([roman(
+        "What a start needs: CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_CHROOT; CAP_SETUID and CAP_SETGID unless it runs as the user \
+         it is to become (--user) already, in no other group. CAP_BPF, if held, keeps each flow on its queue.",
+    )]);
+}
+
 /// isatapd.conf(5): each name with what it takes, what the example file says of it, and what a reload does.
 fn configuration() -> Result<Vec<u8>> {
     let mut roff = Roff::default();
-    roff.control("TH", ["isatapd.conf", "5", "", "isatapd", "isatapd"]);
+    roff.control("TH", ["isatapd.conf", "5", DATE, "isatapd", "isatapd"]);
     roff.control("SH", ["NAME"]);
     roff.text([roman("isatapd.conf - configuration of isatapd")]);
     roff.control("SH", ["DESCRIPTION"]);
