@@ -27,6 +27,9 @@
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
+//! | [`scratch_root`] | where may it install, remove, or listen at fixed paths? |
+//! | [`package`] | what does an installation consist of? |
+//! | [`unit`], [`service`] | does it run when systemd has taken away what the unit says? |
 //! | [`browser`] | what does a page look like, and what does it ask for? |
 //! | [`coverage`] | which test covers which requirement or fault? |
 //! | [`wait`] | when is it so far? |
@@ -51,13 +54,17 @@ pub mod metrics;
 pub mod narrow;
 pub mod nd;
 pub mod netns;
+pub mod package;
 pub mod packet;
 pub mod ping;
 pub mod radvd;
 pub mod raw;
 pub mod routers;
 pub mod scene;
+pub mod scratch_root;
+pub mod service;
 pub mod state;
 pub mod topology;
 pub mod traffic;
+pub mod unit;
 pub mod wait;
