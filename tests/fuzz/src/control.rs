@@ -1,0 +1,102 @@
+//! What control reads: its file, its clients, its name servers (FAULTS 45, 46, 62-64, 75).
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arbitrary::Unstructured;
+use isatapd::config::file;
+use isatapd::ops::protocol::{self, FailureCode};
+use isatapd::prl::Jitter;
+use isatapd::prl::names::{Answer, LookupError, NameBook};
+
+/// A file is read, or refused with the places of what is wrong.
+///
+/// # Panics
+/// A promise is broken.
+pub fn configuration(data: &[u8]) {
+    let name: Arc<str> = "isatapd.conf".into();
+    let lines = data.split(|byte| *byte == b'\n').count();
+    if let Err(diagnostics) = file::parse(&name, data) {
+        assert!(!diagnostics.is_empty(), "refused without a word");
+        for diagnostic in diagnostics {
+            let text = diagnostic.to_string();
+            assert!(text.starts_with("isatapd.conf:"), "{text}");
+            let line: usize = text
+                .split(':')
+                .nth(1)
+                .and_then(|number| number.parse().ok())
+                .unwrap_or_else(|| panic!("no line in {text}"));
+            assert!((1..=lines).contains(&line), "{text} of {lines} lines");
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        }
+    }
+}
+
+/// A request is understood, or answered with why not.
+///
+/// # Panics
+/// A promise is broken.
+pub fn control_request(data: &[u8]) {
+    if let Err(response) = protocol::parse_request(data) {
+        let failure = response.error.as_ref().expect("a refusal has a reason");
+        assert!(matches!(
+            failure.code,
+            FailureCode::BadRequest | FailureCode::Version
+        ));
+        let line = response.to_line();
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+    }
+}
+
+/// Answers of name servers over time: the list stays bounded and has no impossible member.
+///
+/// # Panics
+/// A promise is broken.
+pub fn name_answers(data: &[u8]) {
+    const NAMES: [&str; 2] = ["isatap.example.net", "routers.example.net"];
+    let own = Ipv4Addr::new(10, 0, 0, 1);
+    let mut input = Unstructured::new(data);
+    let mut now = Instant::now();
+    let mut book = NameBook::new(NameBook::refresh_from_secs(3600), Jitter::new(1));
+    book.set_servers(now, &[Ipv4Addr::new(10, 0, 0, 8)], &NAMES.map(str::to_owned));
+    book.set_own(now, &[own]);
+    for _ in 0..256 {
+        let Ok((step, what, ttl, count)) = input.arbitrary::<(u16, u8, u32, u8)>() else {
+            break;
+        };
+        now += Duration::from_secs(u64::from(step));
+        let due = book.due(now);
+        let result = match what & 7 {
+            0 => Err(LookupError::NoSuchName),
+            1 => Err(LookupError::NoAddress),
+            2 => Err(LookupError::Temporary("slow".into())),
+            _ => Ok(Answer {
+                addrs: (0..count)
+                    .map_while(|_| input.arbitrary().ok())
+                    .map(Ipv4Addr::from_bits)
+                    .collect(),
+                ttl: Duration::from_secs(ttl.into()),
+                from_hosts_file: what & 8 != 0,
+            }),
+        };
+        for name in due {
+            book.answered(now, &name, result.clone());
+        }
+        let addrs = book.addrs();
+        assert!(addrs.len() <= 64, "{} members", addrs.len());
+        for (index, addr) in addrs.iter().enumerate() {
+            let first = addr.octets()[0];
+            assert!(
+                first != 0 && first != 127 && first < 224 && *addr != own,
+                "{addr} in the PRL"
+            );
+            assert!(!addrs[..index].contains(addr), "{addr} twice");
+        }
+        let _ = (book.ask_before_solicitation(now), book.take_notes());
+        assert!(
+            book.next_deadline()
+                .is_none_or(|at| at >= now || !book.due(now).is_empty())
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! Neighbour discovery: options of any shape, and what advertisements may do to a host (FAULTS 4, 5, 49; RFC 4861 6.1).
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use arbitrary::Unstructured;
+use isatap_engine::wire::ext;
+use isatap_engine::wire::nd::{self, NdOption};
+use isatapd::advertise::consistency;
+use isatapd::config::resolved::Advertise;
+use isatapd::slaac::{Advert, Slaac, SlaacConfig};
+
+use crate::site::OWN;
+
+/// An inner packet: an option that was read can be written, and says the same when it is read again.
+///
+/// # Panics
+/// A promise is broken.
+pub fn nd_messages(data: &[u8]) {
+    let Ok(upper) = ext::walk(data) else {
+        return;
+    };
+    let Some(Ok(message)) = nd::parse(data, &upper) else {
+        return;
+    };
+    assert!(message.options().are_well_formed(), "the message was accepted");
+    let _ = (message.target(), message.redirected(), message.min_lifetime());
+    let _ = (message.neighbor_flags(), message.router_advertisement());
+    for option in message.options() {
+        if matches!(option, NdOption::Unknown { .. }) {
+            continue;
+        }
+        let mut out = vec![0; option.emit_len()];
+        assert_eq!(option.emit(&mut out), out.len());
+        let again: Vec<_> = nd::NdOptions::new(&out).collect();
+        assert_eq!(again, [option], "read, written and read");
+    }
+}
+
+/// An inner packet as an advertisement: what is taken from it keeps its bounds.
+///
+/// # Panics
+/// A promise is broken.
+pub fn advertisement(data: &[u8]) {
+    if let Some(advert) = Advert::parse(data) {
+        check(&advert);
+    }
+    let _ = consistency::compare(data, &Advertise::default(), 1280);
+}
+
+fn check(advert: &Advert) {
+    assert!(advert.source.is_unicast_link_local());
+    assert!(advert.mtu.is_none_or(|mtu| mtu >= 1280), "RFC 8200 5");
+    for prefix in &advert.prefixes {
+        assert!(prefix.preferred <= prefix.valid, "V5");
+        assert!(!prefix.autonomous || prefix.prefix.len() == 64, "V5");
+        assert!(!prefix.prefix.addr().is_multicast() && !prefix.prefix.addr().is_unicast_link_local());
+    }
+    for (server, _) in &advert.dns {
+        assert!(!server.is_multicast() && !server.is_unspecified());
+    }
+    for (name, _) in &advert.search {
+        assert!(
+            name.len() <= 253 && name.is_ascii() && !name.is_empty(),
+            "{name:?}"
+        );
+        assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name:?}");
+    }
+}
+
+/// Advertisements of two routers with time between them: state stays bounded, and what is wanted has not ended.
+///
+/// # Panics
+/// A promise is broken.
+pub fn autoconfiguration(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let start = Instant::now();
+    let mut now = start;
+    let mut slaac = Slaac::new(SlaacConfig {
+        default_route: Some(1024),
+        mtu_ceiling: 1480,
+    });
+    slaac.set_locators(&[OWN]);
+    for _ in 0..64 {
+        let (Ok(step), Ok(len)) = (input.arbitrary::<u16>(), input.arbitrary::<u16>()) else {
+            break;
+        };
+        now += Duration::from_secs(u64::from(step));
+        let take = usize::from(len).min(input.len());
+        let Ok(packet) = input.bytes(take) else {
+            break;
+        };
+        match Advert::parse(packet) {
+            Some(advert) => {
+                check(&advert);
+                slaac.advertised(now, &advert);
+            }
+            None if step & 1 == 1 => {
+                slaac.forget_router(now, Ipv4Addr::new(10, 0, 0, 8));
+            }
+            None => {
+                slaac.expire(now);
+            }
+        }
+        assert!(
+            slaac.prefix_count() <= 64,
+            "{} prefixes are kept",
+            slaac.prefix_count()
+        );
+        let wanted = slaac.wanted(now);
+        assert!(
+            wanted.addresses.len() <= 64,
+            "{} addresses",
+            wanted.addresses.len()
+        );
+        assert!(wanted.routes.len() <= 512, "{} routes", wanted.routes.len());
+    }
+}

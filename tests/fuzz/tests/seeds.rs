@@ -1,0 +1,280 @@
+//! Writes the first inputs of each corpus, from the packets of the other tests:
+//!
+//! ```text
+//! cargo test -p isatap-fuzz --test seeds -- --ignored
+//! ```
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use isatap_tests::corpus;
+use isatap_tests::nd::{self, Advertisement};
+use isatap_tests::packet::{Inner, Outer, isatap, link_local};
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 8);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+
+fn on_link(v4: Ipv4Addr) -> Ipv6Addr {
+    isatap("2001:db8:1::", false, v4)
+}
+
+fn write(target: &str, inputs: impl IntoIterator<Item = Vec<u8>>) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&dir).expect("a directory");
+    for (number, input) in inputs.into_iter().enumerate() {
+        fs::write(dir.join(format!("seed-{number:03}")), input).expect("a file");
+    }
+}
+
+/// Inner packets that the two Rulebooks know what to do with.
+fn inner_packets() -> Vec<Vec<u8>> {
+    let behind: Ipv6Addr = "2001:db8:7::1".parse().expect("an address");
+    let far: Ipv6Addr = "2001:db8:ffff::1".parse().expect("an address");
+    let mut packets = Vec::new();
+    for (src, dst) in [
+        (on_link(HOST), on_link(OWN)),
+        (on_link(OWN), on_link(HOST)),
+        (link_local(HOST), link_local(OWN)),
+        (link_local(OWN), link_local(ROUTER)),
+        (behind, on_link(OWN)),
+        (on_link(OWN), behind),
+        (on_link(OWN), "2001:db8:6::1".parse().expect("an address")),
+        (far, on_link(OWN)),
+        (on_link(OWN), far),
+        (on_link(OWN), "2002:a00:1::1".parse().expect("an address")),
+    ] {
+        let inner = Inner::new(src, dst);
+        packets.push(inner.udp(1, 9, b"payload"));
+        packets.push(inner.tcp(1, 9, 7, ACK, b"payload"));
+        packets.push(inner.echo_request(1, 1, b"payload"));
+    }
+    packets
+}
+
+fn discovery_packets() -> Vec<Vec<u8>> {
+    let all_nodes: Ipv6Addr = "ff02::1".parse().expect("an address");
+    let prefix: Ipv6Addr = "2001:db8:1::".parse().expect("a prefix");
+    let dns = [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)];
+    let options = [
+        nd::prefix_option(prefix, 64, 3600, 1800),
+        nd::mtu_option(1480),
+        nd::route_option("2001:db8:9::".parse().expect("a prefix"), 48, 1, 600),
+        nd::dns_option(&dns, 600),
+        nd::link_layer_option(1, [2, 0, 0, 0, 0, 1]),
+        b"\x1f\x03\0\0\0\0\x02\x58\x04site\x07example\0\0\0".to_vec(),
+    ];
+    let mut packets: Vec<_> = (0..=options.len())
+        .map(|count| Advertisement::new(&options[..count]).packet(link_local(ROUTER), link_local(OWN)))
+        .collect();
+    packets.extend(options.iter().map(|option| {
+        Advertisement::new(std::slice::from_ref(option)).packet(link_local(ROUTER), all_nodes)
+    }));
+    packets.push(
+        Advertisement::new(&options)
+            .lifetime(0)
+            .packet(link_local(ROUTER), all_nodes),
+    );
+    packets.push(nd::packet(
+        link_local(HOST),
+        link_local(OWN),
+        133,
+        &nd::router_solicitation(),
+    ));
+    packets.push(nd::packet(
+        link_local(ROUTER),
+        link_local(OWN),
+        135,
+        &nd::neighbour_solicitation(link_local(OWN)),
+    ));
+    packets.push(nd::packet(
+        link_local(ROUTER),
+        link_local(OWN),
+        136,
+        &nd::neighbour_advertisement(0xe0, link_local(ROUTER)),
+    ));
+    packets.push(nd::packet(
+        link_local(ROUTER),
+        link_local(OWN),
+        137,
+        &nd::redirect(link_local(HOST), on_link(HOST)),
+    ));
+    packets
+}
+
+fn vnet(gso: u8, size: u16, csum_start: u16, csum_offset: u16) -> Vec<u8> {
+    let mut header = vec![u8::from(gso != 0), gso];
+    for field in [60, size, csum_start, csum_offset] {
+        header.extend_from_slice(&field.to_ne_bytes());
+    }
+    header
+}
+
+#[test]
+#[ignore = "writes files"]
+fn write_seeds() {
+    let corpus = corpus::generate(1);
+    let every = |step: usize| corpus.iter().map(|case| case.whole.clone()).step_by(step);
+    let small = |packet: &Vec<u8>| packet.len() < 300;
+
+    let wrapped = |from: Ipv4Addr, inner: &[u8]| Outer::new(from, OWN).wrap(inner);
+    let senders = [HOST, ROUTER, GATEWAY];
+    let known: Vec<_> = inner_packets()
+        .iter()
+        .chain(&discovery_packets())
+        .enumerate()
+        .map(|(number, inner)| wrapped(senders[number % 3], inner))
+        .collect();
+    write("decap", known.iter().cloned().chain(every(400).filter(small)));
+    write(
+        "headers",
+        inner_packets()
+            .into_iter()
+            .step_by(2)
+            .chain(every(900).filter(small)),
+    );
+
+    let plain = |inner: &Vec<u8>| [vec![0; 10], inner.clone()].concat();
+    let mut frames: Vec<_> = inner_packets()
+        .iter()
+        .chain(&discovery_packets())
+        .map(plain)
+        .collect();
+    let mut superpackets = Vec::new();
+    for (len, size) in [(100, 40), (3000, 1000), (1400, 1400), (0, 100), (500, 1)] {
+        let inner = Inner::new(on_link(OWN), on_link(HOST));
+        let data = vec![0x5a; len];
+        superpackets.push([vnet(4, size, 40, 16), inner.tcp(1, 9, 7, ACK | PSH, &data)].concat());
+        superpackets.push([vnet(5, size, 40, 6), inner.udp(1, 9, &data)].concat());
+    }
+    frames.extend(superpackets.iter().cloned());
+    write("encap", frames);
+    write("split", superpackets.clone());
+    write("checksum", superpackets);
+
+    let mut runs = Vec::new();
+    for (count, len) in [(1, 10), (2, 10), (3, 100), (5, 8)] {
+        for udp in [true, false] {
+            for short in [true, false] {
+                let mut run = Vec::new();
+                for number in 0..count {
+                    let last = number + 1 == count;
+                    let data = vec![b'x'; if last && short { len / 2 } else { len }];
+                    let inner = Inner::new(on_link(HOST), on_link(OWN));
+                    let sequence = 7 + u32::try_from(number * len).expect("a small run");
+                    let packet = if udp {
+                        inner.udp(1, 9, &data)
+                    } else {
+                        inner.tcp(1, 9, sequence, if last { ACK | PSH } else { ACK }, &data)
+                    };
+                    run.extend_from_slice(&u16::try_from(packet.len()).expect("a packet").to_be_bytes());
+                    run.extend_from_slice(&packet);
+                }
+                runs.push(run);
+            }
+        }
+    }
+    write("merge", runs);
+
+    write("nd_messages", discovery_packets());
+    write("advertisement", discovery_packets());
+    let timed = |packets: &[Vec<u8>]| {
+        let mut input = Vec::new();
+        for packet in packets {
+            input.extend_from_slice(&300u16.to_le_bytes());
+            input.extend_from_slice(&u16::try_from(packet.len()).expect("a packet").to_le_bytes());
+            input.extend_from_slice(packet);
+        }
+        input
+    };
+    let packets = discovery_packets();
+    write(
+        "autoconfiguration",
+        (0..packets.len()).map(|from| timed(&packets[from..(from + 4).min(packets.len())])),
+    );
+
+    let quotes: Vec<_> = inner_packets()
+        .iter()
+        .flat_map(|inner| [ROUTER, GATEWAY, HOST].map(|to| Outer::new(OWN, to).wrap(inner)))
+        .step_by(2)
+        .collect();
+    write("icmp_quote", quotes.clone());
+    let claims = quotes.iter().map(|quote| {
+        let mut marked = quote.clone();
+        marked[6] = 0x40;
+        [1300u32.to_be_bytes().to_vec(), marked].concat()
+    });
+    write("path_claim", claims);
+
+    let example = include_str!("../../../daemon/isatapd.conf");
+    let uncommented: Vec<_> = example
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
+        .collect();
+    let mut files = vec![example.as_bytes().to_vec(), uncommented.join("\n").into_bytes()];
+    files.extend(uncommented.iter().map(|line| line.as_bytes().to_vec()));
+    files.extend(
+        [
+            &b"Mtu 1280\r\nMtu 1280\r\n"[..],
+            b"\0",
+            b"\xff\xfe",
+            b"InterfaceName \xc3\xa4\n",
+            b"Nope x",
+        ]
+        .map(<[u8]>::to_vec),
+    );
+    write("configuration", files);
+
+    let requests = ["status", "routes", "histogram", "reload", "solicit", "tea"]
+        .map(|command| format!(r#"{{"version":1,"command":"{command}"}}"#));
+    let odd = [
+        r#"{"version":2,"order":"tea"}"#,
+        r#"{"version":1,"command":{"explain":{"src4":null,"src6":"fe80::1","dst6":"::1"}}}"#,
+        "GET / HTTP/1.1",
+        "[",
+        "{}",
+        r#"{"version":1,"command":"status","version":1}"#,
+    ];
+    write(
+        "control_request",
+        requests
+            .iter()
+            .map(String::as_str)
+            .chain(odd)
+            .map(|line| line.as_bytes().to_vec()),
+    );
+
+    let answer = |what: u8, addrs: &[u32]| {
+        let mut input = Vec::new();
+        for _ in 0..3 {
+            input.extend_from_slice(&600u16.to_le_bytes());
+            input.push(what);
+            input.extend_from_slice(&60u32.to_le_bytes());
+            input.push(u8::try_from(addrs.len()).expect("few"));
+            addrs
+                .iter()
+                .for_each(|addr| input.extend_from_slice(&addr.to_le_bytes()));
+        }
+        input
+    };
+    let lists: [&[u32]; 6] = [
+        &[0x0a00_0009],
+        &[0, 0x7f00_0001, 0xe000_0001, 0xffff_ffff],
+        &[0x0a00_0001, 0x0a00_0008, 0x0a00_0009, 0x0a00_0009],
+        &[0x0a00_0100; 70],
+        &(0x0a00_0100..0x0a00_0180).collect::<Vec<_>>(),
+        &[],
+    ];
+    write(
+        "name_answers",
+        lists
+            .iter()
+            .flat_map(|list| [0, 1, 2, 3, 11].map(|what| answer(what, list)))
+            .step_by(2),
+    );
+}
