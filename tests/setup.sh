@@ -24,6 +24,8 @@ need cc gcc
 # The Debian package, its man pages, its completions, and what systemd says of the unit.
 need dh debhelper
 need mandoc mandoc
+need man man-db
+need strace strace
 need systemd-analyze systemd
 
 if [ -n "$missing" ]; then

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, TUNNEL};
@@ -22,7 +22,8 @@ use isatap_tests::service::{Service, WATCHDOG};
 use isatap_tests::topology::Site;
 use isatap_tests::unit::Unit;
 use isatap_tests::wait;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const UNIT: &str = "usr/local/lib/systemd/system/isatapd.service";
@@ -100,6 +101,22 @@ fn processes(ns: &Netns) -> Vec<(String, String)> {
     ns.pids().iter().map(of).collect()
 }
 
+/// The threads that carry packets, whichever process they are in.
+fn workers(ns: &Netns) -> Vec<i32> {
+    let tasks = ns.pids().into_iter().flat_map(|pid| {
+        fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    let workers = tasks.filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-"))
+    });
+    workers
+        .filter_map(|task| task.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
 #[test]
 fn the_daemon_works_in_the_confinement_of_its_unit() {
     let (root, site) = (installed(), Site::new());
@@ -165,18 +182,15 @@ fn the_daemon_works_in_the_confinement_of_its_unit() {
             "{name}: {status}"
         );
     }
-    let tasks = fs::read_dir(format!("/proc/{}/task", service.pid())).expect("a running process");
-    let workers = tasks.flatten().filter_map(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        let status = fs::read_to_string(task.path().join("status")).ok()?;
-        name.starts_with("worker-").then_some(status)
-    });
-    for status in workers {
+    let workers = workers(&rtr);
+    assert_eq!(workers.len(), cores);
+    for tid in workers {
+        let status = fs::read_to_string(format!("/proc/{tid}/status")).expect("a running worker");
         assert_eq!(mask(&status, "CapEff:"), 0, "{status}");
-        let cores = status
+        let allowed = status
             .lines()
             .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        let is_one = cores.is_some_and(|list| list.trim().parse::<u32>().is_ok());
+        let is_one = allowed.is_some_and(|list| list.trim().parse::<u32>().is_ok());
         assert!(is_one, "a worker that may run anywhere: {status}");
     }
 
@@ -253,5 +267,36 @@ fn a_daemon_that_hangs_is_not_said_to_live() {
     std::thread::park_timeout(WATCHDOG);
     assert_eq!(service.told(), [""; 0], "it is stopped");
     service.signal(Signal::SIGCONT);
+    service.wait_told("WATCHDOG=1");
+}
+
+/// U4: a worker that hangs is a daemon that hangs, however well control does.
+#[test]
+fn a_daemon_with_a_worker_that_hangs_is_not_said_to_live() {
+    let (root, site) = (installed(), Site::new());
+    let rtr = site.member("rtr", 1);
+    root.write("etc/isatapd.conf", &config("Lane uring"));
+    let service = Service::start(&root, &rtr, &Unit::parse(&root.read(UNIT)));
+    service.wait_told("WATCHDOG=1");
+    // From its next turn on it waits for a minute before it asks the kernel for more.
+    let mut debugger = Command::new("strace")
+        .arg(format!("--attach={}", workers(&rtr)[0]))
+        .args(["-e", "inject=io_uring_enter:delay_enter=60000000"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace is installed");
+    let complaints = || service.log().matches("do not answer").count();
+    wait::holds("it to be missed", SOON, || complaints() > 0);
+    service.forget();
+    let before = complaints();
+    wait::holds("it to be missed for longer", SOON, || complaints() > before);
+    let told = service.told();
+    assert!(!told.iter().any(|line| line == "WATCHDOG=1"), "{told:?}");
+    kill(
+        Pid::from_raw(i32::try_from(debugger.id()).expect("a pid")),
+        Signal::SIGTERM,
+    )
+    .expect("signal");
+    debugger.wait().expect("wait");
     service.wait_told("WATCHDOG=1");
 }
