@@ -3,10 +3,10 @@
 #
 # BUILT has the programs, DOCS what `make docs` writes, OUT gets the package and what it was made in.
 set -eu
-cd "$(dirname "$0")/../.."
-built=$(realpath "$1") docs=$(realpath "$2")
+built=$(realpath -e "$1") docs=$(realpath -e "$2")
 mkdir -p "$3"
-out=$(realpath "$3")
+out=$(realpath -e "$3")
+cd "$(dirname "$0")/../.."
 
 if ! command -v dh >/dev/null 2>&1; then
     echo "debhelper is not installed: apt-get install debhelper" >&2

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use isatap_tests::daemon::Daemon;
+use isatap_tests::netns::Netns;
 use isatap_tests::package::{Package, documents, install_script, top};
 use isatap_tests::ping::ping_until;
 use isatap_tests::scene::{SOON, on_link};
@@ -16,6 +17,7 @@ use isatap_tests::scratch_root::ScratchRoot;
 use isatap_tests::service::Service;
 use isatap_tests::topology::Site;
 use isatap_tests::unit::Unit;
+use isatap_tests::wait;
 
 /// Every file and folder of a part of the root, with its mode and size.
 fn listing(root: &ScratchRoot) -> BTreeMap<String, String> {
@@ -126,6 +128,7 @@ fn the_package_is_installed_runs_is_upgraded_removed_and_purged() {
     assert_eq!(root.run("dpkg --verify isatapd-rs"), "");
     documentation_is_readable(&root);
     completions_load(&root);
+    the_packages_own_test_passes(&root);
 
     // The daemon of the package carries packets with a file of the package: one address, so that nothing need be said.
     let site = Site::new();
@@ -213,6 +216,40 @@ fn documentation_is_readable(root: &ScratchRoot) {
     }
     let changelog = root.run("zcat /usr/share/doc/isatapd-rs/changelog.gz");
     assert!(changelog.starts_with("# Changelog"));
+}
+
+/// What stands for systemd in the package's own test: a daemon as its unit starts it, and the commands of the unit.
+const SYSTEMCTL: &str = "#!/bin/sh
+set -e
+caps=-all,+net_admin,+net_raw,+sys_chroot,+bpf
+case \"$1\" in
+restart)
+    install -d -o isatapd -g isatapd /run/isatapd
+    setpriv --reuid isatapd --regid isatapd --init-groups --inh-caps=$caps --ambient-caps=$caps \\
+        isatapd --user isatapd --pidfile /run/isatapd/isatapd.pid ;;
+is-active) isatapctl status >/dev/null ;;
+reload) isatapctl check --no-lookup && isatapctl reload ;;
+stop) kill \"$(cat /run/isatapd/isatapd.pid)\" ;;
+esac
+";
+
+/// debian/tests is for machines of its own, with a systemd; here it is kept from rotting.
+fn the_packages_own_test_passes(root: &ScratchRoot) {
+    let ns = Netns::new("auto");
+    let script = std::fs::read_to_string(top().join("debian/tests/carries")).expect("the test");
+    root.write("tmp/carries", &script);
+    root.write("tmp/bin/systemctl", SYSTEMCTL);
+    root.run("chmod 755 /tmp/bin/systemctl; cp -p /etc/isatapd.conf /tmp/kept");
+    let mut command = root.command("sh");
+    command
+        .args(["-c", "PATH=/tmp/bin:$PATH sh /tmp/carries"])
+        .stdin(Stdio::null());
+    let output = ns.enter(|| command.output().expect("run the test"));
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("\ncarried\n"), "{text}");
+    root.run("mv /tmp/kept /etc/isatapd.conf");
+    wait::holds("the daemons to end", SOON, || ns.pids().is_empty());
 }
 
 /// A shell that loads the completion offers what the program has.

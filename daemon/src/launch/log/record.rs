@@ -61,13 +61,16 @@ impl Record {
     }
 }
 
-/// Whether a value is in a message as a word, or as several: `1` is not in `10.0.0.1`.
+/// Whether a value is in a message as a word, or as several: `1` is not in `10.0.0.1`, an address is in its prefix.
 fn says(message: &str, value: &str) -> bool {
     if value.contains(char::is_whitespace) {
         return message.contains(value);
     }
     let mut words = message.split_whitespace();
-    words.any(|word| word == value || word.trim_matches(|c| ",;:.()\"'".contains(c)) == value)
+    words.any(|word| {
+        let bare = word.trim_matches(|c| ",;:.()\"'".contains(c));
+        [word, bare].contains(&value) || bare.split_once('/').is_some_and(|(head, _)| head == value)
+    })
 }
 
 #[derive(Default)]
@@ -140,6 +143,9 @@ mod tests {
             record.line(),
             "router 192.0.2.1: usable -> unreachable silent_seconds=30"
         );
+        let mut address = Record::plain(Level::INFO, "address fe80::1/64");
+        address.fields.push(("address", "fe80::1".into()));
+        assert_eq!(address.line(), "address fe80::1/64");
         record.fields.push(("count", "1".into()));
         assert!(record.line().ends_with(" count=1"), "{}", record.line());
         record.fields.pop();
