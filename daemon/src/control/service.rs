@@ -13,6 +13,8 @@ use crate::launch::notify::Notice;
 
 /// Least time between two looks at what the status should say.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// The first look: when the kernel's notices of what the start has done are here.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// The service manager as control sees it.
 pub(super) struct Service {
@@ -32,7 +34,7 @@ impl Service {
         Self {
             send,
             status: String::new(),
-            look_at: Some(now),
+            look_at: Some(now + FIRST_LOOK),
             looked_at: None,
             alive_interval,
             alive_at: alive_interval.map(|interval| now + interval),
@@ -142,8 +144,9 @@ mod tests {
     #[test]
     fn the_status_is_told_when_it_changes_and_once_a_second_at_most() {
         let start = Instant::now();
-        let (mut service, told) = bench(start, None);
+        let (mut service, told) = bench(start - FIRST_LOOK, None);
         assert_eq!(service.next_deadline(), Some(start));
+        assert!(!service.take_look(start - Duration::from_millis(1)));
         assert!(service.take_look(start));
         service.set_status("not ready".into());
         for millis in [1, 2, 500] {
@@ -167,7 +170,7 @@ mod tests {
     fn signs_of_life_come_twice_in_the_time_allowed() {
         let start = Instant::now();
         let (mut service, _) = bench(start, Some(Duration::from_secs(30)));
-        service.take_look(start);
+        assert!(service.take_look(start + FIRST_LOOK));
         let half = Duration::from_secs(15);
         assert_eq!(service.next_deadline(), Some(start + half));
         assert!(!service.take_alive(start + half - Duration::from_millis(1)));

@@ -80,7 +80,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             }
             "--tidy" => options.tidy = true,
             name => {
-                let known = || TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(", ");
+                let known = || {
+                    TARGETS
+                        .iter()
+                        .map(|target| target.name)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                };
                 let target = isatap_fuzz::target(name)
                     .ok_or_else(|| format!("{name:?} is no target; there are {}", known()))?;
                 options.targets.push(target.name);
@@ -96,7 +102,14 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 fn cargo_fuzz(dir: &Path, action: &str) -> Command {
     let mut command = Command::new("cargo");
     command
-        .args(["+nightly", "fuzz", action, "--features", "libfuzzer", "--fuzz-dir"])
+        .args([
+            "+nightly",
+            "fuzz",
+            action,
+            "--features",
+            "libfuzzer",
+            "--fuzz-dir",
+        ])
         .arg(dir)
         .current_dir(dir)
         // Which compiler is asked for by name, not by who called us.
@@ -160,8 +173,14 @@ fn read(outcome: &mut Outcome, name: &str, line: &str) {
     } else if let Some(edges) = after("cov:") {
         outcome.edges = edges.parse().unwrap_or(outcome.edges);
         let corpus = after("corp:").and_then(|corpus| corpus.split('/').next());
-        outcome.corpus = corpus.and_then(|count| count.parse().ok()).unwrap_or(outcome.corpus);
-        eprint!("\r\x1b[K{name}: {} executions, {} edges", words[0].trim_start_matches('#'), outcome.edges);
+        outcome.corpus = corpus
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(outcome.corpus);
+        eprint!(
+            "\r\x1b[K{name}: {} executions, {} edges",
+            words[0].trim_start_matches('#'),
+            outcome.edges
+        );
         let _ = std::io::stderr().flush();
     } else if line.contains("panicked at") || line.contains("ERROR:") || line.contains("SUMMARY:") {
         eprintln!("\r\x1b[K{name}: {line}");
