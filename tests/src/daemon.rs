@@ -159,7 +159,7 @@ impl<'a> Builder<'a> {
     /// Starts it and waits for nothing.
     pub fn launch(self) -> Daemon<'a> {
         let folder = scratch();
-        let config = write_config(folder.path(), &self.config);
+        let config = write_config(folder.path(), self.config.as_bytes());
         let mut command = self.command();
         command
             .arg("-f")
@@ -197,7 +197,7 @@ impl<'a> Builder<'a> {
     /// Runs it to its end, for command lines that do not leave a daemon running.
     pub fn output(self) -> Output {
         let folder = scratch();
-        let config = write_config(folder.path(), &self.config);
+        let config = write_config(folder.path(), self.config.as_bytes());
         let mut command = self.command();
         command
             .args(paths(folder.path(), &config))
@@ -214,13 +214,11 @@ fn scratch() -> TempDir {
         .expect("a temporary folder")
 }
 
-fn write_config(folder: &Path, text: &str) -> PathBuf {
+fn write_config(folder: &Path, content: &[u8]) -> PathBuf {
     let path = folder.join("isatapd.conf");
-    fs::write(
-        &path,
-        format!("ControlSocket {}\n{text}", folder.join("control.sock").display()),
-    )
-    .expect("write a configuration file");
+    let mut bytes = format!("ControlSocket {}\n", folder.join("control.sock").display()).into_bytes();
+    bytes.extend_from_slice(content);
+    fs::write(&path, bytes).expect("write a configuration file");
     path
 }
 
@@ -436,9 +434,14 @@ impl<'a> Daemon<'a> {
         ))
     }
 
-    /// Replaces its configuration file.
+    /// Replaces its configuration file, but for the first line, which keeps the control socket where it is.
     pub fn rewrite_config(&self, text: &str) {
-        write_config(self.folder.path(), text);
+        self.rewrite_config_bytes(text.as_bytes());
+    }
+
+    /// The same with bytes that may be no text.
+    pub fn rewrite_config_bytes(&self, bytes: &[u8]) {
+        write_config(self.folder.path(), bytes);
         debug_assert!(self.config.is_file());
     }
 

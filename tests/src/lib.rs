@@ -19,11 +19,14 @@
 //! | [`flows`] | did each datagram arrive, once and in order? |
 //! | [`traffic`] | did TCP arrive, byte for byte? |
 //! | [`exchange`] | was each question answered once? |
+//! | [`reloading`] | what does a reload change, and what not? |
+//! | [`steady`] | what was lost, and for how long, while something happened? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
 //! | [`asker`] | what is a host told that asks? |
 //! | [`configured`] | what has the kernel got from it? |
+//! | [`config_files`] | which configuration does nobody think of? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
@@ -37,6 +40,7 @@
 pub mod advertiser;
 pub mod asker;
 pub mod browser;
+pub mod config_files;
 pub mod configured;
 pub mod corpus;
 pub mod coverage;
@@ -59,11 +63,13 @@ pub mod packet;
 pub mod ping;
 pub mod radvd;
 pub mod raw;
+pub mod reloading;
 pub mod routers;
 pub mod scene;
 pub mod scratch_root;
 pub mod service;
 pub mod state;
+pub mod steady;
 pub mod topology;
 pub mod traffic;
 pub mod unit;

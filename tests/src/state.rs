@@ -1,6 +1,6 @@
 //! What the kernel has on an interface, and what a process holds: for tests of what changes and of what must not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -93,6 +93,23 @@ pub fn wait_configured(ns: &Netns, locators: &[Ipv4Addr]) -> Duration {
 pub fn descriptors(pid: i32) -> usize {
     let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("a running process");
     all.count()
+}
+
+/// What a process has open, by the kernel's name for it (`socket:[4711]`), and how often. Connections that come and go
+/// are left out: they are no more when they are asked for.
+///
+/// # Panics
+/// When there is no such process.
+pub fn open_files(pid: i32) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("a running process");
+    for target in entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+    {
+        *all.entry(target.display().to_string()).or_insert(0) += 1;
+    }
+    all
 }
 
 /// Memory of a process that is in use, in KiB.

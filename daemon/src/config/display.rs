@@ -9,6 +9,9 @@ use super::names::Key;
 use super::per_network::one_each;
 use super::resolved::{Bind, INTERVAL_INFINITE, LogLevel, Role, Settings};
 
+/// Bytes of the words of a list in one line: with the name before them even the program of 2006 could read it (1056).
+const LIST_LINE_LEN: usize = 1000;
+
 impl Settings {
     /// What follows `key` in each of its lines, as the file would have them; empty when the name would be left out.
     pub fn lines_of(&self, key: Key) -> Vec<String> {
@@ -20,6 +23,7 @@ impl Settings {
             Key::AdvertiseRoute => one_each(&advertise.routes),
             Key::AdvertiseDns => one_each(&advertise.dns),
             Key::AdvertiseSearch => one_each(&advertise.search),
+            Key::ServerAddress | Key::PeerRouter | Key::SiteNetwork => in_lines(self.words_of(key)),
             _ => vec![self.words_of(key)],
         };
         let said = lines.into_iter().filter(|words| !words.is_empty());
@@ -142,6 +146,23 @@ impl fmt::Display for LogLevel {
             Self::Debug => "debug",
         })
     }
+}
+
+/// The words of a list in lines that can be read again.
+fn in_lines(words: Vec<String>) -> Vec<Vec<String>> {
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    let mut len = LIST_LINE_LEN;
+    for word in words {
+        len += word.len() + 1;
+        match lines.last_mut() {
+            Some(line) if len <= LIST_LINE_LEN => line.push(word),
+            _ => {
+                len = word.len() + 1;
+                lines.push(vec![word]);
+            }
+        }
+    }
+    lines
 }
 
 fn lane(lane: LaneChoice) -> &'static str {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::advertise::AdvertiseText;
-use super::diagnostic::{Diagnostic, Origin, Sourced, did_you_mean, quoted};
+use super::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Origin, Sourced, did_you_mean, quoted};
 use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PathMtuMode, TtlPolicy};
 use super::lines::{self, Line, Word};
 use super::names::{Key, Repeat};
@@ -49,6 +49,9 @@ pub struct FileConfig {
     pub pidfile: Option<Sourced<PathBuf>>,
     pub advertise: AdvertiseText,
 }
+
+/// Most networks that `PathMtu`, and that `Ecn`, may name: each is compared with each.
+pub const MAX_PEER_NETWORKS: usize = 1024;
 
 /// A value, and the values of some networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +172,9 @@ impl Parser {
         {
             format!("{text}: expected a blank, not \"=\", between name and value")
         } else {
-            match did_you_mean(&name.text, Key::ALL.iter().map(|key| key.name())) {
+            // Only for what will be printed: a file that is none of ours is wrong in every line.
+            let near = || did_you_mean(&name.text, Key::ALL.iter().map(|key| key.name()));
+            match (self.wrong.len() < MAX_DIAGNOSTICS).then(near).flatten() {
                 Some(known) => format!("{text} is no name of this file; did you mean {known}?"),
                 None => format!("{text} is no name of this file; isatapd.conf(5) lists them"),
             }
@@ -272,6 +277,12 @@ fn per_network<T>(
     words.end();
     if field.networks.iter().any(|(known, _)| *known == network.value) {
         let message = format!("{} for {} is said already", words.key, network.value);
+        words.refuse(network.origin, message);
+    } else if field.networks.len() == MAX_PEER_NETWORKS {
+        let message = format!(
+            "one {} with a network too many: at most {MAX_PEER_NETWORKS}",
+            words.key
+        );
         words.refuse(network.origin, message);
     } else {
         field.networks.push((network.value, value));

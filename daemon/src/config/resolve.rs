@@ -3,6 +3,8 @@
 //! Names of servers stay names: whether they can be looked up changes with time, and must not keep a machine that boots
 //! from starting. Our own names and those of accounts are resolved here.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -211,14 +213,9 @@ fn choose<T>(argument: Option<T>, name: &'static str, file: Option<Sourced<T>>) 
     argument.map(|value| from_argument(value, name)).or(file)
 }
 
-fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut unique = Vec::new();
-    for item in items {
-        if !unique.contains(&item) {
-            unique.push(item);
-        }
-    }
-    unique
+fn unique<T: Copy + Eq + Hash>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    items.filter(|item| seen.insert(*item)).collect()
 }
 
 fn default_workers(machine: &dyn Machine) -> usize {

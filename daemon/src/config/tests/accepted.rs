@@ -200,3 +200,20 @@ fn the_example_file_names_everything_and_its_values_are_right() {
     named.sort();
     assert_eq!(named, Key::ALL);
 }
+
+/// FAULTS 63: a list that is too long for one line is written down in several, and read again as the same.
+#[test]
+fn long_lists_are_written_in_several_lines() {
+    let networks: Vec<_> = (0..1000)
+        .map(|n| format!("SiteNetwork 10.{}.{}.0/24\n", n / 250, n % 250))
+        .collect();
+    let names: Vec<_> = (0..64)
+        .map(|n| format!("ServerAddress {}.{n}.example\n", "a".repeat(60)))
+        .collect();
+    let settings = load(&(networks.concat() + &names.concat()));
+    let text = settings.to_string();
+    let lines = |name| text.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!((lines("SiteNetwork "), lines("ServerAddress ")), (14, 5));
+    assert!(text.lines().all(|line| line.len() <= 1056), "{text}");
+    assert_eq!(load(&text), settings);
+}

@@ -311,3 +311,25 @@ fn all_errors_of_a_file_come_at_once_and_in_order() {
     let messages = refusal("PeerRouter nowhere bad.example\nUser root\nControlSocket /x nogroup\n");
     assert_eq!(messages.len(), 4, "{messages:#?}");
 }
+
+/// FAULTS 62: networks are compared with each other, so that there is a bound; the first one beyond it is named.
+#[test]
+fn too_many_networks_of_their_own() {
+    let lines: String = (0..1025)
+        .map(|n| format!("PathMtu dynamic 10.{}.{}.0/24\n", n / 250, n % 250))
+        .collect();
+    let expected = "f:1025:17: one PathMtu with a network too many: at most 1024";
+    assert_eq!(refusal(&lines), [expected]);
+}
+
+/// FAULTS 62: who throws another kind of file at it is told so by the first hundred lines, and soon.
+#[test]
+fn names_are_guessed_for_what_is_printed() {
+    let wrong = refusal(&"Mtuu 1280\n".repeat(150));
+    assert_eq!(wrong.len(), 150);
+    let guessed = wrong
+        .iter()
+        .filter(|text| text.contains("did you mean Mtu?"))
+        .count();
+    assert_eq!(guessed, 100);
+}
