@@ -31,6 +31,9 @@ files() {
 644 daemon/isatapd.conf $DOCDIR/examples/isatapd.conf
 644 daemon/packaging/radvd.conf.snippet $DOCDIR/examples/radvd.conf.snippet
 644 doc/site.md $DOCDIR/site.md
+644 doc/anycast/README.md $DOCDIR/anycast/README.md
+644 doc/anycast/bird.conf $DOCDIR/anycast/bird.conf
+644 doc/anycast/isatap-up.service $DOCDIR/anycast/isatap-up.service
 644 README.md $DOCDIR/README.md
 644 perf/dashboards/README.md $share/isatapd/dashboards/README.md
 644 perf/dashboards/grafana.json $share/isatapd/dashboards/grafana.json
@@ -69,7 +72,7 @@ uninstall)
     done
     rm -f "$DESTDIR$UNITDIR/isatapd.service"
     # Folders of our own; others are everybody's.
-    for folder in "$DOCDIR/examples" "$DOCDIR" "$share/isatapd/dashboards" "$share/isatapd"; do
+    for folder in "$DOCDIR/examples" "$DOCDIR/anycast" "$DOCDIR" "$share/isatapd/dashboards" "$share/isatapd"; do
         [ ! -d "$DESTDIR$folder" ] || rmdir --ignore-fail-on-non-empty "$DESTDIR$folder"
     done
     if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then

@@ -77,6 +77,12 @@ impl Asker {
         }
     }
 
+    /// The same host that knows another address of the router in `ns`.
+    pub fn again(asker: Self, ns: &Netns, router: Ipv4Addr) -> Self {
+        let crafter = Crafter::new(&asker.ns, UNDERLAY, asker.v4, mac(ns, UNDERLAY), router);
+        Self { crafter, ..asker }
+    }
+
     /// Its link-local address.
     pub fn addr(&self) -> Ipv6Addr {
         link_local(self.v4)

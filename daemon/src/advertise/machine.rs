@@ -8,6 +8,9 @@
 //!    |                   ` changed: three rounds to all
 //!    ` solicited: noted; spread: what another program says goes to all, once
 //! ```
+//!
+//! A router that is being drained advertises in the tone of last words, and goes on. Where other routers have the same
+//! address (anycast) there are no last words: they would take the router away from hosts that another one serves.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -150,7 +153,7 @@ struct Rounds {
 #[derive(Debug)]
 enum Voice {
     Silent,
-    Advertising(Content),
+    Advertising(Content, Tone),
     Ceasing(Content),
     /// Another program's words.
     Spreading(Bytes),
@@ -164,6 +167,7 @@ pub struct Advertiser {
     rounds: Option<Rounds>,
     withdrawn: Withdrawn,
     locators: Vec<Ipv4Addr>,
+    shared: bool,
     jitter: Jitter,
     limit: TokenBucket,
     limited: u64,
@@ -180,6 +184,7 @@ impl Advertiser {
             rounds: None,
             withdrawn: Withdrawn::default(),
             locators: Vec::new(),
+            shared: false,
             jitter,
             limit: TokenBucket::new(SENT_BURST, SENT_PER_SECOND),
             limited: 0,
@@ -188,33 +193,50 @@ impl Advertiser {
         }
     }
 
-    /// What to say from now on; `None` for nothing. Who is known hears of every change.
-    pub fn set(&mut self, now: Instant, says: Option<(&Advertise, u16)>) {
+    /// What to say from now on, and how; `None` for nothing. Who is known hears of every change.
+    pub fn set(&mut self, now: Instant, says: Option<(&Advertise, u16)>, tone: Tone) {
+        let tone = if self.shared { Tone::Normal } else { tone };
         let Some((says, mtu)) = says else {
-            if matches!(self.voice, Voice::Advertising(_))
-                && let Voice::Advertising(content) = std::mem::replace(&mut self.voice, Voice::Silent)
-            {
-                self.voice = Voice::Ceasing(content);
-                self.begin(now, FINAL_ROUNDS, FINAL_INTERVAL);
-            }
-            return;
+            return self.cease(now);
         };
         let content = Content::new(says, mtu);
         self.withdrawn.replace(now, says);
-        if let Voice::Advertising(old) = &self.voice
-            && *old == content
+        if let Voice::Advertising(old, before) = &self.voice
+            && (old, *before) == (&content, tone)
         {
             return;
         }
-        self.voice = Voice::Advertising(content);
-        self.begin(now, CHANGE_ROUNDS, CHANGE_INTERVAL);
+        self.voice = Voice::Advertising(content, tone);
+        match tone {
+            Tone::Normal => self.begin(now, CHANGE_ROUNDS, CHANGE_INTERVAL),
+            Tone::Final => self.begin(now, FINAL_ROUNDS, FINAL_INTERVAL),
+        }
     }
 
-    /// The addresses that carry the tunnel, the preferred one first.
-    pub fn set_locators(&mut self, locators: &[Ipv4Addr]) {
+    /// Says nothing any more, and so much to all, unless they know or another router goes on under this address.
+    fn cease(&mut self, now: Instant) {
+        if !matches!(self.voice, Voice::Advertising(..)) {
+            return;
+        }
+        match std::mem::replace(&mut self.voice, Voice::Silent) {
+            Voice::Advertising(content, Tone::Normal) if !self.shared => {
+                self.voice = Voice::Ceasing(content);
+                self.begin(now, FINAL_ROUNDS, FINAL_INTERVAL);
+            }
+            _ => {
+                self.rounds = None;
+                self.clients.cancel_all();
+            }
+        }
+    }
+
+    /// The addresses that carry the tunnel, the preferred one first. `shared`: other routers have them, too; says whether
+    /// that is news, which [`Advertiser::set`] wants to know.
+    pub fn set_locators(&mut self, locators: &[Ipv4Addr], shared: bool) -> bool {
         if self.locators != locators {
             self.locators = locators.to_vec();
         }
+        std::mem::replace(&mut self.shared, shared) != shared
     }
 
     /// Takes a solicitation.
@@ -228,7 +250,7 @@ impl Advertiser {
         if !self.clients.hear(now, heard.from, addr, heard.locator) {
             return Heard::TableFull;
         }
-        if !matches!(self.voice, Voice::Advertising(_)) {
+        if !matches!(self.voice, Voice::Advertising(..)) {
             return Heard::Noted;
         }
         let at = now + self.jitter.between(Duration::ZERO, MAX_DELAY);
@@ -242,7 +264,7 @@ impl Advertiser {
     /// Another program on this machine says `packet` to all nodes: everybody who solicited lately gets it. The newest
     /// words replace older ones that are still on their way.
     pub fn spread(&mut self, now: Instant, packet: Bytes) {
-        if !matches!(self.voice, Voice::Advertising(_)) {
+        if !matches!(self.voice, Voice::Advertising(..)) {
             self.voice = Voice::Spreading(packet);
             self.rounds = None;
             self.schedule_all(now);
@@ -269,11 +291,12 @@ impl Advertiser {
         list
     }
 
-    /// The last words to everybody known, at once; nothing when this router does not advertise.
+    /// The last words to everybody known, at once; nothing when this router does not advertise, or another one goes on
+    /// under its address.
     pub fn last_words(&self) -> impl Iterator<Item = Outgoing> {
         let content = match &self.voice {
-            Voice::Advertising(content) | Voice::Ceasing(content) => Some(content),
-            Voice::Silent | Voice::Spreading(_) => None,
+            Voice::Advertising(content, _) | Voice::Ceasing(content) if !self.shared => Some(content),
+            _ => None,
         };
         let everybody = content.map(|content| self.clients.iter().map(move |known| (content, known)));
         everybody
@@ -353,7 +376,7 @@ impl Advertiser {
     fn message(&self, v4: Ipv4Addr, client: &Client) -> Option<Outgoing> {
         match &self.voice {
             Voice::Silent => None,
-            Voice::Advertising(content) => self.build(content, Tone::Normal, v4, client),
+            Voice::Advertising(content, tone) => self.build(content, *tone, v4, client),
             Voice::Ceasing(content) => self.build(content, Tone::Final, v4, client),
             Voice::Spreading(packet) => Some(Outgoing {
                 from: self.spoken_from(packet)?,

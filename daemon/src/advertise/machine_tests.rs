@@ -35,8 +35,8 @@ fn says(prefixes: &[&str]) -> Advertise {
 /// A router that advertises 2001:db8:1::/64.
 fn advertiser(now: Instant) -> Advertiser {
     let mut machine = Advertiser::new(now, Jitter::new(1));
-    machine.set_locators(&[US, ALSO_US]);
-    machine.set(now, Some((&says(&["2001:db8:1::/64"]), 1280)));
+    machine.set_locators(&[US, ALSO_US], false);
+    machine.set(now, Some((&says(&["2001:db8:1::/64"]), 1280)), Tone::Normal);
     machine
 }
 
@@ -122,7 +122,7 @@ fn prefixes_by_network() {
         prefix("2001:db8:a::/64", Some("10.0.0.0/28")),
         prefix("2001:db8:b::/64", Some("10.0.0.16/28")),
     ];
-    machine.set(now, Some((&config, 1280)));
+    machine.set(now, Some((&config, 1280)), Tone::Normal);
     for last in [5, 20, 40] {
         machine.solicited(now, &from(Ipv4Addr::new(10, 0, 0, last)));
     }
@@ -158,11 +158,11 @@ fn a_change_is_told_to_everybody_known() {
     }
     run(&mut machine, start + Duration::from_secs(1));
     let now = start + Duration::from_secs(5);
-    machine.set(now, Some((&says(&["2001:db8:1::/64"]), 1280)));
+    machine.set(now, Some((&says(&["2001:db8:1::/64"]), 1280)), Tone::Normal);
     assert!(run(&mut machine, now + Duration::from_secs(40)).is_empty());
 
     let now = now + Duration::from_secs(40);
-    machine.set(now, Some((&says(&["2001:db8:2::/64"]), 1280)));
+    machine.set(now, Some((&says(&["2001:db8:2::/64"]), 1280)), Tone::Normal);
     let sent = run(&mut machine, now + Duration::from_secs(100));
     assert_eq!(sent.len(), 150);
     let first: Vec<_> = sent.iter().filter(|(at, _)| *at <= now + MAX_DELAY).collect();
@@ -198,8 +198,8 @@ fn the_end_is_told_three_times() {
     let last = read(&words[0]);
     assert_eq!((last.router_lifetime.as_secs(), last.routes[0].lifetime), (0, 0));
 
-    machine.set(now, None);
-    machine.set(now, None);
+    machine.set(now, None, Tone::Normal);
+    machine.set(now, None, Tone::Normal);
     assert_eq!(machine.solicited(now, &from(US)), Heard::Noted);
     let sent = run(&mut machine, now + Duration::from_secs(60));
     let times: Vec<_> = sent
@@ -233,8 +233,8 @@ fn the_end_is_told_three_times() {
 fn who_does_not_advertise_says_nothing() {
     let now = Instant::now();
     let mut machine = Advertiser::new(now, Jitter::new(1));
-    machine.set_locators(&[US]);
-    machine.set(now, None);
+    machine.set_locators(&[US], false);
+    machine.set(now, None, Tone::Normal);
     assert_eq!(machine.solicited(now, &from(HOST)), Heard::Noted);
     assert!(run(&mut machine, now + Duration::from_secs(600)).is_empty());
     assert_eq!(machine.last_words().count(), 0);
@@ -245,7 +245,7 @@ fn who_does_not_advertise_says_nothing() {
 fn the_words_of_others_are_spread() {
     let start = Instant::now();
     let mut machine = Advertiser::new(start, Jitter::new(1));
-    machine.set_locators(&[US, ALSO_US]);
+    machine.set_locators(&[US, ALSO_US], false);
     let mut packet = vec![0; 60];
     packet[8..24].copy_from_slice(&iid::link_local(ALSO_US).octets());
     machine.spread(start, packet.clone().into());
@@ -264,7 +264,7 @@ fn the_words_of_others_are_spread() {
         assert_eq!((outgoing.from, outgoing.kind), (ALSO_US, Kind::Spread));
         assert_eq!(outgoing.packet, packet);
     }
-    machine.set(start, Some((&says(&[]), 1280)));
+    machine.set(start, Some((&says(&[]), 1280)), Tone::Normal);
     machine.spread(start, packet.into());
     run(&mut machine, start + Duration::from_secs(60))
         .iter()
@@ -289,15 +289,96 @@ fn floods_are_limited() {
     assert!(sent > 1000, "{sent}");
 }
 
+/// A router that is drained goes on answering, and everything it says ends its part; the undoing is told as a change.
+#[test]
+fn a_drained_router_says_so_until_it_is_back() {
+    let start = Instant::now();
+    let mut machine = advertiser(start);
+    machine.solicited(start, &from(HOST));
+    run(&mut machine, start + Duration::from_secs(1));
+    let content = says(&["2001:db8:1::/64"]);
+    let lifetimes = |outgoing: &Outgoing| {
+        let read = read(outgoing);
+        (read.router_lifetime.as_secs(), read.routes[0].lifetime)
+    };
+
+    let now = start + Duration::from_secs(2);
+    machine.set(now, Some((&content, 1280)), Tone::Final);
+    machine.set(now, Some((&content, 1280)), Tone::Final);
+    let sent = run(&mut machine, now + Duration::from_secs(60));
+    assert_eq!(sent.len(), usize::from(FINAL_ROUNDS));
+    assert!(sent[0].0 <= now + MAX_DELAY, "at once");
+    assert!(sent.iter().all(|(_, outgoing)| lifetimes(outgoing) == (0, 0)));
+    assert_eq!(machine.solicited(now, &from(ALSO_US)), Heard::Answered);
+    let answer = &run(&mut machine, now + Duration::from_secs(61))[0].1;
+    assert_eq!((answer.kind, lifetimes(answer)), (Kind::Final, (0, 0)));
+
+    let now = now + Duration::from_secs(90);
+    machine.set(now, Some((&content, 1280)), Tone::Normal);
+    let sent = run(&mut machine, now + MAX_DELAY);
+    assert_eq!(sent.len(), 2, "both hosts hear that it is back");
+    assert!(
+        sent.iter()
+            .all(|(_, outgoing)| outgoing.kind == Kind::Unsolicited && lifetimes(outgoing).0 == 1800)
+    );
+}
+
+/// Drained in another program's place: the end of the draining is no end of a router, and is told to nobody.
+#[test]
+fn silence_follows_on_words_in_anothers_place() {
+    let start = Instant::now();
+    let mut machine = Advertiser::new(start, Jitter::new(1));
+    machine.set_locators(&[US], false);
+    assert_eq!(machine.solicited(start, &from(HOST)), Heard::Noted);
+    let nothing = Advertise::default();
+    machine.set(start, Some((&nothing, 1280)), Tone::Final);
+    let sent = run(&mut machine, start + MAX_DELAY);
+    assert_eq!(sent.len(), 1);
+    let told = read(&sent[0].1);
+    assert!(told.router_lifetime.is_zero() && told.prefixes.is_empty());
+    machine.set(start + Duration::from_secs(1), None, Tone::Normal);
+    assert!(run(&mut machine, start + Duration::from_secs(60)).is_empty());
+    assert_eq!(
+        machine.solicited(start + Duration::from_secs(60), &from(HOST)),
+        Heard::Noted
+    );
+}
+
+/// P16: under an address that other routers have as well nobody is told that its router goes: another one carries on.
+#[test]
+fn a_shared_address_has_no_last_words() {
+    let start = Instant::now();
+    let mut machine = advertiser(start);
+    machine.set_locators(&[US], true);
+    machine.solicited(start, &from(HOST));
+    run(&mut machine, start + Duration::from_secs(1));
+    assert_eq!(machine.last_words().count(), 0);
+    let now = start + Duration::from_secs(2);
+    machine.set(now, Some((&says(&["2001:db8:1::/64"]), 1280)), Tone::Final);
+    assert!(
+        run(&mut machine, now + Duration::from_secs(60)).is_empty(),
+        "drained"
+    );
+    assert_eq!(machine.solicited(now, &from(HOST)), Heard::Answered);
+    let answer = &run(&mut machine, now + Duration::from_secs(61))[0].1;
+    assert_eq!(read(answer).router_lifetime.as_secs(), 1800);
+    let now = now + Duration::from_secs(90);
+    machine.set(now, None, Tone::Normal);
+    assert!(
+        run(&mut machine, now + Duration::from_secs(60)).is_empty(),
+        "silent"
+    );
+}
+
 /// A6: an address that is gone speaks no more; the preferred one does.
 #[test]
 fn the_locator_may_change() {
     let now = Instant::now();
     let mut machine = advertiser(now);
     machine.solicited(now, &from(HOST));
-    machine.set_locators(&[ALSO_US]);
+    machine.set_locators(&[ALSO_US], false);
     assert_eq!(run(&mut machine, now + MAX_DELAY)[0].1.from, ALSO_US);
     machine.solicited(now, &from(HOST));
-    machine.set_locators(&[]);
+    machine.set_locators(&[], false);
     assert!(run(&mut machine, now + Duration::from_secs(1)).is_empty());
 }

@@ -9,8 +9,9 @@ use tracing::{debug, info, warn};
 
 use super::daemon::Daemon;
 use super::punts;
+use crate::advertise::message::Tone;
 use crate::advertise::{FINAL_ROUNDS, Outgoing, Solicitation, consistency};
-use crate::config::resolved::Role;
+use crate::config::resolved::{Advertise, Role};
 use crate::ops::status::AdvertisingStatus;
 
 /// Between the last words at the stop: the RFC asks for three seconds (MIN_DELAY_BETWEEN_RAS), and a stop has one. Three
@@ -27,11 +28,26 @@ impl Daemon {
         self.settings.role == Role::Router && self.settings.advertise.on
     }
 
-    /// Says from now on what the configuration says.
+    /// Whether it does now: by its configuration, or in another program's place while it is drained.
+    pub(super) fn answers_solicitations(&self) -> bool {
+        self.is_advertising() || self.takes_leave_of_hosts()
+    }
+
+    /// Says from now on what the configuration says, or that hosts should leave.
     pub(super) fn set_advertising(&mut self, now: Instant) {
-        let says = &self.settings.advertise;
-        let says = self.is_advertising().then_some((says, self.settings.mtu));
-        self.advertiser.set(now, says);
+        let nothing = Advertise::default();
+        let says = if self.is_advertising() {
+            Some(&self.settings.advertise)
+        } else {
+            self.takes_leave_of_hosts().then_some(&nothing)
+        };
+        let tone = if self.takes_leave_of_hosts() {
+            Tone::Final
+        } else {
+            Tone::Normal
+        };
+        let says = says.map(|says| (says, self.settings.mtu));
+        self.advertiser.set(now, says, tone);
     }
 
     /// A host asked for a router.
@@ -118,6 +134,10 @@ impl Daemon {
         if !punts::sender(packet).is_some_and(|router| self.advertisement_limits.take(router, clock)) {
             return count(&mut self.counters.advertisements, "rate_limited");
         }
+        if !self.is_advertising() {
+            // Answering in another program's place, there is nothing of our own to compare with.
+            return count(&mut self.counters.advertisements, "ignored");
+        }
         let Some((router, found)) = consistency::compare(packet, &self.settings.advertise, self.settings.mtu)
         else {
             return count(&mut self.counters.advertisements, "malformed");
@@ -138,6 +158,7 @@ impl Daemon {
         let on = self.is_advertising();
         AdvertisingStatus {
             on,
+            shared: self.is_shared(),
             clients: self.advertiser.clients(),
             prefixes: says
                 .prefixes

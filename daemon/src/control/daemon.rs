@@ -135,6 +135,8 @@ pub(super) struct Daemon {
     pub(super) redirects: Redirects,
     /// Tells hosts about this router.
     pub(super) advertiser: Advertiser,
+    /// Since when this router is being taken out of service.
+    pub(super) drained_at: Option<Instant>,
     /// Disagreements with other routers that have been told.
     pub(super) disagreements: Told,
     pub(super) error_limits: ErrorLimits,
@@ -355,7 +357,10 @@ impl Daemon {
         self.add_paths(&mut builder);
         let locators = builder.locators.clone();
         let speakers: Vec<_> = locators.iter().map(|locator| locator.addr).collect();
-        self.advertiser.set_locators(&speakers);
+        builder.advertises = self.answers_solicitations();
+        if self.advertiser.set_locators(&speakers, self.is_shared()) {
+            self.set_advertising(now);
+        }
         match builder.build() {
             Ok(rulebook) => {
                 self.publisher.publish(rulebook);

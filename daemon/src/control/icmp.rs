@@ -133,7 +133,7 @@ mod tests {
         ] {
             let failure = failure(icmp, 41, US, ROUTER);
             assert_eq!((kind(&failure), is_unreachable(&failure)), (name, unreachable));
-            assert!(crate::ops::metrics::ICMP_ERROR_KINDS.contains(&name));
+            assert!(crate::ops::labels::ICMP_ERROR_KINDS.contains(&name));
         }
     }
 

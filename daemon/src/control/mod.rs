@@ -11,6 +11,7 @@ mod advertising;
 mod configure;
 mod daemon;
 mod discovery;
+mod drain;
 mod error_limits;
 mod explain;
 mod icmp;

@@ -157,6 +157,7 @@ impl Daemon {
             None => {}
         }
         self.follow_prl(now);
+        self.follow_role();
         self.set_advertising(now);
         self.configure_at = Some(now);
         self.follow_locator();

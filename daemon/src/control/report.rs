@@ -8,6 +8,7 @@ use isatap_engine::isatap::iid;
 use tracing::info;
 
 use super::daemon::Daemon;
+use super::drain::DRAINING;
 use super::explain;
 use crate::config::names::Key;
 use crate::config::resolved::Role;
@@ -80,6 +81,7 @@ impl Daemon {
             Query::Latency(reply) => drop(reply.send(self.latencies.rows())),
             Query::Routes(reply) => drop(reply.send(self.routes())),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
+            Query::Drain(on, reply) => drop(reply.send(self.drain(on))),
             Query::Explain(request, reply) => {
                 drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
             }
@@ -98,6 +100,9 @@ impl Daemon {
         }
         if self.settings.role == Role::Host && !self.routers.any_usable() {
             obstacles.push(self.router_obstacle());
+        }
+        if self.drained_at.is_some() {
+            obstacles.push(DRAINING.to_owned());
         }
         obstacles
     }
@@ -130,6 +135,8 @@ impl Daemon {
             paths: [self.paths.links.len(), self.paths.routers.len()],
             control: self.counters.clone(),
             ready: self.obstacles().is_empty(),
+            draining: self.drained_at.is_some(),
+            is_router: self.settings.role == Role::Router,
             lane: self.engine.lane().name().to_owned(),
             kernel: kernel_release(),
         }
@@ -151,6 +158,7 @@ impl Daemon {
             lane: self.engine.lane().name().to_owned(),
             ready: obstacles.is_empty(),
             not_ready: obstacles,
+            draining_seconds: self.drained_at.map(|at| at.elapsed().as_secs_f64()),
             interface: InterfaceStatus {
                 name: self.interface.name.clone(),
                 index: self.interface.if_index,

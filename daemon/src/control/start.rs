@@ -190,6 +190,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         redirect_limit: TokenBucket::new(REDIRECTS_PER_SECOND, REDIRECTS_PER_SECOND),
         redirects: Redirects::default(),
         advertiser: Advertiser::new(now, Jitter::from_environment()),
+        drained_at: None,
         disagreements: Told::default(),
         error_limits: ErrorLimits::default(),
         started_at: now,

@@ -139,7 +139,7 @@ mod tests {
             Outcome::Kept,
             Outcome::Failed,
         ] {
-            assert!(crate::ops::metrics::ICMP_TRANSLATIONS.contains(&outcome.name()));
+            assert!(crate::ops::labels::ICMP_TRANSLATIONS.contains(&outcome.name()));
         }
     }
 }

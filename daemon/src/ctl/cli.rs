@@ -86,6 +86,23 @@ pub enum Order {
     Doctor,
     /// Solicit every router now (host)
     Rs,
+    /// Take this router out of service: hosts are led to others, /ready says no, what still comes is carried; lasts until
+    /// --undo or a restart, over reloads
+    Drain {
+        /// Take it back into service
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Say whether packets can be carried; exit status 1, with the reasons, if not
+    Ready {
+        /// Wait so many seconds for it at most, also for the daemon
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        wait: Option<f64>,
+        /// Stay, and have an interface of this name exist and be up as long as packets can be carried, for routing daemons
+        /// that announce a route over it; it goes with this program or the daemon, whatever ends them
+        #[arg(long, value_name = "INTERFACE", conflicts_with = "wait")]
+        hold: Option<String>,
+    },
     /// Say what the daemon would do with a packet, and by which rule
     Explain {
         /// IPv4 source of a packet received from the site; without it, a packet this machine sends
@@ -140,6 +157,7 @@ mod tests {
             "isatapctl",
             "isatapctl tea",
             "isatapctl drops --rate 0",
+            "isatapctl ready --wait 1 --hold isatap-up",
             "isatapctl explain --src6 x",
         ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");

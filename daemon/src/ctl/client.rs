@@ -1,10 +1,12 @@
 //! One connection to the daemon; every failure says what to do about it.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
 use crate::exit::{ExitError, ExitStatus};
@@ -28,6 +30,14 @@ impl Client {
     /// # Errors
     /// Status 69 when there is no daemon, 77 when this user may not ask it.
     pub fn connect(path: &Path) -> Result<Self, ExitError> {
+        Self::connect_with(path, PATIENCE)
+    }
+
+    /// The same with another patience for answers.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_with(path: &Path, patience: Duration) -> Result<Self, ExitError> {
         let shown = path.display();
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => ExitError::unavailable(format!("no daemon: {shown} does not exist"))
@@ -40,13 +50,22 @@ impl Client {
             _ => ExitError::unavailable(format!("cannot connect to {shown}: {error}")),
         })?;
         stream
-            .set_read_timeout(Some(PATIENCE))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .set_read_timeout(Some(patience))
+            .and_then(|()| stream.set_write_timeout(Some(patience)))
             .map_err(|error| ExitError::other(format!("{shown}: {error}")))?;
         Ok(Self {
             stream: BufReader::new(stream),
             path: path.to_owned(),
         })
+    }
+
+    /// Waits for `limit`, or less when the daemon closes the connection: false then. Between answers only, when nothing is
+    /// to be read.
+    pub fn stays_open_for(&self, limit: Duration) -> bool {
+        // The end of a stream counts as something to read.
+        let mut polled = [PollFd::new(self.stream.get_ref().as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        matches!(poll(&mut polled, limit), Ok(0))
     }
 
     /// Sends a command and takes its result in the shape the command has.

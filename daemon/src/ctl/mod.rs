@@ -5,6 +5,7 @@ pub mod client;
 pub mod doctor;
 pub mod histogram;
 pub mod hlog;
+pub mod ready;
 pub mod render;
 pub mod table;
 pub mod top;
@@ -38,6 +39,8 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
             top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
             String::new()
         }
+        Order::Ready { hold: Some(name), .. } => return ready::hold(&cli.socket, name, out),
+        Order::Ready { wait, .. } => ready::wait(&cli.socket, wait.map(Duration::from_secs_f64))?,
         order => ask(order, Client::connect(&cli.socket)?)?,
     };
     out.write_all(text.as_bytes())
@@ -88,6 +91,9 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
         Order::Rs => client
             .get::<usize>(Command::Solicit)
             .map(|count| format!("solicited {count} router(s)\n")),
+        Order::Drain { undo } => client
+            .get::<Vec<String>>(Command::Drain { undo: *undo })
+            .map(|lines| lines.join("\n") + "\n"),
         Order::Explain { src4, src6, dst6 } => {
             let command = Command::Explain {
                 src4: *src4,
@@ -99,7 +105,7 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
                 .map(|lines| lines.join("\n") + "\n")
         }
         // These are dealt with before a connection is made.
-        Order::Check { .. } | Order::Doctor | Order::Top { .. } => Ok(String::new()),
+        Order::Check { .. } | Order::Doctor | Order::Top { .. } | Order::Ready { .. } => Ok(String::new()),
     }
 }
 

@@ -97,6 +97,10 @@ pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
     if status.role == "router" {
         lines.push(("advertises", advertising(status)));
     }
+    if let Some(seconds) = status.draining_seconds {
+        let packets = "isatapctl status --rate shows what still comes";
+        lines.push(("draining", format!("for {}; {packets}", duration(seconds))));
+    }
     let paths = &status.paths;
     if paths.links + paths.routers > 0 {
         let counts = format!(
@@ -437,6 +441,9 @@ mod tests {
         down.ready = false;
         down.not_ready = vec!["no usable router".to_owned()];
         assert!(status(&down, None).contains("not ready: no usable router"));
+        down.draining_seconds = Some(61.0);
+        let text = status(&down, None);
+        assert!(text.contains("draining   for 1m01s; "), "{text}");
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub fn compile(
     }
 }
 
+/// Whether other routers have this address, too: it is one of the loopback device, where anycast routers keep theirs.
+pub fn is_shared(state: &MirrorState, addr: Ipv4Addr) -> bool {
+    state.device_of(addr) == Some(LOOPBACK)
+}
+
 /// The device packets for an address must arrive on (RFC 5214 7.3): the one that has it; any for an address of the
 /// loopback device, where anycast routers keep theirs.
 fn arrival(device: u32) -> u32 {

@@ -12,6 +12,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::labels::{
+    ADVERTISEMENT_RESULTS, ALL_ROUTERS_RESULTS, ICMP_ERROR_KINDS, ICMP_TRANSLATIONS, IGNORED_OPTIONS,
+    PATH_CHANGES, PATH_MESSAGES, REDIRECT_RESULTS, RELOAD_RESULTS,
+};
 use super::latency::{BUCKETS, bucket_counts};
 use super::status::ControlStatus;
 use crate::advertise::consistency::Disagreement;
@@ -20,53 +24,6 @@ use crate::prl::Health;
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
-
-/// What became of a router advertisement that reached control.
-pub const IGNORED_OPTIONS: [&str; 8] = [
-    "unknown",
-    "link_layer",
-    "prefix",
-    "route",
-    "mtu",
-    "server",
-    "name",
-    "excess",
-];
-/// What became of an ICMPv4 error for the sender of the packet it is about.
-pub const ICMP_TRANSLATIONS: [&str; 7] = [
-    "failed",
-    "foreign",
-    "kept",
-    "limited",
-    "short",
-    "translated",
-    "unanswerable",
-];
-const ALL_ROUTERS_RESULTS: [&str; 4] = ["failed", "not_ready", "rate_limited", "sent"];
-const REDIRECT_RESULTS: [&str; 3] = ["accepted", "malformed", "rate_limited"];
-const ADVERTISEMENT_RESULTS: [&str; 5] = [
-    "accepted",
-    "compared",
-    "malformed",
-    "rate_limited",
-    "unknown_router",
-];
-/// What became of a reload.
-pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
-/// What was heard about paths: believed from a router or our own link, or why not.
-pub const PATH_MESSAGES: [&str; 7] = [
-    "foreign",
-    "fragmentable",
-    "implausible",
-    "link",
-    "router",
-    "static",
-    "unmarked",
-];
-/// What became of what is known about paths.
-pub const PATH_CHANGES: [&str; 3] = ["evicted", "lowered", "raised"];
-/// Kinds of ICMPv4 error that concern the tunnel.
-pub const ICMP_ERROR_KINDS: [&str; 4] = ["frag_needed", "other", "time_exceeded", "unreachable"];
 
 /// Everything a scrape shows.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +44,10 @@ pub struct Scrape {
     pub control: ControlStatus,
     /// Whether packets can be carried.
     pub ready: bool,
+    /// Whether this router is being taken out of service.
+    pub draining: bool,
+    /// Whether this is a router; otherwise it is a host.
+    pub is_router: bool,
     /// The lane in use.
     pub lane: String,
     /// Release of the running kernel.
@@ -346,6 +307,13 @@ impl Scrape {
             "1 when packets can be carried",
         )?;
         ready.gauge(&[], u64::from(self.ready))?;
+        let help = "1 while this router is being taken out of service (isatapctl drain)";
+        let draining = u64::from(self.draining);
+        family(encoder, MetricType::Gauge, "isatapd_draining", help)?.gauge(&[], draining)?;
+        let help = "1 for the role of the daemon, 0 for the other one";
+        let mut role = family(encoder, MetricType::Gauge, "isatapd_role", help)?;
+        role.gauge(&[("role", "host")], u64::from(!self.is_router))?;
+        role.gauge(&[("role", "router")], u64::from(self.is_router))?;
         let help = "Hosts that solicited this router lately";
         let clients = u64::try_from(self.clients).unwrap_or(u64::MAX);
         family(encoder, MetricType::Gauge, "isatapd_router_clients", help)?.gauge(&[], clients)?;
@@ -544,6 +512,9 @@ mod tests {
             "isatapd_router_advertisements_total{result=\"accepted\"} 0",
             "isatapd_prl_refresh_failures_total 0",
             "isatapd_config_reloads_total{result=\"failure\"} 0",
+            "isatapd_draining 0",
+            "isatapd_role{role=\"host\"} 1",
+            "isatapd_role{role=\"router\"} 0",
             "isatapd_syscalls_total{worker=\"0\"} 0",
         ] {
             let le = line.replace("le=\"4.0\"", "le=\"4\"");

@@ -3,6 +3,7 @@
 //! The servers know nothing of the control loop: they send a [`Query`] and wait a bounded time for the answer.
 
 pub mod http;
+pub mod labels;
 pub mod latency;
 pub mod live;
 pub mod metrics;

@@ -29,6 +29,14 @@ pub enum Command {
     Reload,
     /// Solicit every router now.
     Solicit,
+    /// What stands in the way of packets; nothing when ready.
+    Ready,
+    /// Take this router out of service, or back.
+    Drain {
+        /// Back into service.
+        #[serde(default)]
+        undo: bool,
+    },
     /// What would happen to this packet.
     Explain {
         /// Outer source, of a received packet.
@@ -160,6 +168,9 @@ mod tests {
             Command::Histogram,
             Command::Reload,
             Command::Solicit,
+            Command::Ready,
+            Command::Drain { undo: false },
+            Command::Drain { undo: true },
             explain,
         ] {
             let request = Request {

@@ -35,6 +35,8 @@ pub enum Query {
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// Solicit every router now; the answer is how many.
     Solicit(oneshot::Sender<Result<usize, String>>),
+    /// Take this router out of service, or back; the answer says what that means.
+    Drain(bool, oneshot::Sender<Result<Vec<String>, String>>),
     /// What would happen to a packet.
     Explain(ExplainRequest, oneshot::Sender<Result<Vec<String>, String>>),
 }
@@ -157,6 +159,14 @@ impl Ask {
     /// [`NoAnswer`].
     pub async fn solicit(&self) -> Result<Result<usize, String>, NoAnswer> {
         self.ask(Query::Solicit, ANSWER_WITHIN).await
+    }
+
+    /// Asks that this router be taken out of service (`on`), or back.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn drain(&self, on: bool) -> Result<Result<Vec<String>, String>, NoAnswer> {
+        self.ask(|reply| Query::Drain(on, reply), ANSWER_WITHIN).await
     }
 
     /// Asks what would happen to a packet.

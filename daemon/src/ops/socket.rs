@@ -110,6 +110,12 @@ async fn answer(line: &[u8], ask: &Ask, who: &str) -> Response {
             info!(%who, "solicitation asked for over the control socket by {who}");
             tried(ask.solicit().await)
         }
+        Command::Ready => known(ask.ready().await.map(Result::err).map(Option::unwrap_or_default)),
+        Command::Drain { undo } => {
+            let what = if undo { "its end" } else { "draining" };
+            info!("{what} asked for over the control socket by {who}");
+            tried(ask.drain(!undo).await)
+        }
         Command::Explain { src4, src6, dst6 } => {
             tried(ask.explain(ExplainRequest { src4, src6, dst6 }).await)
         }

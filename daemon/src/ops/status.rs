@@ -34,6 +34,9 @@ pub struct Status {
     pub ready: bool,
     /// Why not, one sentence each; empty when ready.
     pub not_ready: Vec<String>,
+    /// Seconds since an operator asked that this router be taken out of service; `None` while it is in service.
+    #[serde(default)]
+    pub draining_seconds: Option<f64>,
     /// The ISATAP interface.
     pub interface: InterfaceStatus,
     /// Our IPv4 address of the tunnel.
@@ -119,6 +122,9 @@ pub struct ResolverStatus {
 pub struct AdvertisingStatus {
     /// Solicitations are answered by this daemon.
     pub on: bool,
+    /// Other routers have the same IPv4 address (it is on the loopback device): hosts are not told when this one goes.
+    #[serde(default)]
+    pub shared: bool,
     /// Hosts that solicited lately.
     pub clients: usize,
     /// Prefixes, each as the configuration says it.
@@ -426,6 +432,7 @@ pub(crate) mod tests {
             lane: "uring".to_owned(),
             ready: true,
             not_ready: Vec::new(),
+            draining_seconds: None,
             interface: InterfaceStatus {
                 name: "is0".to_owned(),
                 index: 7,

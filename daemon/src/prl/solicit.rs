@@ -33,6 +33,10 @@ const RAND: f64 = 0.1;
 /// A refresh falls between these shares of the shortest lifetime, so that three attempts fit before its end (P5).
 const REFRESH_SHARE: (f64, f64) = (0.70, 0.80);
 
+/// A router that promises nothing at all, such as one that is taken out of service, is asked again after about so long: it
+/// may be back without being able to say so.
+const NO_PROMISE: Duration = Duration::from_secs(400);
+
 /// Knobs of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SolicitConfig {
@@ -278,7 +282,7 @@ impl Solicitor {
                 advertisement.shortest_lifetime,
                 default_router.then_some(advertisement.router_lifetime),
             ];
-            let end = lifetimes.into_iter().flatten().min().unwrap_or(MRT);
+            let end = lifetimes.into_iter().flatten().min().unwrap_or(NO_PROMISE);
             let (low, high) = REFRESH_SHARE;
             let refresh = self.jitter.between(end.mul_f64(low), end.mul_f64(high));
             now + refresh.min(MRT).max(least)
@@ -491,6 +495,10 @@ mod tests {
         let view = machine.routers().next().unwrap();
         assert_eq!((view.health, view.usable_until), (Health::Unreachable, None));
         assert!(view.next_solicitation_at.unwrap() <= now + secs(480));
+        // One that promises nothing may be back soon, and has no other way to say so.
+        machine.advertised(now, A, ra(0, None)).unwrap();
+        let next = machine.routers().next().unwrap().next_solicitation_at.unwrap();
+        assert!((now + secs(280)..=now + secs(320)).contains(&next));
     }
 
     /// P4: only members of the PRL are heard.

@@ -273,7 +273,8 @@ function tell() {
   const point = points[points.length - 1], status = last.status;
   document.title = status.host + " – isatapd " + status.interface.name;
   $("host").textContent = status.interface.name + " on " + status.host;
-  $("state").textContent = status.ready ? "ready" : "not ready";
+  const draining = status.draining_seconds != null;
+  $("state").textContent = status.ready ? "ready" : draining ? "draining" : "not ready";
   $("state").className = "pill " + (status.ready ? "good" : "bad");
   $("facts").textContent = [status.role + " at " + status.locator.address, "lane " + status.lane,
     status.workers.length + (status.workers.length === 1 ? " worker" : " workers"), "MTU " + status.interface.tunnel_mtu,
