@@ -18,6 +18,7 @@ need radvdump radvdump
 need iperf3 iperf3
 need tcpdump tcpdump
 need dnsmasq dnsmasq-base
+need bird bird2
 need promtool prometheus
 need chromium "chromium fonts-dejavu-core"
 need cc gcc
@@ -39,7 +40,7 @@ if [ -n "$missing" ]; then
     fi
     export DEBIAN_FRONTEND=noninteractive
     log=$(mktemp)
-    # radvd and iperf3 must not start as services of this machine: a policy that refuses, for this one run.
+    # radvd, iperf3 and BIRD must not start as services of this machine: a policy that refuses, for this one run.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -21,6 +21,7 @@
 //! | [`exchange`] | was each question answered once? |
 //! | [`reloading`] | what does a reload change, and what not? |
 //! | [`steady`] | what was lost, and for how long, while something happened? |
+//! | [`fleet`], [`bird`] | what if there are several routers, and routing leads to them? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
@@ -39,6 +40,7 @@
 
 pub mod advertiser;
 pub mod asker;
+pub mod bird;
 pub mod browser;
 pub mod config_files;
 pub mod configured;
@@ -48,6 +50,7 @@ pub mod daemon;
 pub mod disagreements;
 pub mod dns;
 pub mod exchange;
+pub mod fleet;
 pub mod flows;
 pub mod fragments;
 pub mod guest;
