@@ -6,7 +6,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use isatap_tests::daemon::{Daemon, TUNNEL};
+use isatap_tests::packet::link_local;
+use isatap_tests::ping::ping;
 use isatap_tests::scene::Opposite;
+use isatap_tests::topology::Site;
 
 fn dashboards() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../perf/dashboards")
@@ -119,4 +123,133 @@ fn promtool_finds_nothing() {
     promtool(&["check", "metrics"], &scrape());
     promtool(&["check", "rules", "rules.yml"], "");
     promtool(&["test", "rules", "rules_test.yml"], "");
+}
+
+/// The samples of a scrape: series as it stands there, and its value.
+fn samples(text: &str) -> Vec<(String, f64)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
+/// Two scrapes of one machine as series that go on as they went from the first to the second.
+fn as_series(instance: &str, before: &str, after: &str) -> String {
+    let before = samples(before);
+    let mut text = String::new();
+    for (series, value) in samples(after) {
+        let labels = format!("instance=\"{instance}\",job=\"isatapd\"");
+        let named = match series.split_once('{') {
+            Some((name, rest)) => format!("{name}{{{labels},{rest}"),
+            None => format!("{series}{{{labels}}}"),
+        };
+        let first = before
+            .iter()
+            .find(|(name, _)| *name == series)
+            .map_or(0.0, |(_, value)| *value);
+        let step = value - first;
+        let sign = if step < 0.0 { "" } else { "+" };
+        text += &format!("      - {{series: '{named}', values: '{first}{sign}{step}x40'}}\n");
+    }
+    text
+}
+
+/// What a sum of counters over all machines grows by between two scrapes.
+fn growth(scrapes: &[[String; 2]], name: &str, label: &str) -> f64 {
+    let sum = |text: &String| -> f64 {
+        let ours = samples(text).into_iter();
+        ours.filter(|(series, _)| series.starts_with(&format!("{name}{{")) && series.contains(label))
+            .map(|(_, value)| value)
+            .sum()
+    };
+    scrapes
+        .iter()
+        .map(|[before, after]| sum(after) - sum(before))
+        .sum()
+}
+
+/// The rules add up what three real routers say, however many workers each has.
+#[test]
+fn the_rules_aggregate_a_fleet() {
+    let site = Site::new();
+    let spaces: Vec<_> = (1..=3)
+        .map(|number| site.member(&format!("r{number}"), number))
+        .collect();
+    let address = |number: u8| std::net::Ipv4Addr::new(10, 0, 0, number);
+    let routers: Vec<_> = (1..=3)
+        .zip(&spaces)
+        .map(|(number, ns)| {
+            Daemon::router(ns, address(number))
+                .workers(usize::from(number))
+                .start()
+        })
+        .collect();
+    routers.iter().for_each(Daemon::wait_ready);
+    assert!(routers[2].ctl("drain").status.success());
+    let page = |router: &Daemon<'_>| router.http("/metrics").expect("a scrape").1;
+    let before: Vec<_> = routers.iter().map(page).collect();
+    for (from, to) in [(0, 2), (1, 3), (2, 1)] {
+        ping(&spaces[from], &format!("{}%{TUNNEL}", link_local(address(to))), 7);
+    }
+    let after = routers.iter().map(|router| {
+        router.conservation();
+        page(router)
+    });
+    let scrapes: Vec<[String; 2]> = before
+        .into_iter()
+        .zip(after)
+        .map(|(before, after)| [before, after])
+        .collect();
+
+    let mut input = String::new();
+    for (number, [before, after]) in (1..).zip(&scrapes) {
+        input +=
+            &format!("      - {{series: 'up{{instance=\"r{number}\",job=\"isatapd\"}}', values: '1x40'}}\n");
+        input += &as_series(&format!("r{number}"), before, after);
+    }
+    let mut expected = String::new();
+    let mut expect = |expr: &str, labels: &str, value: f64| {
+        expected += &format!(
+            "      - {{expr: '{expr}', eval_time: 15m, exp_samples: [{{labels: '{labels}', value: {value}}}]}}\n"
+        );
+    };
+    for direction in ["encap", "decap"] {
+        let label = format!("direction=\"{direction}\"");
+        let packets = growth(&scrapes, "isatapd_packets_total", &label);
+        assert!(packets >= 42.0, "{packets} {direction}");
+        let bytes = growth(&scrapes, "isatapd_bytes_total", &label);
+        // A scrape in half a minute; whole numbers, since promtool compares to the last digit.
+        for (rule, sum) in [
+            ("isatapd:packets:rate2m", packets),
+            ("isatapd:bits:rate2m", 8.0 * bytes),
+        ] {
+            expect(
+                &format!("round(30 * {rule}{{{label}}})"),
+                &format!("{{{label}}}"),
+                sum,
+            );
+        }
+    }
+    expect(
+        "job:isatapd_routers_ready:count",
+        "job:isatapd_routers_ready:count{job=\"isatapd\"}",
+        2.0,
+    );
+    expect(
+        "job:isatapd_routers_known:count",
+        "job:isatapd_routers_known:count{job=\"isatapd\"}",
+        3.0,
+    );
+    let text = format!(
+        "rule_files: [{}]\nevaluation_interval: 30s\ntests:\n  - interval: 30s\n    input_series:\n{input}    \
+         promql_expr_test:\n{expected}    alert_rule_test:\n      - {{eval_time: 15m, alertname: IsatapdNotReady}}\n      \
+         - {{eval_time: 15m, alertname: IsatapdOneRouterLeft}}\n",
+        dashboards().join("rules.yml").display()
+    );
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), &text).expect("write a test of rules");
+    promtool(&["test", "rules", file.path().to_str().expect("a path")], "");
 }
