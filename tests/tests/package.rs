@@ -319,6 +319,19 @@ fn maintainer_scripts_restart_what_the_new_version_can_run() {
         removal.starts_with("deb-systemd-invoke stop isatapd.service\n"),
         "{removal}"
     );
+
+    // A machine with several addresses and a file that says nothing: nothing is started, and somebody is told what to say.
+    dpkg(&root, "-P isatapd-rs");
+    asked(&root);
+    let several = Netns::new("several");
+    several.ip_batch(
+        "link add eth0 type bridge\naddr add 10.0.0.1/24 dev eth0\naddr add 10.1.0.1/24 dev eth0\nlink set eth0 up\n",
+    );
+    let said = several.enter(|| dpkg(&root, &format!("-i {first}")));
+    for part in ["10.0.0.1", "10.1.0.1", "BindAddress", "systemctl restart isatapd"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert!(!asked(&root).contains("invoke start"));
 }
 
 #[test]
