@@ -40,11 +40,13 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    fn at(root: &ScratchRoot, path: &str) -> Self {
+    /// In `ns` for its limit of lines that may wait, which is what systemd makes it.
+    fn at(root: &ScratchRoot, ns: &Netns, path: &str) -> Self {
+        ns.sysctl("unix/max_dgram_qlen", "512");
         let path = root.path(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
         let _ = fs::remove_file(&path);
-        let socket = Arc::new(UnixDatagram::bind(&path).expect("a socket"));
+        let socket = Arc::new(ns.enter(|| UnixDatagram::bind(&path).expect("a socket")));
         // As the receivers of real logs have it: everybody may write.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("chmod");
         let heard: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -131,7 +133,7 @@ fn priority(line: &str) -> u32 {
 #[test]
 fn a_detached_daemon_logs_to_the_system_log_and_follows_the_configuration() {
     let (root, scene) = (ScratchRoot::new(), Opposite::new());
-    let log = Listener::at(&root, "dev/log");
+    let log = Listener::at(&root, &scene.dut, "dev/log");
     let config = |more: &str| format!("BindAddress {DUT}\n{more}\n");
     let daemon = Detached::start(&root, &scene.dut, &config("SyslogFacility local3"));
     let line = log.wait("worker(s), interface is0");
@@ -167,7 +169,7 @@ fn a_detached_daemon_logs_to_the_system_log_and_follows_the_configuration() {
     root.write("etc/isatapd.conf", &config("LogLevel debug"));
     assert!(daemon.reload());
     drop(log);
-    let log = Listener::at(&root, "dev/log");
+    let log = Listener::at(&root, &scene.dut, "dev/log");
     kill(Pid::from_raw(daemon.pid), Signal::SIGUSR1).expect("signal");
     let line = log.wait("encap: ");
     assert_eq!(priority(&line), 3 * 8 + 6, "{line}");
@@ -179,7 +181,7 @@ fn a_detached_daemon_logs_to_the_system_log_and_follows_the_configuration() {
 #[test]
 fn floods_make_few_lines_and_none_is_lost_in_silence() {
     let (root, scene) = (ScratchRoot::new(), Opposite::new());
-    let log = Listener::at(&root, "dev/log");
+    let log = Listener::at(&root, &scene.dut, "dev/log");
     let daemon = Detached::start(&root, &scene.dut, &format!("BindAddress {DUT}\nLogLevel debug\n"));
     set_address(&scene.dut, DUT);
     let crafter = scene.crafter();
@@ -287,7 +289,7 @@ fn suppressed(line: &str) -> usize {
 #[test]
 fn the_journal_gets_fields() {
     let (root, scene) = (ScratchRoot::new(), Opposite::new());
-    let log = Listener::at(&root, "run/systemd/journal/socket");
+    let log = Listener::at(&root, &scene.dut, "run/systemd/journal/socket");
     // A router's name that nobody answers for.
     let config = format!("BindAddress {DUT}\nServerAddress {X} evil.example\nSyslogFacility local1\n");
     root.write("etc/isatapd.conf", &config);
@@ -325,13 +327,20 @@ fn the_journal_gets_fields() {
         "{down}"
     );
 
-    // A mistake of the operator by file, line and column.
-    root.write("etc/isatapd.conf", &format!("{config}\nTtl 999\n"));
+    // A mistake of the operator by file, line and column; FAULTS 74: what is quoted of it moves no cursor, turns no text,
+    // and makes no field.
+    let hostile = "9\u{1b}[2J\u{202e}\rPRIORITY=0";
+    root.write("etc/isatapd.conf", &format!("{config}\nTtl {hostile}\n"));
     signal(Signal::SIGHUP);
     let mistake = log.wait("ISATAPD_FILE=/etc/isatapd.conf");
     for field in ["PRIORITY=3", "ISATAPD_LINE=5", "ISATAPD_COLUMN=5"] {
         assert!(mistake.lines().any(|line| line == field), "{field}: {mistake}");
     }
+    assert!(
+        mistake.contains("\\u{1b}") && !mistake.contains(['\u{1b}', '\r', '\u{202e}']),
+        "{mistake:?}"
+    );
+    assert_eq!(mistake.matches("\nPRIORITY=").count(), 1, "{mistake:?}");
 
     // FAULTS 66: a journal that is gone costs lines, nothing else; when it is back it hears how many.
     drop(log);
@@ -341,7 +350,7 @@ fn the_journal_gets_fields() {
         .dut
         .enter(|| reload.arg("reload").output().expect("isatapctl"));
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    let log = Listener::at(&root, "run/systemd/journal/socket");
+    let log = Listener::at(&root, &scene.dut, "run/systemd/journal/socket");
     signal(Signal::SIGUSR2);
     signal(Signal::SIGUSR1);
     log.wait("lines were lost here");
