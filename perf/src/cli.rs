@@ -26,6 +26,8 @@ pub(crate) enum Order {
     Compare(CompareOptions),
     /// List what can be measured, with the seconds each takes.
     List(RunOptions),
+    /// Carry traffic for hours while something goes wrong every half minute; exit status 1 when a promise was broken.
+    Soak(SoakOptions),
     /// Write the page for an earlier run's JSON.
     Render {
         /// JSON of a run.
@@ -33,6 +35,31 @@ pub(crate) enum Order {
         /// The page to write.
         page: PathBuf,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SoakOptions {
+    /// Which faults come when follows from this number; the same number repeats them.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Hours in all.
+    #[arg(long, default_value_t = 2.0, value_parser = hours)]
+    pub(crate) hours: f64,
+    /// Seconds from one fault to the next.
+    #[arg(long, default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) every: f64,
+    /// syscall or uring.
+    #[arg(long, default_value = "uring")]
+    pub(crate) lane: Peer,
+    /// Worker threads of each daemon.
+    #[arg(long, default_value_t = 2, value_parser = workers)]
+    pub(crate) workers: usize,
+    /// Only these faults, by name.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Where the report is written.
+    #[arg(long, default_value = "target/perf")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -90,6 +117,15 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds)
     } else {
         Err("expected 0.2 to 600 seconds".into())
+    }
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let hours: f64 = text.parse().map_err(|_| "expected a number of hours")?;
+    if (0.001..=1000.0).contains(&hours) {
+        Ok(hours)
+    } else {
+        Err("expected 0.001 to 1000 hours".into())
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`record`], [`machine`] | what came out, on what machine? |
 //! | [`stats`], [`targets`], [`criterion`] | what does it mean, and is it enough? |
 //! | [`report`] | who reads it? |
+//! | [`soak`] | does it go on for hours, whatever happens? |
 //!
 //! Peers take turns within each measurement of each round (A B C, A B C), so that what the machine does meanwhile touches all
 //! of them alike; medians are compared, never single runs. Figures of different machines are never put side by side: only
@@ -32,6 +33,7 @@ mod record;
 mod report;
 mod run;
 mod scene;
+mod soak;
 mod stats;
 mod table;
 mod targets;
@@ -59,6 +61,7 @@ fn order(cli: Cli) -> Result<ExitCode> {
     match cli.order {
         None => measure(&cli.run),
         Some(Order::Compare(options)) => compare(&options),
+        Some(Order::Soak(options)) => soak::run(&options),
         Some(Order::List(options)) => list(&Plan::new(&options)),
         Some(Order::Render { record, page }) => {
             let text = report::html::page(&Record::read(&record)?);

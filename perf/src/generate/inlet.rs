@@ -49,6 +49,8 @@ pub(crate) struct Arrivals {
     pub(crate) ledger: Ledger,
     /// From sending to receiving, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
+    /// The longest time without an arrival, in nanoseconds.
+    pub(crate) longest_gap_ns: u64,
 }
 
 /// A histogram for latencies in nanoseconds.
@@ -80,7 +82,9 @@ impl Inlet {
         let mut arrivals = Arrivals {
             ledger: Ledger::new(flows),
             latency: latency_histogram()?,
+            longest_gap_ns: 0,
         };
+        let mut last_ns = None;
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(RECEIVE_BATCH, None);
         let mut buffers = vec![vec![0u8; BUFFER_LEN]; RECEIVE_BATCH];
         let mut lens = [0; RECEIVE_BATCH];
@@ -106,6 +110,10 @@ impl Inlet {
                         .latency
                         .saturating_record(now.saturating_sub(stamp.sent_ns));
                 }
+            }
+            if fresh > 0 {
+                let gap = now.saturating_sub(last_ns.replace(now).unwrap_or(now));
+                arrivals.longest_gap_ns = arrivals.longest_gap_ns.max(gap);
             }
             shared.arrived.fetch_add(fresh, Ordering::Relaxed);
         }

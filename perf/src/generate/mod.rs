@@ -70,6 +70,8 @@ pub(crate) struct Outcome {
     pub(crate) totals: Totals,
     /// From sending to receiving, in nanoseconds, while it was measured.
     pub(crate) latency: Histogram<u64>,
+    /// The longest time without an arrival, in nanoseconds.
+    pub(crate) longest_gap_ns: u64,
 }
 
 /// Sends and counts.
@@ -99,6 +101,7 @@ pub(crate) fn run(outlet: &mut Outlet, inlet: &Inlet, traffic: &Traffic) -> Resu
             offered: rates.offered,
             totals,
             latency: arrivals.latency,
+            longest_gap_ns: arrivals.longest_gap_ns,
         })
     })
 }

@@ -41,7 +41,7 @@ pub(super) fn measure(context: &Context<'_>) -> Result<Taken> {
     };
     let load = || -> Result<f64> {
         tcp::bulk(&link, TCP_FLOWS, 1.0)?;
-        let (mut outlet, inlet) = udp::flows(&loaded)?;
+        let (mut outlet, inlet) = udp::flows(&link, context.settings.flows)?;
         generate::run(&mut outlet, &inlet, &udp::traffic(&loaded, vec![64], Pace::Flood))?;
         resident_mib(&link.left)
     };
@@ -58,7 +58,7 @@ pub(super) fn measure(context: &Context<'_>) -> Result<Taken> {
 }
 
 /// Resident memory of all processes in `ns`: the tunnel's alone are there.
-fn resident_mib(ns: &Netns) -> Result<f64> {
+pub(crate) fn resident_mib(ns: &Netns) -> Result<f64> {
     let of = |pid: &i32| -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -16,7 +16,7 @@ const BEHIND: f64 = 0.98;
 const SHARE_PERCENT: u64 = 80;
 
 pub(super) fn measure(context: &Context<'_>) -> Result<Taken> {
-    let (mut outlet, inlet) = udp::flows(context)?;
+    let (mut outlet, inlet) = udp::flows(context.link()?, context.settings.flows)?;
     let mut send = |pace, length| -> Result<Outcome> {
         let traffic = Traffic {
             length,

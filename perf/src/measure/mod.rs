@@ -1,11 +1,11 @@
 //! How fast, how many, how late: one measurement each, over a scene that carries packets.
 
-mod footprint;
+pub(crate) mod footprint;
 mod idle;
 mod loaded;
 mod start;
 mod tcp;
-mod udp;
+pub(crate) mod udp;
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};

@@ -28,14 +28,14 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// As many packets as come through without loss, of these sizes in turn.
 pub(super) fn windowed(context: &Context<'_>, sizes: Vec<usize>) -> Result<Taken> {
-    let (mut outlet, inlet) = flows(context)?;
+    let (mut outlet, inlet) = flows(context.link()?, context.settings.flows)?;
     let outcome = generate::run(&mut outlet, &inlet, &traffic(context, sizes, window(context)))?;
     Ok(taken(&outcome))
 }
 
 /// As many as come through of a flood.
 pub(super) fn flood(context: &Context<'_>, size: usize) -> Result<Taken> {
-    let (mut outlet, inlet) = flows(context)?;
+    let (mut outlet, inlet) = flows(context.link()?, context.settings.flows)?;
     let outcome = generate::run(&mut outlet, &inlet, &traffic(context, vec![size], Pace::Flood))?;
     Ok(taken(&outcome))
 }
@@ -109,9 +109,8 @@ pub(super) fn taken(outcome: &Outcome) -> Taken {
     }
 }
 
-/// Connected sockets at the left, one socket at the right.
-pub(super) fn flows(context: &Context<'_>) -> Result<(Outlet, Inlet)> {
-    let link = context.link()?;
+/// `count` connected sockets at the left, one socket at the right.
+pub(crate) fn flows(link: &Link, count: u16) -> Result<(Outlet, Inlet)> {
     let inlet = udp_inlet(link)?;
     let to = SocketAddrV6::new(link.destination(), PORT, 0, 0);
     let connected = || {
@@ -119,7 +118,7 @@ pub(super) fn flows(context: &Context<'_>) -> Result<(Outlet, Inlet)> {
         socket.connect(to)?;
         Ok(socket)
     };
-    let open = || (0..context.settings.flows).map(|_| connected()).collect();
+    let open = || (0..count).map(|_| connected()).collect();
     let sockets: std::io::Result<_> = link.left.enter(open);
     Ok((Outlet::Flows(sockets.context("open the flows")?), inlet))
 }
