@@ -115,7 +115,7 @@ fn vnet(gso: u8, size: u16, csum_start: u16, csum_offset: u16) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "writes files"]
+#[ignore = "run by whoever changes the seeds: it writes files"]
 fn write_seeds() {
     let corpus = corpus::generate(1);
     let every = |step: usize| corpus.iter().map(|case| case.whole.clone()).step_by(step);
