@@ -244,6 +244,7 @@ fn router_bird(number: usize) -> String {
     format!(
         "router id 10.9.{number}.2;\n{}\n\
          protocol device {{ scan time 60; }}\n\
+         protocol direct {{ ipv4; ipv6; }}\n\
          protocol kernel {{ ipv4 {{ import none; export all; }}; }}\n\
          protocol kernel {{ ipv6 {{ import none; export all; }}; }}\n\
          protocol bgp core {{ local 10.9.{number}.2 as {asn}; neighbor 10.9.{number}.1 as 64702;\n  {TIMERS}\n  \

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
 use isatap_tests::configured::Configured;
 use isatap_tests::daemon::{Daemon, TUNNEL, program};
+use isatap_tests::fleet::{Holder, MARKER};
 use isatap_tests::packet::{Inner, link_local};
 use isatap_tests::ping::ping_until;
 use isatap_tests::radvd::Radvd;
@@ -220,4 +221,56 @@ fn what_cannot_be_drained_and_what_ends_it() {
     let missing = format!("{} --socket /nonexistent ready --wait 0.3", ctl.display());
     let missing = again.ns().try_run(&missing);
     assert_eq!(missing.status.code(), Some(69), "{missing:?}");
+}
+
+/// What cannot be held is said, with the status of its kind; a second holder does not take the first one's interface.
+#[test]
+fn what_cannot_be_held() {
+    let scene = Opposite::new();
+    let router = Daemon::router(&scene.dut, DUT).start();
+    router.wait_ready();
+    let holder = Holder::start(&router);
+    wait::holds("the interface to be up", SOON, || {
+        scene
+            .dut
+            .try_run(&format!("ip -o link show dev {MARKER} up"))
+            .stdout
+            .len()
+            > 10
+    });
+    for (name, reason) in [
+        (
+            MARKER,
+            "cannot hold isatap-up: there is an interface of this name already",
+        ),
+        ("lo", "cannot hold lo: there is"),
+        ("sixteen-letters-", "sixteen-letters-"),
+    ] {
+        let refused = router.ctl(&format!("ready --hold {name}"));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(69), "{name}: {said}");
+        assert!(said.contains(reason), "{said}");
+    }
+    // Somebody deletes it: it is made again while there is reason to.
+    scene.dut.ip(&format!("link del {MARKER}"));
+    wait::holds("the interface to be there again", SOON, || {
+        scene.dut.has_link(MARKER)
+    });
+    // It has no address, so that nothing is ever sent through it.
+    let addresses = scene.dut.ip(&format!("-o addr show dev {MARKER}"));
+    assert_eq!(addresses, "");
+    drop(holder);
+    wait::holds("the interface to go with its holder", SOON, || {
+        !scene.dut.has_link(MARKER)
+    });
+    // Without the capability to make it.
+    let socket = router.folder().join("control.sock");
+    let line = format!(
+        "setpriv --bounding-set -net_admin --inh-caps -net_admin {} --socket {} ready --hold {MARKER}",
+        program("isatapctl").display(),
+        socket.display()
+    );
+    let refused = scene.dut.try_run(&line);
+    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    router.conservation();
 }

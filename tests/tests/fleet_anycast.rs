@@ -20,6 +20,70 @@ const AT_ONCE: Duration = Duration::from_secs(4);
 /// A daemon that hangs is noticed after two seconds.
 const HANGS: Duration = Duration::from_secs(8);
 
+fn shipped(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../doc/anycast")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What the snippet suggests in comments is something that BIRD takes.
+#[test]
+fn bird_takes_what_the_snippet_suggests() {
+    let text = shipped("bird.conf");
+    // Examples are what is set in by more than one blank.
+    let line = |line: &str| line.strip_prefix("#   ").unwrap_or(line).to_owned();
+    let whole: Vec<_> = text.lines().map(line).collect();
+    let whole = format!(
+        "router id 10.9.1.2;\nprotocol device {{ }}\n{}\n",
+        whole.join("\n")
+    );
+    for protocol in ["ospf v2", "ospf v3", "bfd", "bgp"] {
+        assert!(
+            whole.contains(&format!("\nprotocol {protocol} ")),
+            "no {protocol} in {whole}"
+        );
+    }
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), &whole).expect("write it");
+    let check = std::process::Command::new("bird")
+        .arg("-p")
+        .arg("-c")
+        .arg(file.path())
+        .output();
+    let check = check.expect("bird2; run tests/setup.sh");
+    assert!(check.status.success(), "{check:?}\n{whole}");
+}
+
+/// systemd finds nothing wrong with the unit, and little that it could do.
+#[test]
+fn the_unit_is_sound() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unit = folder.path().join("isatap-up.service");
+    let text = shipped("isatap-up.service");
+    assert!(
+        text.contains("\nExecStart=/usr/bin/isatapctl ready --hold isatap-up\n"),
+        "{text}"
+    );
+    std::fs::write(&unit, text.replace("/usr/bin/isatapctl", "/bin/true")).expect("write it");
+    for arguments in [
+        &["verify", "--man=no"][..],
+        &["security", "--offline=true", "--threshold=20"],
+    ] {
+        let analyzed = std::process::Command::new("systemd-analyze")
+            .arg("--no-pager")
+            .args(arguments)
+            .arg(&unit)
+            .output();
+        let analyzed = analyzed.expect("systemd; run tests/setup.sh");
+        let said = String::from_utf8_lossy(&analyzed.stderr).into_owned();
+        assert!(
+            analyzed.status.success() && !said.contains("isatap-up.service:"),
+            "{arguments:?}: {analyzed:?}"
+        );
+    }
+}
+
 struct Traffic {
     pulses: Vec<Pulse>,
     streams: Vec<Stream>,

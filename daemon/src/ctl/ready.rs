@@ -119,6 +119,10 @@ impl Marker {
     /// Makes it and sets it up.
     fn make(name: &str) -> Result<Self, ExitError> {
         let failed = |why: String| ExitError::unavailable(format!("cannot hold {name}: {why}"));
+        if if_nametoindex(name).is_ok() {
+            return Err(failed("there is an interface of this name already".to_owned())
+                .with_remedy("choose another name, unless it is held by another isatapctl"));
+        }
         let queue = tun::create_plain(name).map_err(|error| {
             let status = if error.is_permission() {
                 ExitStatus::NotPermitted
