@@ -1,6 +1,7 @@
 //! Whole worker turns over a simulated lane: what the daemon does between two system calls, counters included.
 //!
-//! Throughput is in packets as the TUN or the raw socket gave them.
+//! Throughput is in packets as the TUN or the raw socket gave them. `capture` is what a running capture adds: compare with
+//! `turn/encap-udp64/one` and `turn/encap-full` of the same run.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use isatap_bench::packets::{self, Checksum, Shape};
 use isatap_bench::scene::{self, LOCATOR, SERVER, Shuffled, Size};
 use isatap_bench::sim::SimWorker;
+use isatap_engine::capture::{CaptureConfig, Filter};
 use isatap_engine::fib::Rulebook;
 use isatap_engine::offload::split::{MAX_SEGMENT_HEADERS, SplitPlan};
 use isatap_engine::wire::vnet::{self, VnetHeader};
@@ -131,12 +133,62 @@ fn bulk(c: &mut Criterion) {
     group.finish();
 }
 
+/// Turns of one kind of packet while somebody captures; `copied` tells whether the capture takes them.
+fn capture(c: &mut Criterion) {
+    let rules = scene::rulebook(Size::ONE).expect("a rulebook");
+    let mut group = c.benchmark_group("turn");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for (shape, label) in [(Shape::SMALL, "udp64"), (Shape::FULL, "full")] {
+        let inner = packets::inner(shape, SERVER, scene::host_v6(0), Checksum::Complete);
+        let frame = packets::from_tun(&VnetHeader::NONE, &inner);
+        let mut fill = |worker: &mut SimWorker| {
+            for _ in 0..BURST {
+                assert!(worker.lane.from_tun(&mut worker.inbox, &frame));
+            }
+        };
+        group.bench_function(BenchmarkId::new("encap-uncaptured", label), |b| {
+            let mut worker = SimWorker::new().expect("a worker");
+            b.iter_custom(|count| turns(&mut worker, &rules, count, &mut fill));
+        });
+        for (case, drops_only, rate, step) in [
+            ("encap-captured-unwanted", true, 1_000_000, 0),
+            ("encap-captured-over-rate", false, 1, 0),
+            ("encap-captured-copied", false, 1_000_000, 1_000_000_000),
+        ] {
+            let config = CaptureConfig {
+                filter: Filter {
+                    drops_only,
+                    ..Filter::default()
+                },
+                snaplen: usize::from(u16::MAX),
+                rate,
+            };
+            group.bench_function(BenchmarkId::new(case, label), |b| {
+                let (mut worker, mut capture) = SimWorker::captured(&config).expect("a worker");
+                let mut bytes = Vec::new();
+                let mut copied = 0u64;
+                b.iter_custom(|count| {
+                    turns(&mut worker, &rules, count, |worker| {
+                        while capture.next(&mut bytes).is_some() {
+                            copied += 1;
+                        }
+                        worker.now += step;
+                        fill(worker);
+                    })
+                });
+                assert_eq!(copied > 1, step > 0, "{case}: {copied} copied");
+            });
+        }
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(150))
         .measurement_time(Duration::from_millis(500));
-    targets = single_packets, bulk
+    targets = single_packets, bulk, capture
 }
 criterion_main!(benches);

@@ -4,9 +4,10 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isatap_engine::buf::{Packet, Pool};
+use isatap_engine::capture::{Capture, CaptureConfig, switchboard};
 use isatap_engine::fib::Rulebook;
 use isatap_engine::io::lane::{
     Form, Inbox, Lane, LaneFault, Outgoing, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS, SLOT_LEN, TUN_SLOTS,
@@ -128,6 +129,8 @@ pub struct SimWorker {
     pub inbox: Inbox,
     /// The counters.
     pub stats: WorkerStats,
+    /// Nanoseconds of the worker's clock.
+    pub now: u64,
     carriage: Carriage,
 }
 
@@ -141,13 +144,29 @@ impl SimWorker {
             lane: SimLane::new()?,
             inbox: Inbox::new(),
             stats: WorkerStats::default(),
+            now: 0,
             carriage: Carriage::new()?.0,
         })
+    }
+
+    /// A worker at rest with a capture under way.
+    ///
+    /// # Errors
+    /// When memory or descriptors are short.
+    pub fn captured(config: &CaptureConfig) -> io::Result<(Self, Capture)> {
+        let mut worker = Self::new()?;
+        let (board, mut taps) = switchboard(1);
+        let capture = board.start(config, &[]).map_err(io::Error::other)?;
+        if let Some(mut taps) = taps.pop() {
+            taps.refresh(Instant::now());
+            worker.carriage = worker.carriage.tapped(taps);
+        }
+        Ok((worker, capture))
     }
 
     /// One turn: everything in the inbox is carried.
     pub fn turn(&mut self, rules: &Rulebook) {
         self.carriage
-            .carry(&mut self.lane, &mut self.inbox, rules, 0, &self.stats);
+            .carry(&mut self.lane, &mut self.inbox, rules, self.now, &self.stats);
     }
 }

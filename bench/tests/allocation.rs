@@ -5,9 +5,11 @@ use isatap_bench::packets::{self, Checksum, Shape};
 use isatap_bench::scene::{self, LOCATOR, SERVER, Size};
 use isatap_bench::sim::SimWorker;
 use isatap_engine::buf::{Packet, Pool};
+use isatap_engine::capture::{CaptureConfig, Filter};
 use isatap_engine::fib::{Publisher, Rulebook};
 use isatap_engine::offload::split::{MAX_SEGMENT_HEADERS, SplitPlan};
 use isatap_engine::path;
+use isatap_engine::stats::Direction;
 use isatap_engine::wire::vnet::VnetHeader;
 
 /// Times each packet is carried while allocations are counted.
@@ -200,4 +202,43 @@ fn a_worker_turn_allocates_nothing() {
         "merged packets count with their own headers"
     );
     assert!(worker.lane.gone.writes < decap.received, "segments are merged");
+}
+
+/// What a capture copies goes into memory that was there before, and what finds none is missed.
+#[test]
+fn capturing_allocates_nothing() {
+    let rules = scene::rulebook(Size::ONE).unwrap();
+    let inner = packets::inner(Shape::FULL, SERVER, scene::host_v6(0), Checksum::Complete);
+    let frame = packets::from_tun(&VnetHeader::NONE, &inner);
+    let from_host = packets::inner(Shape::SMALL, scene::host_v6(0), SERVER, Checksum::Complete);
+    let (good, bad) = (
+        packets::from_raw(scene::host_v4(0), LOCATOR, &from_host),
+        packets::from_raw(scene::host_v4(1), LOCATOR, &from_host),
+    );
+    let (mut worker, mut capture) = SimWorker::captured(&CaptureConfig {
+        filter: Filter::default(),
+        snaplen: usize::from(u16::MAX),
+        rate: 1_000_000,
+    })
+    .unwrap();
+    let mut turn = || {
+        assert!(worker.lane.from_tun(&mut worker.inbox, &frame));
+        assert!(worker.lane.from_raw(&mut worker.inbox, &good));
+        assert!(worker.lane.from_raw(&mut worker.inbox, &bad));
+        worker.turn(&rules);
+    };
+    (0..3).for_each(|_| turn());
+    // More than the ring holds.
+    assert_eq!(allocations(|| (0..50 * ROUNDS).for_each(|_| turn())), 0);
+    let mut bytes = Vec::new();
+    let captured = std::iter::from_fn(|| capture.next(&mut bytes)).count() as u64;
+    let counts = Direction::ALL.map(|direction| capture.counts(direction));
+    let matched: u64 = counts.iter().map(|counts| counts.matched).sum();
+    let missed: u64 = counts.iter().map(|counts| counts.missed()).sum();
+    assert_eq!(matched, 3 * (50 * ROUNDS as u64 + 3));
+    assert_eq!(captured + missed, matched);
+    assert!(
+        captured > 100 && missed > 100,
+        "{captured} captured, {missed} missed"
+    );
 }

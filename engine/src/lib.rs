@@ -16,9 +16,10 @@
 //! | [`worker`] | in which order? |
 //! | [`buf`], [`io`] | who owns the memory; how do bytes get in and out? |
 //! | [`stats`] | what has happened? |
+//! | [`capture`] | what did a packet look like, and what became of it? |
 //!
-//! `reason <- wire <- isatap <- fib <- offload <- path <- worker`: a module knows only those to its left; `buf`, `io` and
-//! `stats` stand at the side. A test enforces it.
+//! `reason <- wire <- isatap <- fib <- offload <- path <- worker`: a module knows only those to its left; `buf`, `io`,
+//! `stats` and `capture` stand at the side. A test enforces it.
 //!
 //! # Invariants
 //!
@@ -35,6 +36,7 @@
 #![warn(missing_docs)]
 
 pub mod buf;
+pub mod capture;
 pub mod fib;
 pub mod io;
 pub mod isatap;

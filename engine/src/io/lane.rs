@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::buf::{Packet, Pool};
 use crate::offload::split::SplitPlan;
+use crate::reason::DropReason;
 use crate::stats::WorkerStats;
 use crate::wire::ipv4::OuterHeader;
 
@@ -126,6 +127,33 @@ pub enum Written {
     Reply,
 }
 
+/// A packet that the link refused for its size, with DF set; it is counted already.
+#[derive(Debug)]
+pub struct Bounced {
+    /// The packet.
+    pub outgoing: Outgoing,
+    /// Nothing of it was sent: it is counted as dropped.
+    pub lost: bool,
+}
+
+/// A packet that the kernel refused for good, kept for those who capture; it is counted already.
+#[derive(Debug)]
+pub enum Refused {
+    /// By the send socket, as [`DropReason::SendError`].
+    Send(Outgoing),
+    /// By the TUN interface.
+    Write {
+        /// As which reason it is counted.
+        reason: DropReason,
+        /// The vnet header and the packet, or the first of those that were merged.
+        head: Packet,
+        /// Bytes of the whole write.
+        len: usize,
+        /// Packets as they were received.
+        packets: usize,
+    },
+}
+
 /// Why a worker cannot go on. Each ends the worker with a message, never silently.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneFault {
@@ -193,8 +221,17 @@ pub trait Lane {
         false
     }
 
-    /// Takes a packet that the link refused for its size, with DF set, so that its sender can be told. It is counted already.
-    fn bounced(&mut self) -> Option<Outgoing> {
+    /// Takes a packet that the link refused for its size, with DF set, so that its sender can be told.
+    fn bounced(&mut self) -> Option<Bounced> {
+        None
+    }
+
+    /// Whether packets that the kernel refuses are kept for [`Lane::take_refused`] from now on. Whoever asks takes them in every
+    /// turn, since each holds its slot.
+    fn keep_refused(&mut self, _keep: bool) {}
+
+    /// Takes a packet that the kernel refused.
+    fn take_refused(&mut self) -> Option<Refused> {
         None
     }
 

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use nix::libc;
 
-use super::lane::{Outgoing, TUN_SLOTS};
+use super::lane::{Bounced, Outgoing, TUN_SLOTS};
 use crate::reason::DropReason;
 use crate::stats::{Direction, IoOperation, LoopEvent, WorkerStats};
 use frame::Frame;
@@ -45,7 +45,10 @@ pub(crate) struct SendQueue {
     /// How many of them, at the front, come from the chain in the kernel's hands.
     returned: usize,
     /// Packets the link refused for their size, for the worker to take.
-    bounced: VecDeque<Outgoing>,
+    bounced: VecDeque<Bounced>,
+    /// Packets that were refused otherwise, for whoever captures; only while somebody does.
+    refused: VecDeque<Outgoing>,
+    keep_refused: bool,
     /// Frames of the chain in the kernel's hands, or about to be, in order.
     chain: VecDeque<usize>,
     /// How long the next chain may be: short after a refusal, since a refused frame holds up those behind it.
@@ -77,6 +80,8 @@ impl SendQueue {
             again: VecDeque::with_capacity(CHAIN_LEN),
             returned: 0,
             bounced: VecDeque::with_capacity(loads),
+            refused: VecDeque::with_capacity(loads),
+            keep_refused: false,
             chain: VecDeque::with_capacity(CHAIN_LEN),
             limit: longest,
             longest,
@@ -205,10 +210,23 @@ impl SendQueue {
         self.free_frames.push(frame);
         if load.is_done() {
             load.account(stats);
-            if let Some(load) = self.loads[id].take().filter(Load::is_too_big) {
-                self.bounced.push_back(load.outgoing);
+            if let Some(load) = self.loads[id].take() {
+                self.set_aside(load);
             }
             self.free_loads.push(id);
+        }
+    }
+
+    /// Keeps a packet that is done and was not taken whole, as far as somebody wants to know.
+    fn set_aside(&mut self, load: Load) {
+        let lost = load.is_lost();
+        if load.is_too_big() {
+            self.bounced.push_back(Bounced {
+                outgoing: load.outgoing,
+                lost,
+            });
+        } else if lost && self.keep_refused {
+            self.refused.push_back(load.outgoing);
         }
     }
 
@@ -224,8 +242,21 @@ impl SendQueue {
     }
 
     /// Takes a packet that the link refused for its size though DF is set; it is counted already.
-    pub(crate) fn bounced(&mut self) -> Option<Outgoing> {
+    pub(crate) fn bounced(&mut self) -> Option<Bounced> {
         self.bounced.pop_front()
+    }
+
+    /// Whether packets that the kernel refuses are kept from now on.
+    pub(crate) fn keep_refused(&mut self, keep: bool) {
+        self.keep_refused = keep;
+        if !keep {
+            self.refused.clear();
+        }
+    }
+
+    /// Takes a packet that the kernel refused otherwise; it is counted already.
+    pub(crate) fn refused(&mut self) -> Option<Outgoing> {
+        self.refused.pop_front()
     }
 
     /// Counts every load that is not done as dropped for shutdown. The queue must not be used (nor freed while the

@@ -15,8 +15,8 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::lane::{
-    BURST, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS,
-    SLOT_LEN, TUN_SLOTS, Turn, Written,
+    BURST, Bounced, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN,
+    REPLY_SLOTS, Refused, SLOT_LEN, TUN_SLOTS, Turn, Written,
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
@@ -308,7 +308,10 @@ impl Lane for SyscallLane {
     fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats) {
         let index = match self.writes.insert(head, tails, written) {
             Ok(index) => index,
-            Err(written) => return super::writes::refuse(written, stats),
+            Err(written) => {
+                super::writes::refuse(written, stats);
+                return;
+            }
         };
         let parts = self.writes.parts(index);
         let count = libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX);
@@ -325,8 +328,18 @@ impl Lane for SyscallLane {
         self.sends.has_bounced()
     }
 
-    fn bounced(&mut self) -> Option<Outgoing> {
+    fn bounced(&mut self) -> Option<Bounced> {
         self.sends.bounced()
+    }
+
+    fn keep_refused(&mut self, keep: bool) {
+        self.sends.keep_refused(keep);
+        self.writes.keep_refused(keep);
+    }
+
+    fn take_refused(&mut self) -> Option<Refused> {
+        let sent = self.sends.refused().map(Refused::Send);
+        sent.or_else(|| self.writes.take_refused())
     }
 
     fn reply_pool(&self) -> &Rc<Pool> {

@@ -21,8 +21,8 @@ use nix::libc;
 
 use super::bufring::BufRing;
 use super::lane::{
-    Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS, SLOT_LEN,
-    TUN_SLOTS, Turn, Written,
+    Bounced, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS,
+    Refused, SLOT_LEN, TUN_SLOTS, Turn, Written,
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
@@ -450,7 +450,9 @@ impl Lane for UringLane {
                 };
                 self.push(&entry.user_data(Token::Write(index).pack()), stats);
             }
-            Err(written) => super::writes::refuse(written, stats),
+            Err(written) => {
+                super::writes::refuse(written, stats);
+            }
         }
     }
 
@@ -458,8 +460,18 @@ impl Lane for UringLane {
         self.sends.has_bounced()
     }
 
-    fn bounced(&mut self) -> Option<Outgoing> {
+    fn bounced(&mut self) -> Option<Bounced> {
         self.sends.bounced()
+    }
+
+    fn keep_refused(&mut self, keep: bool) {
+        self.sends.keep_refused(keep);
+        self.writes.keep_refused(keep);
+    }
+
+    fn take_refused(&mut self) -> Option<Refused> {
+        let sent = self.sends.refused().map(Refused::Send);
+        sent.or_else(|| self.writes.take_refused())
     }
 
     fn reply_pool(&self) -> &Rc<Pool> {

@@ -1,10 +1,11 @@
 //! Packets on their way to the TUN interface, and what becomes of them.
 
+use std::collections::VecDeque;
 use std::io;
 
 use nix::libc;
 
-use super::lane::{LaneFault, RAW_SLOTS, REPLY_SLOTS, Written};
+use super::lane::{LaneFault, RAW_SLOTS, REPLY_SLOTS, Refused, Written};
 use crate::buf::Packet;
 use crate::reason::DropReason;
 use crate::stats::{Direction, IoOperation, LoopEvent, WorkerStats};
@@ -43,6 +44,9 @@ impl std::fmt::Debug for Entry {
 pub(crate) struct WriteTable {
     entries: Box<[Entry]>,
     free: Vec<u32>,
+    /// Packets that the TUN interface refused, for whoever captures; only while somebody does.
+    refused: VecDeque<Refused>,
+    keep_refused: bool,
 }
 
 impl WriteTable {
@@ -51,7 +55,22 @@ impl WriteTable {
         Self {
             entries: (0..count).map(|_| Entry::default()).collect(),
             free: (0..count).rev().collect(),
+            refused: VecDeque::with_capacity(usize::from(RAW_SLOTS)),
+            keep_refused: false,
         }
+    }
+
+    /// Whether packets that the TUN interface refuses are kept from now on.
+    pub(crate) fn keep_refused(&mut self, keep: bool) {
+        self.keep_refused = keep;
+        if !keep {
+            self.refused.clear();
+        }
+    }
+
+    /// Takes a packet that the TUN interface refused; it is counted already.
+    pub(crate) fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.pop_front()
     }
 
     /// Keeps a packet until its completion; hands `written` back when the table is full, which the number of slots rules
@@ -97,9 +116,20 @@ impl WriteTable {
         let entry = self.entries.get_mut(index as usize)?;
         let mut writing = entry.writing.take()?;
         self.free.push(index);
-        let settled = settle_write(writing.len(), writing.written, result, stats);
+        let len = writing.len();
+        let (refused, settled) = settle_write(len, writing.written, result, stats);
         writing.tails.clear();
         entry.spare = writing.tails;
+        if let (true, Some(reason), Written::Decap { packets, .. }) =
+            (self.keep_refused, refused, writing.written)
+        {
+            self.refused.push_back(Refused::Write {
+                reason,
+                head: writing.head,
+                len,
+                packets,
+            });
+        }
         Some(settled)
     }
 
@@ -135,15 +165,16 @@ fn part(bytes: &mut [u8]) -> libc::iovec {
     }
 }
 
-/// Accounts for a finished write of `len` bytes: bytes taken, or an errno.
+/// Accounts for a finished write of `len` bytes: bytes taken, or an errno. Says why it was dropped, if it was, and whether the
+/// worker can go on.
 fn settle_write(
     len: usize,
     written: Written,
     result: Result<usize, i32>,
     stats: &WorkerStats,
-) -> Result<(), LaneFault> {
+) -> (Option<DropReason>, Result<(), LaneFault>) {
     let decap = stats.direction(Direction::Decap);
-    match (result, written) {
+    let errno = match (result, written) {
         (
             Ok(taken),
             Written::Decap {
@@ -158,39 +189,50 @@ fn settle_write(
                 decap.superpackets.bump();
                 decap.segments.add(segments as u64);
             }
+            return (None, Ok(()));
         }
-        (Ok(taken), Written::Reply) if taken == len => stats.event(LoopEvent::ReplySent).bump(),
+        (Ok(taken), Written::Reply) if taken == len => {
+            stats.event(LoopEvent::ReplySent).bump();
+            return (None, Ok(()));
+        }
         (Ok(_), written) => {
             stats.event(LoopEvent::ShortWrite).bump();
-            refuse(written, stats);
+            return (refuse(written, stats), Ok(()));
         }
-        (Err(errno), written) => {
-            stats.error(IoOperation::TunWrite, errno).bump();
-            match written {
-                // A TUN interface that is down answers EIO (FAULTS 57).
-                Written::Decap { packets, .. } if errno == libc::EIO => {
-                    decap.drops(DropReason::TunDown).add(packets as u64);
-                }
-                written => refuse(written, stats),
-            }
-            if errno == libc::EBADFD {
-                return Err(LaneFault::TunGone(io::Error::from_raw_os_error(errno)));
-            }
+        (Err(errno), _) => errno,
+    };
+    stats.error(IoOperation::TunWrite, errno).bump();
+    let reason = match written {
+        // A TUN interface that is down answers EIO (FAULTS 57).
+        Written::Decap { packets, .. } if errno == libc::EIO => {
+            decap.drops(DropReason::TunDown).add(packets as u64);
+            Some(DropReason::TunDown)
         }
-    }
-    Ok(())
+        written => refuse(written, stats),
+    };
+    let fault = if errno == libc::EBADFD {
+        Err(LaneFault::TunGone(io::Error::from_raw_os_error(errno)))
+    } else {
+        Ok(())
+    };
+    (reason, fault)
 }
 
-/// Counts a packet that the TUN interface did not take.
-pub(crate) fn refuse(written: Written, stats: &WorkerStats) {
+/// Counts a packet that the TUN interface did not take; says as what, unless it was our own.
+pub(crate) fn refuse(written: Written, stats: &WorkerStats) -> Option<DropReason> {
     match written {
         Written::Decap { packets, .. } => {
+            let reason = DropReason::TunError;
             stats
                 .direction(Direction::Decap)
-                .drops(DropReason::TunError)
+                .drops(reason)
                 .add(packets as u64);
+            Some(reason)
         }
-        Written::Reply => stats.event(LoopEvent::ReplyFailed).bump(),
+        Written::Reply => {
+            stats.event(LoopEvent::ReplyFailed).bump();
+            None
+        }
     }
 }
 
@@ -271,6 +313,46 @@ mod tests {
                 .get(),
             1
         );
+    }
+
+    /// Only who captures keeps what was refused, and never a packet of our own.
+    #[test]
+    fn refused_packets_are_kept_while_somebody_asks() {
+        let pool = Pool::new(3, 256).unwrap();
+        let stats = WorkerStats::default();
+        let mut table = WriteTable::new();
+        let decap = Written::Decap {
+            packets: 2,
+            bytes: 64,
+            segments: 2,
+        };
+        let refuse = |table: &mut WriteTable, written, result| {
+            let packet = Packet::received(pool.take().unwrap(), 74);
+            let index = table.insert(packet, &mut Vec::new(), written).unwrap();
+            assert!(table.settle(index, result, &stats).unwrap().is_ok());
+        };
+        refuse(&mut table, decap, Err(libc::EIO));
+        assert!(table.take_refused().is_none());
+        table.keep_refused(true);
+        refuse(&mut table, decap, Ok(74));
+        refuse(&mut table, Written::Reply, Err(libc::EIO));
+        assert!(table.take_refused().is_none());
+        refuse(&mut table, decap, Err(libc::EIO));
+        let Some(Refused::Write {
+            reason: DropReason::TunDown,
+            head,
+            len: 74,
+            packets: 2,
+        }) = table.take_refused()
+        else {
+            panic!("a packet that the interface refused");
+        };
+        assert_eq!(head.len(), 74);
+        refuse(&mut table, decap, Ok(1));
+        table.keep_refused(false);
+        assert!(table.take_refused().is_none());
+        drop(head);
+        assert_eq!(pool.census().held, 0);
     }
 
     #[test]

@@ -30,6 +30,34 @@ pub enum PuntKind {
     Redirect,
 }
 
+impl PuntKind {
+    /// Every one, in their order.
+    pub const ALL: &'static [PuntKind] = &[
+        PuntKind::RouterSolicitation,
+        PuntKind::HostSolicitation,
+        PuntKind::AllRouters,
+        PuntKind::RouterAdvertisement,
+        PuntKind::OwnAdvertisement,
+        PuntKind::NeighborAdvertisement,
+        PuntKind::EcnAlarm,
+        PuntKind::Redirect,
+    ];
+
+    /// The name in captures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PuntKind::RouterSolicitation => "router_solicitation",
+            PuntKind::HostSolicitation => "host_solicitation",
+            PuntKind::AllRouters => "all_routers",
+            PuntKind::RouterAdvertisement => "router_advertisement",
+            PuntKind::OwnAdvertisement => "own_advertisement",
+            PuntKind::NeighborAdvertisement => "neighbor_advertisement",
+            PuntKind::EcnAlarm => "ecn_alarm",
+            PuntKind::Redirect => "redirect",
+        }
+    }
+}
+
 /// How an inner packet leaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {

@@ -6,23 +6,24 @@ use std::hint::black_box;
 use crossbeam_channel::Receiver;
 
 use crate::buf::Packet;
+use crate::capture::{Fate, Taps};
 use crate::fib::Rulebook;
-use crate::io::lane::{Form, Inbox, Lane, Outgoing, Written};
+use crate::io::lane::{Bounced, Form, Inbox, Lane, Outgoing, Written};
 use crate::io::wake::Bell;
 use crate::isatap::mtu::{MtuVerdict, PathMtuMode, TUNNEL_MTU_MIN};
 use crate::offload::csum;
 use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
 use crate::path::solicit_limit::SolicitationLimit;
-use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Handed, PuntKind, Route};
+use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Route};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::icmpv6::ErrorMessage;
-use crate::wire::ipv4::{Ipv4View, MAX_HEADER_LEN, MIN_HEADER_LEN};
-use crate::wire::ipv6::{self, Ipv6View};
+use crate::wire::ipv4::MIN_HEADER_LEN;
+use crate::wire::ipv6;
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
-use super::punt::{OuterEnds, Punt, PuntSender};
+use super::punt::{Punt, PuntSender};
 
 /// Packets with ECN fields that make no sense that one worker shows to control, to be logged.
 const ECN_ALARMS_PER_SECOND: u32 = 1;
@@ -34,6 +35,7 @@ pub struct Carriage {
     solicitations: Box<SolicitationLimit>,
     alarms: TokenBucket,
     gatherer: Gatherer,
+    pub(super) taps: Taps,
 }
 
 impl std::fmt::Debug for Carriage {
@@ -51,10 +53,17 @@ impl Carriage {
     /// When no descriptor is left for the bell.
     pub fn new() -> std::io::Result<(Self, Receiver<Punt>)> {
         let (punts, receiver) = PuntSender::new(Bell::new()?);
-        Ok((Self::with(punts), receiver))
+        Ok((Self::with(punts, Taps::default()), receiver))
     }
 
-    pub(super) fn with(punts: PuntSender) -> Self {
+    /// The same with taps of a switchboard, which have been refreshed already.
+    #[must_use]
+    pub fn tapped(mut self, taps: Taps) -> Self {
+        self.taps = taps;
+        self
+    }
+
+    pub(super) fn with(punts: PuntSender, taps: Taps) -> Self {
         Self {
             punts,
             replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
@@ -64,6 +73,7 @@ impl Carriage {
             )),
             alarms: TokenBucket::new(1, ECN_ALARMS_PER_SECOND),
             gatherer: Gatherer::new(),
+            taps,
         }
     }
 
@@ -87,20 +97,17 @@ impl Carriage {
                 inbox.raw.iter().map(Packet::bytes),
             ));
         }
-        let mut carrier = self.carrier(lane, rules, now, stats);
-        for packet in inbox.tun.drain(..) {
-            carrier.encap(packet);
+        // Decided once per batch: without a capture the code for packets knows of none.
+        if self.taps.is_empty() {
+            self.carrier::<L, false>(lane, rules, now, stats).carry(inbox);
+        } else {
+            self.carrier::<L, true>(lane, rules, now, stats).carry(inbox);
         }
-        for packet in inbox.raw.drain(..) {
-            carrier.decap(packet);
-        }
-        // The batch is over: what waited to be merged is written.
-        carrier.gatherer.flush(carrier.lane, stats);
     }
 
     /// Tells the senders of packets that the link refused for their size, DF being set. `now` as in [`Carriage::carry`].
     pub fn answer_bounced<L: Lane>(&mut self, lane: &mut L, rules: &Rulebook, now: u64, stats: &WorkerStats) {
-        while let Some(outgoing) = lane.bounced() {
+        while let Some(Bounced { outgoing, lost }) = lane.bounced() {
             let (inner, len) = match &outgoing.form {
                 Form::Whole => {
                     let inner = outgoing.packet.bytes().get(MIN_HEADER_LEN..).unwrap_or_default();
@@ -115,18 +122,26 @@ impl Carriage {
                 // Control does not know the link's MTU yet: what every path takes.
                 MtuVerdict::Fits { .. } => u32::from(TUNNEL_MTU_MIN),
             };
-            let mut carrier = self.carrier(lane, rules, now, stats);
-            carrier.reply(ErrorMessage::PacketTooBig { mtu: report }, inner);
+            let message = ErrorMessage::PacketTooBig { mtu: report };
+            if lost {
+                let fate = Fate::Dropped {
+                    reason: DropReason::TooBig,
+                    told: Some(message),
+                };
+                self.taps.offer(Direction::Encap, &fate, inner, inner.len(), now);
+            }
+            let mut carrier = self.carrier::<L, false>(lane, rules, now, stats);
+            carrier.reply(message, inner);
         }
     }
 
-    fn carrier<'a, L>(
+    fn carrier<'a, L, const TAPPED: bool>(
         &'a mut self,
         lane: &'a mut L,
         rules: &'a Rulebook,
         now: u64,
         stats: &'a WorkerStats,
-    ) -> Carrier<'a, L> {
+    ) -> Carrier<'a, L, TAPPED> {
         Carrier {
             lane,
             rules,
@@ -136,108 +151,87 @@ impl Carriage {
             solicitations: &mut self.solicitations,
             alarms: &mut self.alarms,
             gatherer: &mut self.gatherer,
+            taps: &mut self.taps,
             now,
         }
     }
 }
 
-/// One batch being carried.
-struct Carrier<'a, L> {
+/// One batch being carried; somebody captures if it is `TAPPED`.
+pub(super) struct Carrier<'a, L, const TAPPED: bool> {
     lane: &'a mut L,
-    rules: &'a Rulebook,
-    stats: &'a WorkerStats,
-    punts: &'a PuntSender,
+    pub(super) rules: &'a Rulebook,
+    pub(super) stats: &'a WorkerStats,
+    pub(super) punts: &'a PuntSender,
     replies: &'a mut TokenBucket,
-    solicitations: &'a mut SolicitationLimit,
-    alarms: &'a mut TokenBucket,
+    pub(super) solicitations: &'a mut SolicitationLimit,
+    pub(super) alarms: &'a mut TokenBucket,
     gatherer: &'a mut Gatherer,
-    now: u64,
+    taps: &'a mut Taps,
+    pub(super) now: u64,
 }
 
-impl<L: Lane> Carrier<'_, L> {
+impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
+    /// The whole inbox.
+    fn carry(mut self, inbox: &mut Inbox) {
+        for packet in inbox.tun.drain(..) {
+            self.encap(packet);
+        }
+        for packet in inbox.raw.drain(..) {
+            self.decap(packet);
+        }
+        // The batch is over: what waited to be merged is written.
+        self.gatherer.flush(self.lane, self.stats);
+    }
+
     /// One frame from the TUN queue.
     fn encap(&mut self, packet: Packet) {
-        let encap = self.stats.direction(Direction::Encap);
-        encap.received.bump();
+        self.stats.direction(Direction::Encap).received.bump();
         match path::encap::decide(self.rules, packet.bytes()) {
             EncapVerdict::Send(route) => self.send(packet, &route),
-            EncapVerdict::Drop(reason) => encap.drops(reason).bump(),
+            EncapVerdict::Drop(reason) => self.dropped(Direction::Encap, reason, None, inner_of(&packet)),
             EncapVerdict::Reply(reason, message) => {
-                encap.drops(reason).bump();
-                self.reply(message, packet.bytes().get(vnet::LEN..).unwrap_or_default());
+                self.dropped(Direction::Encap, reason, Some(message), inner_of(&packet));
+                self.reply(message, inner_of(&packet));
             }
             EncapVerdict::Punt(kind) => self.punt_sent(kind, packet),
         }
     }
 
+    /// Counts a dropped packet, and shows it to those who capture.
+    #[inline]
+    pub(super) fn dropped(
+        &mut self,
+        direction: Direction,
+        reason: DropReason,
+        told: Option<ErrorMessage>,
+        packet: &[u8],
+    ) {
+        self.stats.direction(direction).drops(reason).bump();
+        self.show(direction, || Fate::Dropped { reason, told }, packet);
+    }
+
+    /// Shows a packet to those who capture; nothing at all when nobody does.
+    #[inline]
+    pub(super) fn show(&mut self, direction: Direction, fate: impl FnOnce() -> Fate, packet: &[u8]) {
+        if TAPPED {
+            self.taps
+                .offer(direction, &fate(), packet, packet.len(), self.now);
+        }
+    }
+
     /// One packet from the raw socket.
     fn decap(&mut self, packet: Packet) {
-        let decap = self.stats.direction(Direction::Decap);
-        decap.received.bump();
+        self.stats.direction(Direction::Decap).received.bump();
         match path::decap::decide(self.rules, packet.bytes()) {
             DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
             DecapVerdict::Punt(handed) => self.hand_over(packet.bytes(), &handed),
             DecapVerdict::Drop(reason) => {
-                decap.drops(reason).bump();
+                self.dropped(Direction::Decap, reason, None, packet.bytes());
                 if reason == DropReason::Ecn {
                     self.ecn_alarm(packet.bytes());
                 }
             }
-        }
-    }
-
-    /// Shows control the headers of an outer packet whose ECN fields make no sense, one now and then (RFC 6040 4.2).
-    #[cold]
-    fn ecn_alarm(&mut self, packet: &[u8]) {
-        self.stats.event(LoopEvent::EcnDangerous).bump();
-        if self.alarms.take(self.now) {
-            let headers = &packet[..packet.len().min(MAX_HEADER_LEN + ipv6::HEADER_LEN)];
-            self.punts.send(PuntKind::EcnAlarm, headers, ends(packet));
-        }
-    }
-
-    /// Gives control what the kernel is not to see.
-    fn hand_over(&mut self, packet: &[u8], handed: &Handed) {
-        let decap = self.stats.direction(Direction::Decap);
-        let inner = packet.get(handed.outer_len..handed.outer_len + handed.inner_len);
-        let taken = self.may_tell(handed.kind, packet)
-            && self
-                .punts
-                .send(handed.kind, inner.unwrap_or_default(), ends(packet));
-        if taken {
-            decap.punted.bump();
-        } else {
-            decap.drops(DropReason::RateLimited).bump();
-        }
-    }
-
-    /// Whether an outer packet of this kind is within the limits; only solicitations have any.
-    fn may_tell(&mut self, kind: PuntKind, packet: &[u8]) -> bool {
-        let (PuntKind::HostSolicitation, Some(ends)) = (kind, ends(packet)) else {
-            return true;
-        };
-        let connected = self.rules.is_connected(ends.src);
-        self.solicitations.take(ends.src, connected, self.now)
-    }
-
-    /// Gives a frame from the TUN queue to control, which sends it as it is: whole, and with its checksum.
-    fn punt_sent(&mut self, kind: PuntKind, mut packet: Packet) {
-        let header = packet.bytes().first_chunk().map(VnetHeader::parse);
-        packet.strip(vnet::LEN);
-        let inner_len = Ipv6View::new(packet.bytes()).map_or(0, |view| view.total_len());
-        packet.truncate(inner_len);
-        if let Some(Ok(vnet)) = header
-            && vnet.needs_csum
-            && csum::complete(&vnet, packet.bytes_mut()).is_err()
-        {
-            let encap = self.stats.direction(Direction::Encap);
-            return encap.drops(DropReason::BadOffload).bump();
-        }
-        let encap = self.stats.direction(Direction::Encap);
-        if self.punts.send(kind, packet.bytes(), None) {
-            encap.punted.bump();
-        } else {
-            encap.drops(DropReason::RateLimited).bump();
         }
     }
 
@@ -247,12 +241,9 @@ impl<L: Lane> Carrier<'_, L> {
         if let Some(vnet) = &route.complete_checksum
             && csum::complete(vnet, packet.bytes_mut()).is_err()
         {
-            self.stats
-                .direction(Direction::Encap)
-                .drops(DropReason::BadOffload)
-                .bump();
-            return;
+            return self.dropped(Direction::Encap, DropReason::BadOffload, None, packet.bytes());
         }
+        self.show(Direction::Encap, || sent(route), packet.bytes());
         let form = match route.split {
             Some(plan) => Form::Segments(plan),
             None => {
@@ -278,9 +269,9 @@ impl<L: Lane> Carrier<'_, L> {
         if let Some(kind) = delivery.copy
             && !self.tell(kind, packet.bytes(), delivery)
         {
-            let decap = self.stats.direction(Direction::Decap);
-            return decap.drops(DropReason::RateLimited).bump();
+            return self.dropped(Direction::Decap, DropReason::RateLimited, None, packet.bytes());
         }
+        self.show(Direction::Decap, || delivered(delivery), packet.bytes());
         if delivery.ecn_dangerous {
             self.ecn_alarm(packet.bytes());
         }
@@ -295,16 +286,6 @@ impl<L: Lane> Carrier<'_, L> {
             self.gatherer
                 .bypass(packet, &delivery.vnet, delivery.segments, self.lane, self.stats);
         }
-    }
-
-    /// Gives control a copy of what the kernel gets; false when the kernel is not to get it either.
-    fn tell(&mut self, kind: PuntKind, packet: &[u8], delivery: &Delivery) -> bool {
-        let within_limits = self.may_tell(kind, packet);
-        let inner = packet.get(delivery.outer_len..delivery.outer_len + delivery.inner_len);
-        if within_limits && !self.punts.send(kind, inner.unwrap_or_default(), ends(packet)) {
-            self.stats.event(LoopEvent::PuntOverflow).bump();
-        }
-        within_limits
     }
 
     /// Tells the sender of `offending` why it was dropped, within the limits of RFC 4443 2.4 (f).
@@ -329,11 +310,33 @@ impl<L: Lane> Carrier<'_, L> {
     }
 }
 
-/// The addresses of an outer packet.
-fn ends(packet: &[u8]) -> Option<OuterEnds> {
-    let outer = Ipv4View::new(packet).ok()?;
-    Some(OuterEnds {
-        src: outer.src(),
-        dst: outer.dst(),
-    })
+/// The inner packet of a frame from the TUN queue.
+fn inner_of(frame: &Packet) -> &[u8] {
+    frame.bytes().get(vnet::LEN..).unwrap_or_default()
+}
+
+/// What a capture says of a packet that goes to the IPv4 network.
+fn sent(route: &Route) -> Fate {
+    let (segments, segment_len) = route
+        .split
+        .as_ref()
+        .map_or((1, route.inner_len), |plan| (plan.count, plan.segment_len()));
+    Fate::Sent {
+        to: route.outer.dst,
+        segments: small(segments),
+        segment_len: small(segment_len),
+    }
+}
+
+/// What a capture says of a packet that goes to the TUN interface.
+fn delivered(delivery: &Delivery) -> Fate {
+    Fate::Delivered {
+        segments: small(delivery.segments),
+        gso_size: delivery.vnet.gso_size,
+    }
+}
+
+/// Lengths and numbers within one packet.
+pub(super) fn small(value: usize) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
 }

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::punt::{Punt, PuntSender};
 use super::run::{self, Duty};
+use crate::capture::{self, Capture, CaptureConfig, CaptureRefused, Switchboard};
 use crate::fib::{Locator, Reader};
 use crate::io::control::{ControlSender, ControlWriter};
 use crate::io::errors::SetupError;
@@ -81,6 +82,7 @@ pub struct Engine {
     writer: ControlWriter,
     punts: Receiver<Punt>,
     latencies: LatencyCollector,
+    captures: Switchboard,
     exits: Receiver<WorkerExit>,
     bell: Bell,
     stop: Arc<AtomicBool>,
@@ -184,6 +186,7 @@ impl Prepared {
         let (punt_sender, punts) = PuntSender::new(bell.clone());
         let (exit_sender, exits) = unbounded();
         let (latencies, recorders) = latency_channels(self.config.workers);
+        let (captures, taps) = capture::switchboard(self.config.workers);
         let (ready_sender, ready) = bounded(self.config.workers);
         let mut engine = Engine {
             lane: self.lane,
@@ -194,6 +197,7 @@ impl Prepared {
             writer: self.writer,
             punts,
             latencies,
+            captures,
             exits,
             bell,
             stop: Arc::new(AtomicBool::new(false)),
@@ -205,9 +209,9 @@ impl Prepared {
             .queues
             .into_iter()
             .zip(self.sockets)
-            .zip(recorders)
+            .zip(recorders.into_iter().zip(taps))
             .enumerate();
-        for (worker, ((queue, (receiver, sender)), latency)) in parts {
+        for (worker, ((queue, (receiver, sender)), (latency, taps))) in parts {
             let worker_bell = Bell::new().map_err(wake_failed)?;
             engine.worker_bells.push(worker_bell.clone());
             let thread = WorkerThread {
@@ -223,6 +227,7 @@ impl Prepared {
                     rules: rules.clone(),
                     punts: punt_sender.clone(),
                     latency,
+                    taps,
                     stop: Arc::clone(&engine.stop),
                 }),
                 stats: engine.stats.clone(),
@@ -386,6 +391,19 @@ impl Engine {
     /// Latencies that workers have handed over; each value is handed over once.
     pub fn latencies(&self) -> &Receiver<Harvest> {
         self.latencies.answers()
+    }
+
+    /// Starts a capture in every worker.
+    ///
+    /// # Errors
+    /// [`CaptureRefused`].
+    pub fn capture(&self, config: &CaptureConfig) -> Result<Capture, CaptureRefused> {
+        self.captures.start(config, &self.worker_bells)
+    }
+
+    /// Captures that run now.
+    pub fn captures(&self) -> usize {
+        self.captures.running()
     }
 
     /// Stops receiving, lets the workers finish what they hold, and waits for them until `limit`.

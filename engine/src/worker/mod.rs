@@ -7,7 +7,9 @@ mod carry;
 mod engine;
 mod gather;
 mod punt;
+mod refused;
 mod run;
+mod to_control;
 
 pub use crate::io::errors::SetupError;
 pub use crate::io::lane::{LaneChoice, LaneKind};

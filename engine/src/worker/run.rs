@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::carry::Carriage;
 use super::punt::PuntSender;
+use crate::capture::Taps;
 use crate::fib::Reader;
 use crate::io::lane::{Inbox, Lane, LaneFault, Turn};
 use crate::reason::DropReason;
@@ -25,13 +26,16 @@ pub(super) struct Duty {
     pub(super) rules: Reader,
     pub(super) punts: PuntSender,
     pub(super) latency: LatencyRecorder,
+    pub(super) taps: Taps,
     pub(super) stop: Arc<AtomicBool>,
 }
 
 /// A worker at work.
 struct Worker<'a, L> {
     lane: L,
-    duty: Duty,
+    rules: Reader,
+    latency: LatencyRecorder,
+    stop: Arc<AtomicBool>,
     stats: &'a WorkerStats,
     inbox: Inbox,
     carriage: Carriage,
@@ -46,10 +50,19 @@ struct Worker<'a, L> {
 /// # Errors
 /// [`LaneFault`] when the lane cannot go on. Every packet taken is accounted for in any case.
 pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(), LaneFault> {
+    let Duty {
+        rules,
+        punts,
+        latency,
+        taps,
+        stop,
+    } = duty;
     let mut worker = Worker {
         lane,
-        carriage: Carriage::with(duty.punts.clone()),
-        duty,
+        carriage: Carriage::with(punts, taps),
+        rules,
+        latency,
+        stop,
         stats,
         inbox: Inbox::new(),
         began: Instant::now(),
@@ -65,7 +78,7 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
 impl<L: Lane> Worker<'_, L> {
     fn serve(&mut self) -> Result<(), LaneFault> {
         loop {
-            if self.duty.stop.load(Ordering::Acquire) && self.stopping_since.is_none() {
+            if self.stop.load(Ordering::Acquire) && self.stopping_since.is_none() {
                 self.lane.quiesce();
                 self.stopping_since = Some(Instant::now());
             }
@@ -77,6 +90,9 @@ impl<L: Lane> Worker<'_, L> {
             }
             let patience = self.stopping_since.map(|_| DRAIN_STEP);
             let turn = self.lane.turn(&mut self.inbox, patience, self.stats)?;
+            if self.carriage.taps.refresh(self.began) {
+                self.lane.keep_refused(!self.carriage.taps.is_empty());
+            }
             if !self.inbox.is_empty() {
                 let arrived_at = match turn {
                     Turn::AtOnce => self.handed_over_at,
@@ -87,13 +103,17 @@ impl<L: Lane> Worker<'_, L> {
                 self.record(arrived_at, counts);
             }
             self.answer_bounced();
-            self.duty.latency.answer();
+            if !self.carriage.taps.is_empty() {
+                let now = self.nanos(self.handed_over_at);
+                self.carriage.show_refused(&mut self.lane, now);
+            }
+            self.latency.answer();
         }
     }
 
     /// Carries what the inbox holds; says how many packets that were, per direction.
     fn carry_burst(&mut self, now: Instant) -> [usize; 2] {
-        let rules = self.duty.rules.load();
+        let rules = self.rules.load();
         let counts = [self.inbox.tun.len(), self.inbox.raw.len()];
         for (direction, count) in Direction::ALL.into_iter().zip(counts) {
             if count > 0 {
@@ -111,7 +131,7 @@ impl<L: Lane> Worker<'_, L> {
         if !self.lane.has_bounced() {
             return;
         }
-        let (rules, now) = (self.duty.rules.load(), self.nanos(Instant::now()));
+        let (rules, now) = (self.rules.load(), self.nanos(Instant::now()));
         self.carriage
             .answer_bounced(&mut self.lane, &rules, now, self.stats);
     }
@@ -126,7 +146,7 @@ impl<L: Lane> Worker<'_, L> {
         let stay = self.handed_over_at - arrived_at;
         for (direction, count) in Direction::ALL.into_iter().zip(counts) {
             if count > 0 {
-                self.duty.latency.current().record(direction, stay, count);
+                self.latency.current().record(direction, stay, count);
             }
         }
     }

@@ -295,7 +295,9 @@ fn m10_what_must_not_be_fragmented_bounces() {
             (1, 2)
         );
         let bounced: Vec<_> = std::iter::from_fn(|| bench.queue.bounced()).collect();
-        let lens = bounced.iter().map(|outgoing| outgoing.packet.bytes().len());
+        let lens = bounced
+            .iter()
+            .map(|bounced| bounced.outgoing.packet.bytes().len());
         assert_eq!(
             lens.collect::<Vec<_>>(),
             [1420, 1301, 48 + 3 * 1232 + 10, 48 + 2 * 1332]

@@ -147,10 +147,15 @@ impl Load {
         self.too_big
     }
 
+    /// Whether nothing of it was sent, once it is done: it is counted as dropped.
+    pub(super) fn is_lost(&self) -> bool {
+        self.sent == 0
+    }
+
     /// Counts what became of the packet, once.
     pub(super) fn account(&self, stats: &WorkerStats) {
         let encap = stats.direction(Direction::Encap);
-        if self.sent == 0 {
+        if self.is_lost() {
             let reason = if self.too_big {
                 DropReason::TooBig
             } else {
