@@ -84,6 +84,12 @@ fn page(program: &Command) -> Result<Vec<u8>> {
             roff.text([bold(argument.to_string())]);
             roff.text([roman(help.to_string())]);
         }
+        if let Some(text) = command.get_after_help() {
+            for paragraph in text.to_string().split("\n\n") {
+                roff.control("PP", []);
+                roff.text([roman(paragraph.trim())]);
+            }
+        }
         roff.to_writer(&mut out)?;
     }
     let mut roff = Roff::default();

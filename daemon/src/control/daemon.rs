@@ -35,6 +35,7 @@ use crate::exit::ExitError;
 use crate::launch::notify::Notice;
 use crate::link::apply::Installed;
 use crate::link::dns::DnsHandover;
+use crate::link::losses::Losses;
 use crate::link::setup::Interface;
 use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
@@ -118,6 +119,8 @@ pub(super) struct Daemon {
     /// When to look again for an address that can carry the tunnel.
     pub(super) follow_at: Option<Instant>,
     pub(super) latencies: LatencyBook,
+    /// What the kernel lost, when somebody wanted to know last.
+    pub(super) losses: Losses,
     /// What the paths to peers take.
     pub(super) paths: Paths,
     /// Identifies our packets with DF, as long as this process lives.
@@ -240,6 +243,9 @@ impl Daemon {
                     }
                     if query.needs_latencies() {
                         self.latencies.gather(&self.engine, self.settings.workers).await;
+                    }
+                    if query.needs_losses() {
+                        self.refresh_losses().await;
                     }
                     self.answer(query);
                 }

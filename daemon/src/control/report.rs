@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use isatap_engine::capture::CaptureConfig;
 use isatap_engine::fib::{HopGroup, NextHop};
 use isatap_engine::isatap::iid;
 use tracing::info;
@@ -14,6 +15,7 @@ use crate::config::names::Key;
 use crate::config::resolved::Role;
 use crate::link::mirror::V6Address;
 use crate::link::{MirrorState, rulebook};
+use crate::ops::capture::Running;
 use crate::ops::live::Moment;
 use crate::ops::metrics::{self, Scrape};
 use crate::ops::query::Query;
@@ -23,6 +25,9 @@ use crate::ops::status::{
 };
 use crate::prl::names::NameView;
 use crate::prl::{Health, RouterView, Routers};
+
+/// The name of the tunnel interface's queues among those where the kernel drops; sockets have numbers.
+const TUN_QUEUE: &str = "tun_txq";
 
 /// Routes shown at most: the answer must fit one line of the control socket.
 const MAX_ROUTES_SHOWN: usize = 10_000;
@@ -82,11 +87,21 @@ impl Daemon {
             Query::Routes(reply) => drop(reply.send(self.routes())),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
             Query::Drain(on, reply) => drop(reply.send(self.drain(on))),
+            Query::Capture(config, reply) => drop(reply.send(self.capture(&config))),
             Query::Explain(request, reply) => {
                 drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
             }
             Query::Reload(reply) => drop(reply.send(Err("a reload cannot be answered here".to_owned()))),
         }
+    }
+
+    fn capture(&self, config: &CaptureConfig) -> Result<Running, String> {
+        let capture = self.engine.capture(config).map_err(|error| error.to_string())?;
+        Ok(Running {
+            capture,
+            interface: self.interface.name.clone(),
+            workers: self.settings.workers,
+        })
     }
 
     /// Why packets cannot be carried now; empty when they can.
@@ -129,11 +144,13 @@ impl Daemon {
         Scrape {
             workers: self.engine.stats().snapshot(),
             kernel_drops: self.kernel_drops().collect(),
+            qdisc_drops: self.losses.qdisc,
             routers: self.routers.counts(),
             clients: self.advertiser.clients(),
             latencies: self.latencies.total(),
             paths: [self.paths.links.len(), self.paths.routers.len()],
             control: self.counters.clone(),
+            captures: self.engine.captures(),
             ready: self.obstacles().is_empty(),
             draining: self.drained_at.is_some(),
             is_router: self.settings.role == Role::Router,
@@ -197,15 +214,29 @@ impl Daemon {
                 .map(|(number, worker)| WorkerStatus::new(number, worker))
                 .collect(),
             kernel_drops: self.kernel_drops().collect(),
+            qdisc_drops: self.losses.qdisc,
+            captures: self.engine.captures(),
             configuration: self.configuration(),
             control: self.counters.clone(),
         }
     }
 
+    /// Asks the kernel what it lost.
+    pub(super) async fn refresh_losses(&mut self) {
+        let locators = self.locators();
+        let state = self.watch.state();
+        let underlay = locators.iter().filter_map(|locator| state.device_of(*locator));
+        self.losses
+            .refresh(&self.netlink, self.interface.if_index, underlay)
+            .await;
+    }
+
     /// Packets the kernel dropped before a worker saw them, by queue.
     fn kernel_drops(&self) -> impl Iterator<Item = (String, u64)> {
-        let drops = self.engine.kernel_drops().into_iter().enumerate();
-        drops.map(|(queue, count)| (queue.to_string(), count))
+        let sockets = self.engine.kernel_drops().into_iter().enumerate();
+        sockets
+            .map(|(queue, count)| (queue.to_string(), count))
+            .chain([(TUN_QUEUE.to_owned(), self.losses.tun)])
     }
 
     /// What is in force, as lines of the file would say it.

@@ -27,6 +27,7 @@ use crate::exit::{ExitError, ExitStatus};
 use crate::launch::notify::Notice;
 use crate::link::apply::Installed;
 use crate::link::dns::DnsHelper;
+use crate::link::losses::Losses;
 use crate::link::setup::Interface;
 use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
@@ -176,6 +177,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         warned_ambiguous: false,
         follow_at: None,
         latencies: LatencyBook::default(),
+        losses: Losses::default(),
         paths: Paths::default(),
         mark: random_mark(),
         was_link_mtu: u16::MAX,

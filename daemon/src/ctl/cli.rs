@@ -1,14 +1,35 @@
 //! The command line of `isatapctl`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::Direction;
+
+use crate::ops::capture::{
+    CaptureRequest, DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN, MIN_SNAPLEN,
+};
 
 /// Where the daemon listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/isatapd/control.sock";
 /// The configuration file unless another is named.
 pub const DEFAULT_CONFIG: &str = "/etc/isatapd.conf";
+
+/// What people should know before they capture. The figures are those of `cargo bench --bench turn`.
+const CAPTURE_HELP: &str = "\
+The comments begin with what became of the packet: \"dropped REASON\", \"sent to ADDRESS\", \"delivered\", or \"given to control: KIND\"; \
+isatapctl drops says what the reasons mean. Encap packets are shown as the tunnel interface gave them (IPv6, a superpacket as one), \
+decap packets as they were received (IPv4). \"sent\" and \"delivered\" are decisions: a packet that the kernel refuses afterwards comes \
+a second time, with the reason it is counted for.
+
+A capture ends with --count, --seconds, Ctrl-C, or when what reads the standard output ends:
+
+    isatapctl capture --drops -w - | tcpdump -nr -
+
+Packets are never held up for it. What comes faster than --rate, or than it can be written, is missed: how much is said at the end, in the \
+statistics of the file, and in the comment of the next packet. The daemon runs up to 4 captures at a time.";
 
 /// Asks a running isatapd, or tells it what to do.
 #[derive(Debug, Parser)]
@@ -33,6 +54,9 @@ pub enum Order {
         /// Print the whole status as JSON, as under /api/v1/status
         #[arg(long, conflicts_with = "rate")]
         json: bool,
+        /// Print the JSON Schema of that, without asking a daemon
+        #[arg(long, conflicts_with_all = ["rate", "json"])]
+        schema: bool,
         /// Look twice, so many seconds apart, and show packets per second
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
         rate: Option<f64>,
@@ -71,6 +95,9 @@ pub enum Order {
         #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
         interval: f64,
     },
+    /// Write packets to a pcapng file, each with what became of it as its comment
+    #[command(after_help = CAPTURE_HELP)]
+    Capture(CaptureOptions),
     /// Load the configuration again; what did not change is not touched
     Reload,
     /// Check a configuration file without a daemon
@@ -117,6 +144,55 @@ pub enum Order {
     },
 }
 
+/// What `capture` takes.
+#[derive(Clone, Debug, Args)]
+pub struct CaptureOptions {
+    /// The file, or - for the standard output
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Dropped packets only
+    #[arg(long)]
+    pub drops: bool,
+    /// encap: IPv6 packets this machine sends through the tunnel; decap: IPv4 packets it receives
+    #[arg(long, value_name = "DIRECTION", value_parser = PossibleValuesParser::new(Direction::ALL.map(Direction::name)))]
+    pub direction: Option<String>,
+    /// Packets dropped for this reason only; may be repeated
+    #[arg(long = "reason", value_name = "REASON", hide_possible_values = true, value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.name())))]
+    pub reasons: Vec<String>,
+    /// Packets from or to this address only; may be repeated. An IPv4 address is the peer's: in the outer header, as next hop, or
+    /// embedded in an inner address
+    #[arg(long = "host", value_name = "ADDRESS")]
+    pub hosts: Vec<IpAddr>,
+    /// End after so many packets
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Bytes of each packet, at most
+    #[arg(short = 's', long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN, value_parser = clap::value_parser!(u32).range(i64::from(MIN_SNAPLEN)..=i64::from(MAX_SNAPLEN)))]
+    pub snaplen: u32,
+    /// Packets a second and worker, at most
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RATE, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RATE)))]
+    pub rate: u32,
+}
+
+impl CaptureOptions {
+    /// What the daemon is asked for.
+    pub fn request(&self) -> CaptureRequest {
+        CaptureRequest {
+            drops: self.drops,
+            direction: self.direction.clone(),
+            reasons: self.reasons.clone(),
+            hosts: self.hosts.clone(),
+            count: self.count,
+            seconds: self.seconds,
+            snaplen: Some(self.snaplen),
+            rate: Some(self.rate),
+        }
+    }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
@@ -153,7 +229,27 @@ mod tests {
             parse("isatapctl rs --socket /x").unwrap().socket,
             PathBuf::from("/x")
         );
+        let Order::Capture(options) = parse(
+            "isatapctl capture --drops --reason ecn --reason no_route --host 10.0.0.1 --host ::1 -c 3 -w -",
+        )
+        .unwrap()
+        .order
+        else {
+            panic!("a capture")
+        };
+        let request = options.request();
+        assert!(request.plan().is_ok());
+        assert_eq!(
+            (request.reasons.len(), request.hosts.len(), request.count),
+            (2, 2, Some(3))
+        );
         for wrong in [
+            "isatapctl capture",
+            "isatapctl capture -w x --reason tea",
+            "isatapctl capture -w x --direction up",
+            "isatapctl capture -w x --count 0",
+            "isatapctl capture -w x --snaplen 10",
+            "isatapctl capture -w x --rate 0",
             "isatapctl",
             "isatapctl tea",
             "isatapctl drops --rate 0",

@@ -68,6 +68,12 @@ impl Client {
         matches!(poll(&mut polled, limit), Ok(0))
     }
 
+    /// The connection, and what was read of it beyond the last answer.
+    pub fn into_parts(self) -> (UnixStream, Vec<u8>) {
+        let rest = self.stream.buffer().to_vec();
+        (self.stream.into_inner(), rest)
+    }
+
     /// Sends a command and takes its result in the shape the command has.
     ///
     /// # Errors
@@ -124,11 +130,15 @@ impl Client {
 
 fn refusal(code: FailureCode, message: String) -> ExitError {
     match code {
-        FailureCode::Version => {
-            ExitError::other(message).with_remedy("use the isatapctl of the same version as the daemon")
+        // A daemon of another age (FAULTS 75).
+        FailureCode::Version | FailureCode::BadRequest => {
+            let own = env!("CARGO_PKG_VERSION");
+            ExitError::other(message).with_remedy(format!(
+                "this is isatapctl {own}: use the isatapctl of the same version as the daemon"
+            ))
         }
         FailureCode::Busy => ExitError::new(ExitStatus::Unavailable, message),
-        FailureCode::BadRequest | FailureCode::Refused | FailureCode::Other => ExitError::other(message),
+        FailureCode::Refused | FailureCode::Other => ExitError::other(message),
     }
 }
 

@@ -1,10 +1,12 @@
 //! `isatapctl`: asks the daemon over its control socket and shows the answer.
 
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod doctor;
 pub mod histogram;
 pub mod hlog;
+pub mod overview;
 pub mod ready;
 pub mod render;
 pub mod table;
@@ -30,6 +32,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
     let mut obstacles = 0;
     let text = match &cli.order {
         Order::Check { file, no_lookup } => check(file, !no_lookup)?,
+        Order::Status { schema: true, .. } => json(&crate::ops::schema::status())?,
         Order::Doctor => {
             let (report, found) = doctor::run(&cli.socket);
             obstacles = found;
@@ -37,6 +40,12 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
         }
         Order::Top { interval } => {
             top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
+            String::new()
+        }
+        Order::Capture(options) => {
+            let summary = capture::run(options, &cli.socket, out)?;
+            // Beside the packets, which may be on the standard output.
+            eprintln!("{summary}");
             String::new()
         }
         Order::Ready { hold: Some(name), .. } => return ready::hold(&cli.socket, name, out),
@@ -67,7 +76,7 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
     };
     match order {
         Order::Status { json: true, .. } => json(&client.request(Command::Status)?),
-        Order::Status { rate, .. } => status(*rate).map(|(now, then)| render::status(&now, then.as_ref())),
+        Order::Status { rate, .. } => status(*rate).map(|(now, then)| overview::status(&now, then.as_ref())),
         Order::Drops { rate } => status(*rate).map(|(now, then)| render::drops(&now, then.as_ref())),
         Order::Workers { rate } => status(*rate).map(|(now, then)| render::workers(&now, then.as_ref())),
         Order::Routers => status(None).map(|(now, _)| render::routers(&now)),
@@ -105,7 +114,9 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
                 .map(|lines| lines.join("\n") + "\n")
         }
         // These are dealt with before a connection is made.
-        Order::Check { .. } | Order::Doctor | Order::Top { .. } | Order::Ready { .. } => Ok(String::new()),
+        Order::Check { .. } | Order::Doctor | Order::Top { .. } | Order::Ready { .. } | Order::Capture(_) => {
+            Ok(String::new())
+        }
     }
 }
 

@@ -1,12 +1,9 @@
-//! The daemon's answers as text for people.
+//! The daemon's answers as text for people, but for the status itself: [`super::overview`].
 
 use isatap_engine::reason::DropReason;
 
 use super::table::{Align, Table};
 use crate::ops::status::{DirectionStatus, Routes, Status, WorkerStatus};
-
-/// A number of one direction, with its name.
-type Row = (&'static str, fn(&DirectionStatus) -> u64);
 
 /// One direction of a status, with its name.
 type Side = (&'static str, fn(&Status) -> &DirectionStatus);
@@ -17,7 +14,7 @@ pub struct Earlier(pub Status);
 
 impl Earlier {
     /// Per second, from two values of one counter. A counter that went back belongs to a new daemon.
-    fn rate(&self, now: &Status, then: u64, value: u64) -> String {
+    pub(super) fn rate(&self, now: &Status, then: u64, value: u64) -> String {
         let seconds = now.uptime_seconds - self.0.uptime_seconds;
         match value.checked_sub(then) {
             #[allow(clippy::cast_precision_loss, reason = "a rate is shown with three digits")]
@@ -34,142 +31,6 @@ fn per_second(rate: f64) -> String {
         rate if rate >= 10.0 || rate == 0.0 => format!("{rate:.0}/s"),
         rate => format!("{rate:.1}/s"),
     }
-}
-
-/// `isatapctl status`.
-pub fn status(status: &Status, earlier: Option<&Earlier>) -> String {
-    let interface = &status.interface;
-    let locator = &status.locator;
-    let state = if status.ready {
-        "ready".to_owned()
-    } else {
-        format!("not ready: {}", status.not_ready.join("; "))
-    };
-    let present = if locator.present {
-        ""
-    } else {
-        ", not on this machine now"
-    };
-    let follows = if locator.automatic {
-        " (follows the machine)"
-    } else {
-        ""
-    };
-    let mut lines = vec![
-        (
-            "isatapd",
-            format!(
-                "{}, pid {}, up {}",
-                status.version,
-                status.pid,
-                duration(status.uptime_seconds)
-            ),
-        ),
-        (
-            "state",
-            format!("{state} ({}, lane {})", status.role, status.lane),
-        ),
-        (
-            "interface",
-            format!(
-                "{} {}, MTU {}, tunnel MTU {}",
-                interface.name,
-                if interface.up { "up" } else { "DOWN" },
-                interface.mtu,
-                interface.tunnel_mtu
-            ),
-        ),
-        ("locator", format!("{}{follows}{present}", locator.address)),
-        ("addresses", interface.addresses.join(" ")),
-        ("routes", status.route_count.to_string()),
-    ];
-    if status.role == "host" {
-        let counts = ["usable", "probing", "unreachable", "unknown"]
-            .map(|state| format!("{} {state}", status.routers_in(state)));
-        lines.push(("routers", counts.join(", ")));
-        let resolver = &status.resolver;
-        if !resolver.servers.is_empty() {
-            let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
-            let outcome = resolver.outcome.as_deref().unwrap_or("not handed over");
-            lines.push(("DNS", format!("{} ({outcome})", servers.join(", "))));
-        }
-    }
-    if status.role == "router" {
-        lines.push(("advertises", advertising(status)));
-    }
-    if let Some(seconds) = status.draining_seconds {
-        let packets = "isatapctl status --rate shows what still comes";
-        lines.push(("draining", format!("for {}; {packets}", duration(seconds))));
-    }
-    let paths = &status.paths;
-    if paths.links + paths.routers > 0 {
-        let counts = format!(
-            "{} short by routers' word, {} by our own link's",
-            paths.routers, paths.links
-        );
-        lines.push(("paths", counts));
-    }
-    let mut text: String = lines
-        .iter()
-        .map(|(name, value)| format!("{name:<10} {value}\n"))
-        .collect();
-    text.push('\n');
-    text.push_str(&traffic(status, earlier));
-    text
-}
-
-/// What hosts were told, and how many there are.
-fn advertising(status: &Status) -> String {
-    let (advertising, control) = (&status.advertising, &status.control);
-    let counts = |counts: &std::collections::BTreeMap<String, u64>| {
-        let words: Vec<_> = counts
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
-        if words.is_empty() {
-            "none".to_owned()
-        } else {
-            words.join(", ")
-        }
-    };
-    format!(
-        "{}, {} host(s) known; sent: {}; solicitations: {}",
-        if advertising.on { "yes" } else { "no" },
-        advertising.clients,
-        counts(&control.advertisements_sent),
-        counts(&control.solicitations_received)
-    )
-}
-
-fn traffic(status: &Status, earlier: Option<&Earlier>) -> String {
-    let mut columns = vec![
-        ("", Align::Left),
-        ("encap", Align::Right),
-        ("decap", Align::Right),
-    ];
-    if earlier.is_some() {
-        columns.extend([("encap rate", Align::Right), ("decap rate", Align::Right)]);
-    }
-    let mut table = Table::new(columns);
-    let rows: [Row; 7] = [
-        ("received", |direction| direction.received),
-        ("packets", |direction| direction.packets),
-        ("punted", |direction| direction.punted),
-        ("dropped", |direction| direction.dropped),
-        ("bytes", |direction| direction.bytes),
-        ("superpackets", |direction| direction.superpackets),
-        ("segments", |direction| direction.segments),
-    ];
-    for (name, value) in rows {
-        let now = [&status.total.encap, &status.total.decap].map(value);
-        let mut cells = vec![name.to_owned(), now[0].to_string(), now[1].to_string()];
-        if let Some(earlier) = earlier {
-            let then = [&earlier.0.total.encap, &earlier.0.total.decap].map(value);
-            cells.extend((0..2).map(|at| earlier.rate(status, then[at], now[at])));
-        }
-        table.row(cells);
-    }
-    table.to_string()
 }
 
 /// `isatapctl drops`.
@@ -383,7 +244,7 @@ fn worker_notes(workers: &[WorkerStatus]) -> String {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a ratio is shown with two digits")]
-fn ratio(numerator: u64, denominator: u64) -> String {
+pub(super) fn ratio(numerator: u64, denominator: u64) -> String {
     if denominator == 0 {
         "-".to_owned()
     } else {
@@ -426,49 +287,15 @@ mod tests {
     use crate::ops::status::tests::example;
 
     #[test]
-    fn status_says_the_main_things() {
-        let text = status(&example(), None);
-        for part in [
-            "ready (host, lane uring)",
-            "is0 up, MTU 1280",
-            "10.0.0.5 (follows",
-            "1 usable",
-            "received",
-        ] {
-            assert!(text.contains(part), "no {part} in\n{text}");
-        }
-        let mut down = example();
-        down.ready = false;
-        down.not_ready = vec!["no usable router".to_owned()];
-        assert!(status(&down, None).contains("not ready: no usable router"));
-        down.draining_seconds = Some(61.0);
-        let text = status(&down, None);
-        assert!(text.contains("draining   for 1m01s; "), "{text}");
-    }
-
-    #[test]
     fn rates_come_from_two_looks() {
         let earlier = Earlier(example());
         let mut now = example();
         now.uptime_seconds += 2.0;
-        now.total.encap.packets += 50_000;
         now.total.encap.drops.insert("too_big".to_owned(), 5);
-        assert!(
-            status(&now, Some(&earlier)).contains("25.0k/s"),
-            "{}",
-            status(&now, Some(&earlier))
-        );
         assert!(
             drops(&now, Some(&earlier)).contains("0.5/s"),
             "{}",
             drops(&now, Some(&earlier))
-        );
-        let mut restarted = example();
-        restarted.total.encap.packets = 0;
-        restarted.uptime_seconds += 1.0;
-        assert!(
-            status(&restarted, Some(&earlier)).contains(" -"),
-            "no negative rate"
         );
     }
 

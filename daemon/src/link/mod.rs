@@ -4,10 +4,12 @@
 //!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) --> the kernel
+//!   a scrape              --> losses (shell): what the kernel dropped
 //! ```
 
 pub mod apply;
 pub mod dns;
+pub mod losses;
 pub mod mirror;
 pub mod netlink;
 pub mod next_hops;

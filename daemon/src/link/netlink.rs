@@ -272,7 +272,7 @@ impl Netlink {
         self.request(operation, message, NLM_F_REQUEST | NLM_F_DUMP).await
     }
 
-    async fn request(
+    pub(super) async fn request(
         &self,
         operation: &str,
         message: RouteNetlinkMessage,

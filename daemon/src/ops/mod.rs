@@ -2,6 +2,7 @@
 //!
 //! The servers know nothing of the control loop: they send a [`Query`] and wait a bounded time for the answer.
 
+pub mod capture;
 pub mod http;
 pub mod labels;
 pub mod latency;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod page;
 pub mod protocol;
 pub mod query;
+pub mod schema;
 pub mod socket;
 pub mod status;
 

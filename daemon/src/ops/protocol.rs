@@ -9,6 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::capture::CaptureRequest;
+
 /// The version spoken here. A client of another version gets an error that says so.
 pub const VERSION: u32 = 1;
 
@@ -16,7 +18,7 @@ pub const VERSION: u32 = 1;
 pub const MAX_REQUEST_LEN: usize = 64 * 1024;
 
 /// What a client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// The status document.
@@ -46,10 +48,12 @@ pub enum Command {
         /// Inner destination.
         dst6: Ipv6Addr,
     },
+    /// Copies of packets; what follows the answer is described in [`super::capture`].
+    Capture(CaptureRequest),
 }
 
 /// A request line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// [`VERSION`] of the client.
     pub version: u32,
@@ -141,11 +145,18 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Response> {
         version: u32,
     }
     let bad = |error: serde_json::Error| {
-        Response::error(FailureCode::BadRequest, format!("not a request: {error}"))
+        let message = format!(
+            "not a request that isatapd {} understands: {error}",
+            env!("CARGO_PKG_VERSION")
+        );
+        Response::error(FailureCode::BadRequest, message)
     };
     let Versioned { version } = serde_json::from_slice(line).map_err(bad)?;
     if version != VERSION {
-        let message = format!("this daemon speaks version {VERSION} of the control protocol, not {version}");
+        let message = format!(
+            "isatapd {} speaks version {VERSION} of the control protocol, not {version}",
+            env!("CARGO_PKG_VERSION")
+        );
         return Err(Response::error(FailureCode::Version, message));
     }
     serde_json::from_slice(line).map_err(bad)
@@ -172,6 +183,11 @@ mod tests {
             Command::Drain { undo: false },
             Command::Drain { undo: true },
             explain,
+            Command::Capture(CaptureRequest {
+                hosts: vec!["10.0.0.1".parse().unwrap()],
+                seconds: Some(1.5),
+                ..CaptureRequest::default()
+            }),
         ] {
             let request = Request {
                 version: VERSION,

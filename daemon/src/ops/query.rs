@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use isatap_engine::capture::CaptureConfig;
+
+use super::capture::Running;
 use super::latency::LatencyRow;
 use super::live::Moment;
 use super::status::{Routes, Status};
@@ -37,6 +40,8 @@ pub enum Query {
     Solicit(oneshot::Sender<Result<usize, String>>),
     /// Take this router out of service, or back; the answer says what that means.
     Drain(bool, oneshot::Sender<Result<Vec<String>, String>>),
+    /// Copy packets.
+    Capture(CaptureConfig, oneshot::Sender<Result<Running, String>>),
     /// What would happen to a packet.
     Explain(ExplainRequest, oneshot::Sender<Result<Vec<String>, String>>),
 }
@@ -81,6 +86,11 @@ impl Query {
     /// Whether the answer says by which rules the workers decide.
     pub fn is_about_rules(&self) -> bool {
         matches!(self, Query::Routes(_) | Query::Explain(..))
+    }
+
+    /// Whether the answer says what the kernel lost.
+    pub fn needs_losses(&self) -> bool {
+        matches!(self, Query::Status(_) | Query::Metrics(_) | Query::Moment(_))
     }
 
     /// Whether the answer needs the workers' latencies as they are now.
@@ -167,6 +177,15 @@ impl Ask {
     /// [`NoAnswer`].
     pub async fn drain(&self, on: bool) -> Result<Result<Vec<String>, String>, NoAnswer> {
         self.ask(|reply| Query::Drain(on, reply), ANSWER_WITHIN).await
+    }
+
+    /// Asks for a capture; it ends when the answer is dropped.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn capture(&self, config: CaptureConfig) -> Result<Result<Running, String>, NoAnswer> {
+        self.ask(|reply| Query::Capture(config, reply), ANSWER_WITHIN)
+            .await
     }
 
     /// Asks what would happen to a packet.

@@ -8,6 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
+use super::capture::{self, CaptureRequest, Plan, Running};
 use super::protocol::{self, Command, FailureCode, MAX_REQUEST_LEN, Response};
 use super::query::{Ask, ExplainRequest, NoAnswer};
 
@@ -15,6 +16,8 @@ use super::query::{Ask, ExplainRequest, NoAnswer};
 pub const MAX_CONNECTIONS: usize = 16;
 /// Time for a client to say something, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a client to take a part of a capture: somebody may be looking at it page by page.
+const STALL: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,6 +28,8 @@ pub struct Limits {
     pub connections: usize,
     /// Time to say something, and to take the answer.
     pub patience: Duration,
+    /// Time to take a part of a capture.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
@@ -32,6 +37,7 @@ impl Default for Limits {
         Self {
             connections: MAX_CONNECTIONS,
             patience: PATIENCE,
+            stall: STALL,
         }
     }
 }
@@ -81,7 +87,21 @@ async fn converse(stream: UnixStream, ask: &Ask, limits: Limits) -> std::io::Res
         }
         let complete = line.ends_with(b"\n");
         let response = if complete || line.len() <= MAX_REQUEST_LEN {
-            answer(&line, ask, &who).await
+            match protocol::parse_request(&line) {
+                Ok(request) => match request.command {
+                    Command::Capture(request) => match start_capture(&request, ask, &who).await {
+                        // The connection is the capture's from now on.
+                        Ok((plan, running)) => {
+                            let served =
+                                capture::serve(running, request, plan, reader, writer, limits.stall).await;
+                            return end_capture(served, &who);
+                        }
+                        Err(response) => response,
+                    },
+                    command => answer(command, ask, &who).await,
+                },
+                Err(response) => response,
+            }
         } else {
             let message = format!("a request line has at most {MAX_REQUEST_LEN} bytes");
             Response::error(FailureCode::BadRequest, message)
@@ -93,12 +113,33 @@ async fn converse(stream: UnixStream, ask: &Ask, limits: Limits) -> std::io::Res
     }
 }
 
-async fn answer(line: &[u8], ask: &Ask, who: &str) -> Response {
-    let request = match protocol::parse_request(line) {
-        Ok(request) => request,
-        Err(response) => return response,
-    };
-    match request.command {
+async fn start_capture(request: &CaptureRequest, ask: &Ask, who: &str) -> Result<(Plan, Running), Response> {
+    let refused = |message| Response::error(FailureCode::Refused, message);
+    let plan = request.plan().map_err(refused)?;
+    match ask.capture(plan.config).await {
+        Ok(Ok(running)) => {
+            info!("capture for {who}: {request}");
+            Ok((plan, running))
+        }
+        Ok(Err(message)) => Err(refused(message)),
+        Err(why) => Err(Response::error(FailureCode::Busy, why.to_string())),
+    }
+}
+
+fn end_capture(served: std::io::Result<capture::Summary>, who: &str) -> std::io::Result<()> {
+    match &served {
+        Ok(summary) => info!(
+            "capture for {who} ended: {} captured, {} missed",
+            summary.captured,
+            summary.missed()
+        ),
+        Err(error) => info!("capture for {who} ended, since its client left: {error}"),
+    }
+    served.map(|_| ())
+}
+
+async fn answer(command: Command, ask: &Ask, who: &str) -> Response {
+    match command {
         Command::Status => known(ask.status().await),
         Command::Routes => known(ask.routes().await),
         Command::Histogram => known(ask.latency().await),
@@ -118,6 +159,9 @@ async fn answer(line: &[u8], ask: &Ask, who: &str) -> Response {
         }
         Command::Explain { src4, src6, dst6 } => {
             tried(ask.explain(ExplainRequest { src4, src6, dst6 }).await)
+        }
+        Command::Capture(_) => {
+            Response::error(FailureCode::BadRequest, "a capture takes the whole connection")
         }
     }
 }

@@ -1,19 +1,21 @@
 //! The status document: one model for `isatapctl status --json` and `/api/v1/status`.
 //!
-//! `schema_version` grows when a field changes its meaning or goes away; new fields may appear at any time.
+//! `schema_version` grows when a field changes its meaning or goes away; new fields may appear at any time. The documentation of
+//! the fields here is that of the schema ([`super::schema`]).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatap_engine::reason::DropReason;
 use isatap_engine::stats::{Direction, DirectionSnapshot, LoopEvent, WorkerSnapshot};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The version of this document's schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The daemon at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// [`SCHEMA_VERSION`] of the daemon that wrote it.
     pub schema_version: u32,
@@ -58,9 +60,17 @@ pub struct Status {
     pub total: Traffic,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
-    /// Packets the kernel dropped before a worker saw them, by queue.
+    /// Packets the kernel dropped before a worker saw them, by queue: the workers' raw sockets by number, `tun_txq` for
+    /// the tunnel interface.
     #[serde(default)]
     pub kernel_drops: BTreeMap<String, u64>,
+    /// Packets that the queueing disciplines of the underlay's devices dropped, ours and others'; ours are among the drops for
+    /// `send_error` as well.
+    #[serde(default)]
+    pub qdisc_drops: u64,
+    /// Captures that run now.
+    #[serde(default)]
+    pub captures: usize,
     /// The configuration in force, as the lines of a file would say it.
     #[serde(default)]
     pub configuration: Vec<SettingStatus>,
@@ -72,7 +82,7 @@ pub struct Status {
 }
 
 /// What is known about the paths to peers; the list is cut off at a bound.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathsStatus {
     /// Peers of which our own link's MTU is known to be short.
     pub links: usize,
@@ -83,7 +93,7 @@ pub struct PathsStatus {
 }
 
 /// What is known about the path to one peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathStatus {
     /// The peer.
     pub peer: Ipv4Addr,
@@ -98,7 +108,7 @@ pub struct PathStatus {
 }
 
 /// One line of the configuration in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SettingStatus {
     /// The name.
     pub name: String,
@@ -107,7 +117,7 @@ pub struct SettingStatus {
 }
 
 /// Name servers and search domains that routers advertise (RFC 8106).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResolverStatus {
     /// Name servers in force.
     pub servers: Vec<Ipv6Addr>,
@@ -118,7 +128,7 @@ pub struct ResolverStatus {
 }
 
 /// What a router tells hosts of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdvertisingStatus {
     /// Solicitations are answered by this daemon.
     pub on: bool,
@@ -132,7 +142,7 @@ pub struct AdvertisingStatus {
 }
 
 /// The ISATAP interface.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -149,7 +159,7 @@ pub struct InterfaceStatus {
 }
 
 /// Our IPv4 address of the tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocatorStatus {
     /// The address.
     pub address: Ipv4Addr,
@@ -160,7 +170,7 @@ pub struct LocatorStatus {
 }
 
 /// One router of the PRL.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouterStatus {
     /// Its IPv4 address.
     pub address: Ipv4Addr,
@@ -190,7 +200,7 @@ pub struct RouterStatus {
 }
 
 /// One name of the potential router list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NameStatus {
     /// As configured.
     pub name: String,
@@ -209,7 +219,7 @@ pub struct NameStatus {
 }
 
 /// Both directions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// TUN to IPv4.
     pub encap: DirectionStatus,
@@ -218,7 +228,7 @@ pub struct Traffic {
 }
 
 /// One direction. At rest `received = packets + punted + the sum of drops`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DirectionStatus {
     /// Packets read from the kernel.
     pub received: u64,
@@ -242,7 +252,7 @@ pub struct DirectionStatus {
 }
 
 /// One worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {
     /// Its number, as on metrics.
     pub worker: usize,
@@ -257,7 +267,7 @@ pub struct WorkerStatus {
 }
 
 /// One kind of failed system call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorStatus {
     /// What failed.
     pub operation: String,
@@ -270,7 +280,7 @@ pub struct ErrorStatus {
 }
 
 /// Counters of the control plane.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ControlStatus {
     /// Router solicitations sent.
     pub solicitations: u64,
@@ -319,7 +329,7 @@ pub struct ControlStatus {
 }
 
 /// One route as the workers know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteStatus {
     /// The destination prefix.
     pub prefix: String,
@@ -328,7 +338,7 @@ pub struct RouteStatus {
 }
 
 /// The routes of the interface, cut off at a bound.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
     /// The first of them, in order of prefix.
     pub routes: Vec<RouteStatus>,
@@ -478,6 +488,8 @@ pub(crate) mod tests {
                 .map(|(number, worker)| WorkerStatus::new(number, worker))
                 .collect(),
             kernel_drops: BTreeMap::from([("0".to_owned(), 3)]),
+            qdisc_drops: 0,
+            captures: 0,
             configuration: vec![SettingStatus {
                 name: "Mtu".to_owned(),
                 value: "1280".to_owned(),

@@ -139,6 +139,13 @@ impl Model {
                 rows.push((name, reason.clone(), *count, rate));
             }
         }
+        for (place, count) in kernel_drops(now) {
+            let then = before.map_or(count, |before| {
+                kernel_drops(before).get(&place).copied().unwrap_or(0)
+            });
+            let rate = seconds.map_or(0.0, |seconds| float(count.saturating_sub(then)) / seconds);
+            rows.push(("kernel", place, count, rate));
+        }
         rows.sort_by(|a, b| b.3.total_cmp(&a.3).then(b.2.cmp(&a.2)));
         rows
     }
@@ -165,6 +172,21 @@ impl Rates {
             dropped: per(now.dropped, before.dropped),
         }
     }
+}
+
+/// What the kernel dropped, by place, as far as it dropped anything.
+fn kernel_drops(status: &Status) -> BTreeMap<String, u64> {
+    let queues = status.kernel_drops.iter().map(|(queue, count)| {
+        let is_socket = queue.parse::<usize>().is_ok();
+        let place = if is_socket {
+            format!("socket {queue}")
+        } else {
+            queue.clone()
+        };
+        (place, *count)
+    });
+    let all = queues.chain([("qdisc".to_owned(), status.qdisc_drops)]);
+    all.filter(|(_, count)| *count > 0).collect()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "rates are shown with three digits")]

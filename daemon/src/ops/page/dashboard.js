@@ -78,6 +78,7 @@ function take(sample) {
   }
   const kernel = (status) => Object.values(status.kernel_drops || {}).reduce((sum, count) => sum + count, 0);
   point.kernel = Math.max(0, kernel(sample.status) - kernel(before.status)) / seconds;
+  point.qdisc = Math.max(0, (sample.status.qdisc_drops || 0) - (before.status.qdisc_drops || 0)) / seconds;
   points.push(point);
   if (points.length > KEEP) points.shift();
 }
@@ -288,7 +289,8 @@ function tell() {
       tiles.push(tile(arrow, short(point[direction].packets) + "/s", short(point[direction].bits) + "bit/s", direction));
     }
     const dropped = point.encap.dropped + point.decap.dropped;
-    tiles.push(tile("dropped", short(dropped) + "/s", short(point.kernel) + "/s by the kernel", dropped + point.kernel > 0 ? "bad" : ""));
+    const beside = short(point.kernel) + "/s by the kernel" + (point.qdisc > 0 ? ", " + short(point.qdisc) + "/s on the way out" : "");
+    tiles.push(tile("dropped", short(dropped) + "/s", beside, dropped + point.kernel + point.qdisc > 0 ? "bad" : ""));
     for (const direction of DIRECTIONS)
       tiles.push(tile("p99 " + direction, nanos(point.latency[direction].p99), "p50 " + nanos(point.latency[direction].p50)));
     if (status.role === "host") {

@@ -1,0 +1,101 @@
+//! What the kernel lost beside the workers: packets for us that found the tunnel interface's queue full, and packets of
+//! everybody that the queueing of the underlay refused. Asked for when somebody wants to know, never on the packet path.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcStats2};
+
+use super::{Netlink, NetlinkError};
+
+/// How long all answers may take: somebody waits for a scrape, and what was known before is good enough.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Devices added up at most.
+const MAX_DEVICES: usize = 16;
+
+/// The kernel's counters, as far as they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Packets that a full queue of the tunnel interface dropped: workers were too slow.
+    pub tun: u64,
+    /// Packets that the queueing disciplines of the underlay's devices dropped, ours and others'. Ours are among the drops for
+    /// `send_error` as well. Begins anew when a discipline is replaced.
+    pub qdisc: u64,
+}
+
+impl Losses {
+    /// Reads them anew; what is not answered in time stays as it was.
+    pub async fn refresh(&mut self, netlink: &Netlink, tunnel: u32, underlay: impl Iterator<Item = u32>) {
+        let devices: BTreeSet<u32> = underlay.take(MAX_DEVICES).collect();
+        let read = async {
+            if let Ok(dropped) = netlink.tx_dropped(tunnel).await {
+                self.tun = dropped;
+            }
+            if let Ok(dropped) = netlink.qdisc_drops(&devices).await {
+                self.qdisc = dropped;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, read).await.is_err() {
+            tracing::debug!("the kernel is slow to tell what it dropped");
+        }
+    }
+}
+
+impl Netlink {
+    /// Packets that an interface dropped instead of sending them.
+    async fn tx_dropped(&self, if_index: u32) -> Result<u64, NetlinkError> {
+        let mut question = LinkMessage::default();
+        question.header.index = if_index;
+        let answers = self
+            .request(
+                "read the counters of the interface",
+                RouteNetlinkMessage::GetLink(question),
+                NLM_F_REQUEST,
+            )
+            .await?;
+        let links = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(&link.attributes),
+            _ => None,
+        });
+        let counts = links.flatten().filter_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+            _ => None,
+        });
+        Ok(counts.sum())
+    }
+
+    /// Packets that the root queueing disciplines of these devices dropped; they know of those below them.
+    ///
+    /// All of the machine's are listed: asked for one alone, the kernel tells it to everybody who listens to changes.
+    async fn qdisc_drops(&self, devices: &BTreeSet<u32>) -> Result<u64, NetlinkError> {
+        let answers = self
+            .request(
+                "list queueing disciplines",
+                RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()),
+                NLM_F_REQUEST | NLM_F_DUMP,
+            )
+            .await?;
+        let disciplines = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(discipline) => Some(discipline),
+            _ => None,
+        });
+        let ours = disciplines.filter(|discipline| {
+            let device = u32::try_from(discipline.header.index);
+            discipline.header.parent == TcHandle::ROOT && device.is_ok_and(|device| devices.contains(&device))
+        });
+        let stats =
+            ours.flat_map(|discipline| &discipline.attributes)
+                .filter_map(|attribute| match attribute {
+                    TcAttribute::Stats2(stats) => Some(stats),
+                    _ => None,
+                });
+        let drops = stats.flatten().filter_map(|part| match part {
+            TcStats2::Queue(queue) => Some(u64::from(queue.drops)),
+            _ => None,
+        });
+        Ok(drops.sum())
+    }
+}
