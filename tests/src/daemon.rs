@@ -76,6 +76,7 @@ pub struct Builder<'a> {
     config: String,
     arguments: Vec<String>,
     etc: Option<&'a Etc>,
+    descriptors: Option<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -86,7 +87,15 @@ impl<'a> Builder<'a> {
             config: String::new(),
             arguments: Vec::new(),
             etc: None,
+            descriptors: None,
         }
+    }
+
+    /// Lets it have so many descriptors at most.
+    #[must_use]
+    pub fn descriptors(mut self, limit: usize) -> Self {
+        self.descriptors = Some(limit);
+        self
     }
 
     /// Gives it a `resolv.conf` and a hosts file of its own.
@@ -98,9 +107,14 @@ impl<'a> Builder<'a> {
 
     fn command(&self) -> Command {
         let program = program("isatapd");
-        match self.etc {
-            Some(etc) => etc.command(&program),
-            None => Command::new(program),
+        match (self.etc, self.descriptors) {
+            (Some(etc), _) => etc.command(&program),
+            (None, Some(limit)) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}")).arg(program);
+                command
+            }
+            (None, None) => Command::new(program),
         }
     }
 
