@@ -31,6 +31,7 @@ files() {
 644 daemon/isatapd.conf $DOCDIR/examples/isatapd.conf
 644 daemon/packaging/radvd.conf.snippet $DOCDIR/examples/radvd.conf.snippet
 644 doc/site.md $DOCDIR/site.md
+644 doc/status.schema.json $DOCDIR/status.schema.json
 644 doc/anycast/README.md $DOCDIR/anycast/README.md
 644 doc/anycast/bird.conf $DOCDIR/anycast/bird.conf
 644 doc/anycast/isatap-up.service $DOCDIR/anycast/isatap-up.service
