@@ -130,6 +130,11 @@ impl std::error::Error for ExitError {}
 
 /// Prints `error` on standard error, each line with the name of the program; that nobody reads it is no reason to panic.
 pub fn report(error: &ExitError) {
+    report_as("isatapd", error);
+}
+
+/// The same for another program.
+pub fn report_as(program: &str, error: &ExitError) {
     use std::io::Write as _;
     // The journal takes lines for information unless they begin like this (sd-daemon(3)).
     let priority = if crate::launch::log::journal_is_standard_error() {
@@ -138,7 +143,7 @@ pub fn report(error: &ExitError) {
         ""
     };
     for line in error.to_string().lines() {
-        let _ = writeln!(std::io::stderr(), "{priority}isatapd: {line}");
+        let _ = writeln!(std::io::stderr(), "{priority}{program}: {line}");
     }
 }
 
