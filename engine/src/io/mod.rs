@@ -13,6 +13,7 @@ pub mod lane;
 #[cfg(test)]
 mod lane_tests;
 pub mod outgoing;
+pub mod passing;
 pub mod probe;
 pub mod raw;
 pub mod steer;
