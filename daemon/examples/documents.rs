@@ -17,6 +17,13 @@ const EXAMPLE: &str = include_str!("../isatapd.conf");
 /// Of the last change that somebody who reads the pages would notice.
 const DATE: &str = "2026-11-28";
 
+const PROCESSES: &str = "The daemon is two processes. The monitor, whose process id is in the pid file and which signals go \
+    to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL and CAP_SETPCAP, and reads nothing \
+    that came from the network. The engine (isatapd-engine) has no capability; it is followed by another one when it dies or \
+    stands still, with the same interface, addresses and routes. The monitor may be started as root, or, with those \
+    capabilities as ambient ones, as the User of the configuration; then CAP_SETUID, CAP_SETGID and CAP_KILL are not \
+    needed. isatapctl upgrade exchanges the program of both. When the daemon ends, its interface goes with it.";
+
 fn main() -> Result<()> {
     let folder = std::env::args_os()
         .nth(1)
@@ -99,6 +106,8 @@ fn page(program: &Command) -> Result<Vec<u8>> {
     }
     if program.get_name() == "isatapd" {
         service(&mut roff);
+        roff.control("SH", ["PROCESSES"]);
+        roff.text([roman(PROCESSES)]);
     }
     roff.control("SH", ["FILES"]);
     for (file, what) in [

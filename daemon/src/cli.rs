@@ -37,6 +37,39 @@ pub struct Options {
     pub overrides: Overrides,
 }
 
+impl Options {
+    /// A command line that says the same, wherever it is read: for another process of this daemon.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        let mut option = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                arguments.extend([OsString::from(name), value]);
+            }
+        };
+        let overrides = &self.overrides;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.clone().into_os_string());
+        option("--config", path(&self.config));
+        option(
+            "--workers",
+            overrides.workers.map(|count| count.to_string().into()),
+        );
+        let word = overrides.lane.and_then(|lane| {
+            let known = LaneText::WORDS.iter().find(|(_, known)| *known == lane);
+            known.map(|(word, _)| OsString::from(word))
+        });
+        option("--lane", word);
+        option("--user", overrides.user.as_ref().map(OsString::from));
+        option("--chrootdir", path(&overrides.chroot_dir));
+        option("--pidfile", path(&overrides.pidfile));
+        arguments.push("--".into());
+        arguments.extend(overrides.routers.iter().map(|router| match router {
+            Host::Addr(addr) => addr.to_string().into(),
+            Host::Name(name) => name.into(),
+        }));
+        arguments
+    }
+}
+
 /// A command line that ends the program: help, or a mistake.
 #[derive(Debug)]
 pub struct Stop(clap::Error);
@@ -238,6 +271,23 @@ mod tests {
             assert_eq!(run(words), short, "{words}");
         }
         assert_eq!(run("--lane ebpf").overrides.lane, Some(LaneText::Ebpf));
+    }
+
+    #[test]
+    fn what_was_said_can_be_said_again() {
+        for words in [
+            "",
+            "-c /c",
+            "-c /c -p /p -t /t -u u -w 3 --lane uring 192.0.2.1 isatap.example",
+            "--lane ebpf -- isatap.example",
+        ] {
+            let options = run(words);
+            let again = std::iter::once(OsString::from("isatapd")).chain(options.arguments());
+            assert!(
+                matches!(parse(again), Ok(Command::Run(same)) if same == options),
+                "{words}"
+            );
+        }
     }
 
     #[test]

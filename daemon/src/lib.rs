@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod exit;
 pub mod launch;
 pub mod link;
+pub mod monitor;
 pub mod ops;
 pub mod pmtu;
 pub mod prl;

@@ -8,19 +8,21 @@ use std::process::ExitCode;
 use isatapd::cli::{self, Command, Options};
 use isatapd::config::Loader;
 use isatapd::exit::{ExitError, ExitStatus, report};
-use isatapd::launch::{detach, janitor, pidfile, privilege, start};
+use isatapd::launch::{self, detach, engine, pidfile, privilege, start};
 use isatapd::link::dns;
+use isatapd::monitor::upgrade;
 use isatapd::prl::resolver;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(files) = janitor::requested(&arguments) {
-        return if janitor::run(&files).is_ok() {
-            ExitStatus::Ok
-        } else {
-            ExitStatus::Other
-        }
-        .into();
+    if let Some(rest) = engine::requested(&arguments) {
+        return engine::run(rest).into();
+    }
+    if let Some(rest) = upgrade::requested(upgrade::TAKE_OVER, &arguments) {
+        return start::take_over(rest).into();
+    }
+    if let Some(rest) = upgrade::requested(upgrade::TRY, &arguments) {
+        return launch::try_upgrade(rest).into();
     }
     if let Some(request) = dns::requested(&arguments) {
         return if dns::run(request).is_ok() {

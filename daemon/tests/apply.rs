@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use isatap_engine::fib::NextHop;
 use isatap_engine::isatap::iid;
 use isatap_tests::netns::Netns;
+use isatapd::advertise::own;
+use isatapd::config::advertise::AdvertisedPrefix;
+use isatapd::config::resolved::Advertise;
 use isatapd::link::apply::{Failure, Installed, apply, known, plan};
-use isatapd::link::setup::Interface;
-use isatapd::link::sysctl::Sysctls;
+use isatapd::link::change::direct::Direct;
 use isatapd::link::{Effect, Netlink, Watch};
 use isatapd::slaac::{Advert, AdvertPrefix, AdvertRoute, Ignored, Slaac, SlaacConfig};
 
@@ -27,8 +29,8 @@ struct Host<'a> {
     ns: &'a Netns,
     netlink: Netlink,
     watch: Watch,
-    interface: Interface,
-    sysctls: Sysctls,
+    if_index: u32,
+    direct: Direct,
     installed: Installed,
     slaac: Slaac,
 }
@@ -48,11 +50,8 @@ impl<'a> Host<'a> {
             ns,
             watch: Watch::open(netlink.clone(), index).await.expect("a first dump"),
             netlink,
-            interface: Interface {
-                if_index: index,
-                name: "is0".into(),
-            },
-            sysctls: Sysctls::open("is0"),
+            if_index: index,
+            direct: Direct::open("is0", index).expect("a netlink socket"),
             installed,
             slaac,
         }
@@ -68,15 +67,7 @@ impl<'a> Host<'a> {
             if ops.is_empty() {
                 return;
             }
-            let failures = apply(
-                &mut self.installed,
-                &self.netlink,
-                &self.interface,
-                &self.sysctls,
-                &ops,
-                now,
-            )
-            .await;
+            let failures = apply(&mut self.installed, &self.direct, &ops, now).await;
             let refused: Vec<String> = failures
                 .iter()
                 .map(|Failure { error, .. }| error.to_string())
@@ -435,11 +426,11 @@ fn what_was_set_before_a_restart_is_recognised() {
 
         let mut again = Host::new(host.ns).await;
         let now = Instant::now();
-        let dump = again.netlink.dump(again.interface.if_index).await.unwrap();
-        let (addresses, routes) = known(again.interface.if_index, &dump, now);
-        let plain: Vec<_> = routes.iter().map(|(_, route)| *route).collect();
-        again.installed.adopt(&addresses, &routes);
-        again.slaac.adopt(now, &addresses, &plain);
+        let dump = again.netlink.dump(again.if_index).await.unwrap();
+        let found = known(again.if_index, &dump, now);
+        let (addresses, routes) = found.advertised();
+        again.installed.adopt(&found);
+        again.slaac.adopt(now, &addresses, &routes);
         assert_eq!(again.installed.counts(), before);
         let wanted = again.slaac.wanted(now);
         assert_eq!((wanted.addresses.len(), wanted.routes.len()), (1, 2));
@@ -454,5 +445,50 @@ fn what_was_set_before_a_restart_is_recognised() {
             "{shown}"
         );
         assert!(shown.contains("2001:db8:66::/48"), "{shown}");
+    });
+}
+
+/// A router's own part in its prefixes is recognised as well, and goes with the prefix (T11).
+#[test]
+fn what_a_router_set_for_itself_is_recognised() {
+    in_namespace("own", async |mut host| {
+        let says = Advertise {
+            on: true,
+            prefixes: vec![AdvertisedPrefix {
+                prefix: "2001:db8:5::/64".parse().expect("a prefix"),
+                on_link: true,
+                valid: 7200,
+                preferred: 3600,
+                hosts: None,
+            }],
+            ..Advertise::default()
+        };
+        let wanted = own::wanted(&says, &[US]);
+        let now = Instant::now();
+        let ops = plan(&host.installed, host.watch.state(), &wanted, MTU, now);
+        assert!(
+            apply(&mut host.installed, &host.direct, &ops, now)
+                .await
+                .is_empty()
+        );
+        host.ns
+            .ip("-6 addr add 2001:db8:5::5efe:a00:9/128 dev is0 nodad noprefixroute");
+        let before = host.installed.counts();
+        assert_eq!(before, (1, 1));
+
+        let mut again = Host::new(host.ns).await;
+        let dump = again.netlink.dump(again.if_index).await.expect("a dump");
+        let found = known(again.if_index, &dump, now);
+        again.installed.adopt(&found);
+        assert_eq!(again.installed.counts(), before, "and nobody else's");
+        assert_eq!(found.advertised(), (vec![], vec![]), "no router said so");
+        assert_eq!(plan(&again.installed, again.watch.state(), &wanted, MTU, now), []);
+        again.settle().await;
+        let shown = again.shown();
+        assert!(
+            !shown.contains("2001:db8:5::5efe:a00:5") && !shown.contains("2001:db8:5::/64"),
+            "{shown}"
+        );
+        assert!(shown.contains("2001:db8:5::5efe:a00:9/128"), "{shown}");
     });
 }

@@ -1,4 +1,4 @@
-//! The program `isatapd` as a shell sees it: statuses, messages, the launcher, the janitor. What needs a running engine
+//! The program `isatapd` as a shell sees it: statuses, messages, the launcher. What needs a running engine
 //! is in the `tests` crate.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,15 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use isatapd::launch::janitor::{FileId, Janitor};
 use isatapd::launch::pidfile::PidFile;
 
 const ISATAPD: &str = env!("CARGO_BIN_EXE_isatapd");
-
-/// How long anything here may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -58,14 +53,6 @@ fn read(output: Output, dir: &Path) -> (i32, String, String) {
         text(&output.stdout),
         text(&output.stderr),
     )
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn is_root() -> bool {
@@ -250,70 +237,4 @@ fn an_unprivileged_start_says_what_is_missing() {
     assert_eq!(status, 77, "{errors}");
     assert!(errors.contains("CAP_NET_ADMIN"), "{errors}");
     assert!(errors.contains("start isatapd as root"), "{errors}");
-}
-
-/// FAULTS 60: whatever ends the daemon, its files go.
-#[test]
-fn the_janitor_removes_the_files_of_a_daemon_that_is_gone() {
-    let bench = Bench::new();
-    let (pid, socket) = (bench.path("pid"), bench.path("socket"));
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    std::fs::write(&pid, "1\n").unwrap();
-    let files = [FileId::of(&pid).unwrap(), FileId::of(&socket).unwrap()];
-
-    let janitor = Janitor::start_program(Path::new(ISATAPD), &files).unwrap();
-    assert!(pid.exists() && socket.exists());
-    janitor.finish();
-    assert!(!pid.exists() && !socket.exists());
-
-    // As after kill -9: nobody says goodbye.
-    std::fs::write(&pid, "1\n").unwrap();
-    let janitor = Janitor::start_program(Path::new(ISATAPD), &[FileId::of(&pid).unwrap()]).unwrap();
-    drop(janitor);
-    wait_until("the pid file is still there", || !pid.exists());
-}
-
-#[test]
-fn the_janitor_leaves_a_successors_file_alone() {
-    let bench = Bench::new();
-    let pid = bench.path("pid");
-    let first = PidFile::acquire(&pid).unwrap();
-    let janitor = Janitor::start_program(Path::new(ISATAPD), &[FileId::of(&pid).unwrap()]).unwrap();
-    janitor.finish();
-    assert!(pid.exists(), "somebody holds the lock");
-    first.remove();
-    assert!(!pid.exists());
-}
-
-#[test]
-fn the_janitor_keeps_no_power_and_outlives_signals_to_the_group() {
-    if !is_root() {
-        return;
-    }
-    let bench = Bench::new();
-    let pid = bench.path("pid");
-    std::fs::write(&pid, "1\n").unwrap();
-    let janitor = Janitor::start_program(Path::new(ISATAPD), &[FileId::of(&pid).unwrap()]).unwrap();
-    let process = janitor.process_id();
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let value = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().to_owned()
-    };
-    // DAC_OVERRIDE (1) and FOWNER (3).
-    assert_eq!(
-        (value("CapEff:").as_str(), value("CapPrm:").as_str()),
-        ("000000000000000a", "000000000000000a")
-    );
-    assert_eq!(value("NoNewPrivs:"), "1");
-    assert_eq!(value("Name:"), "isatapd-janitor");
-    let process = nix::unistd::Pid::from_raw(i32::try_from(process).unwrap());
-    for signal in [
-        nix::sys::signal::Signal::SIGTERM,
-        nix::sys::signal::Signal::SIGINT,
-    ] {
-        nix::sys::signal::kill(process, signal).unwrap();
-    }
-    janitor.finish();
-    assert!(!pid.exists());
 }

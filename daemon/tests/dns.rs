@@ -10,6 +10,11 @@ use isatapd::link::dns::{DnsHandover, DnsHelper, Outcome};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn begin(helper: DnsHelper) -> DnsHandover {
+    let (stream, _process) = helper.into_parts();
+    DnsHandover::begin(stream.into()).expect("a task")
+}
+
 /// A directory with fake programs and what they were asked.
 struct Programs {
     dir: tempfile::TempDir,
@@ -95,7 +100,7 @@ fn v10_resolved_is_told() {
     programs.add("resolvectl", "exit 0");
     programs.add("resolvconf", "exit 0");
     control(async {
-        let names = programs.helper().hand_over().expect("a task");
+        let names = begin(programs.helper());
         names.set(
             &[server("2001:db8::1"), server("fe80::1")],
             &domains(&["a.example", "b"]),
@@ -130,7 +135,7 @@ fn v10_resolvconf_is_told_when_resolved_refuses() {
     programs.add("resolvectl", "exit 1");
     programs.add("resolvconf", "exit 0");
     control(async {
-        let names = programs.helper().hand_over().expect("a task");
+        let names = begin(programs.helper());
         names.set(&[server("2001:db8::1")], &domains(&["a.example"]));
         let mut expected = "resolvectl [dns] [is0] [2001:db8::1]\n\
                             resolvconf [-a] [is0.isatapd]\n  nameserver 2001:db8::1\n  search a.example\n"
@@ -153,7 +158,7 @@ fn v10_resolvconf_is_told_when_resolved_refuses() {
 fn programs_that_fail() {
     let programs = Programs::new();
     control(async {
-        let names = programs.helper().hand_over().expect("a task");
+        let names = begin(programs.helper());
         names.set(&[server("2001:db8::1")], &[]);
         become_of(&names, Outcome::Nobody).await;
         programs.add("resolvconf", "exit 3");
@@ -184,7 +189,7 @@ fn the_helper_has_little_power() {
         let process = helper.process_id();
         let own = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
         assert!(own.starts_with("Name:\tisatapd-dns\n"), "{own}");
-        let names = helper.hand_over().expect("a task");
+        let names = begin(helper);
         names.set(&[server("2001:db8::1")], &[]);
         programs
             .until("resolvectl [dns] [is0] [2001:db8::1]\nresolvectl [domain] [is0] []\n")

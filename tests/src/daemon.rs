@@ -77,6 +77,7 @@ pub struct Builder<'a> {
     arguments: Vec<String>,
     etc: Option<&'a Etc>,
     descriptors: Option<usize>,
+    program: PathBuf,
 }
 
 impl<'a> Builder<'a> {
@@ -88,7 +89,15 @@ impl<'a> Builder<'a> {
             arguments: Vec::new(),
             etc: None,
             descriptors: None,
+            program: program("isatapd"),
         }
+    }
+
+    /// Another file than the one of this workspace.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.program);
+        self
     }
 
     /// Lets it have so many descriptors at most.
@@ -106,15 +115,14 @@ impl<'a> Builder<'a> {
     }
 
     fn command(&self) -> Command {
-        let program = program("isatapd");
         match (self.etc, self.descriptors) {
-            (Some(etc), _) => etc.command(&program),
+            (Some(etc), _) => etc.command(&self.program),
             (None, Some(limit)) => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}")).arg(program);
+                command.arg(format!("--nofile={limit}")).arg(&self.program);
                 command
             }
-            (None, None) => Command::new(program),
+            (None, None) => Command::new(&self.program),
         }
     }
 
@@ -179,23 +187,9 @@ impl<'a> Builder<'a> {
             .arg("-f")
             .args(paths(folder.path(), &config))
             .args(&self.arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         let started = Instant::now();
-        let mut child = self.ns.spawn(&mut command);
         let log = Arc::new(Mutex::new(Vec::new()));
-        let readers = vec![
-            read_lines(
-                child.stderr.take().expect("a pipe was asked for"),
-                Arc::clone(&log),
-            ),
-            read_lines(
-                child.stdout.take().expect("a pipe was asked for"),
-                Arc::clone(&log),
-            ),
-        ];
+        let (child, readers) = spawn(self.ns, command, &log);
         Daemon {
             ns: self.ns,
             child,
@@ -251,6 +245,22 @@ fn paths(folder: &Path, config: &Path) -> Vec<String> {
     .into()
 }
 
+/// Starts it with what it says added to `log`.
+fn spawn(ns: &Netns, mut command: Command, log: &Arc<Mutex<Vec<String>>>) -> (Child, Vec<JoinHandle<()>>) {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = ns.spawn(&mut command);
+    let error = child.stderr.take().expect("a pipe was asked for");
+    let output = child.stdout.take().expect("a pipe was asked for");
+    let readers = vec![
+        read_lines(error, Arc::clone(log)),
+        read_lines(output, Arc::clone(log)),
+    ];
+    (child, readers)
+}
+
 fn read_lines(from: impl std::io::Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
@@ -291,7 +301,7 @@ impl<'a> Daemon<'a> {
         self.ns
     }
 
-    /// Its process id.
+    /// Its process id: the monitor's.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a pid")
     }
@@ -464,23 +474,6 @@ impl<'a> Daemon<'a> {
         kill(Pid::from_raw(self.pid()), signal).expect("signal the daemon");
     }
 
-    /// Stops it like a debugger would, and returns when every thread has stopped: what arrives from then on waits together.
-    pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-        wait::holds("every thread of the daemon to stop", crate::scene::SOON, || {
-            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("list threads");
-            tasks.flatten().all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-            })
-        });
-    }
-
-    /// Lets it go on after [`Daemon::freeze`].
-    pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
     /// What it wrote to the console so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
@@ -524,6 +517,22 @@ impl<'a> Daemon<'a> {
             let _ = reader.join();
         }
         status
+    }
+
+    /// Starts another daemon with the files of one that has ended, and waits until it serves.
+    ///
+    /// # Panics
+    /// When this one has not ended, or the other one does not serve in time.
+    #[track_caller]
+    pub fn start_again(mut self) -> Self {
+        assert!(self.ended.is_some(), "it has not ended");
+        let mut command = Command::new(program("isatapd"));
+        command.arg("-f").args(paths(self.folder.path(), &self.config));
+        self.started = Instant::now();
+        (self.child, self.readers) = spawn(self.ns, command, &self.log);
+        self.ended = None;
+        self.wait_alive();
+        self
     }
 
     /// Stops it with TERM; returns how long that took.

@@ -32,7 +32,7 @@ const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
 
 /// Seconds that the main thread, which is control, has run.
 fn control_seconds(daemon: &Daemon<'_>) -> f64 {
-    let pid = daemon.pid();
+    let pid = daemon.engine_pid();
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).expect("a running thread");
     let nanos: u64 = stat
         .split_whitespace()
@@ -102,7 +102,7 @@ fn a_flood_is_bounded(lane: Lane) {
     let (counters, counted) = (daemon.counters(Direction::Decap), Counted::read(daemon));
     let lost = KernelDrops::read(host);
     let (memory, cpu, start) = (
-        resident_kib(daemon.pid()),
+        resident_kib(daemon.engine_pid()),
         control_seconds(daemon),
         Instant::now(),
     );
@@ -156,7 +156,7 @@ fn a_flood_is_bounded(lane: Lane) {
             Err(format!("{since}, {counted:?}, {answered} pings"))
         }
     });
-    let grown = resident_kib(daemon.pid()).saturating_sub(memory);
+    let grown = resident_kib(daemon.engine_pid()).saturating_sub(memory);
     let lost = KernelDrops::read(host).since(&lost);
     let report = format!(
         "{FLOOD} in {took:?} ({rate:.0}/s); {since}; {counted:?}; lost {lost:?}; control {cpu:.3} s of {elapsed:?}; \

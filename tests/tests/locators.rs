@@ -359,7 +359,7 @@ fn an_address_that_flaps_leaves_no_trace() {
         bench.traffic_passes();
     };
     flap_often(rounds / 4);
-    let pid = bench.host.pid();
+    let pid = bench.host.engine_pid();
     let (descriptors, memory) = (state::descriptors(pid), state::resident_kib(pid));
     let (asked, started) = (solicitations(), Instant::now());
     flap_often(rounds);

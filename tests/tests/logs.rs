@@ -138,10 +138,8 @@ fn a_detached_daemon_logs_to_the_system_log_and_follows_the_configuration() {
     let daemon = Detached::start(&root, &scene.dut, &config("SyslogFacility local3"));
     let line = log.wait("worker(s), interface is0");
     // local3 is 19, information is 6.
-    assert!(
-        line.starts_with(&format!("<158>isatapd[{}]: ", daemon.pid)),
-        "{line}"
-    );
+    // By whichever of the two processes.
+    assert!(line.starts_with("<158>isatapd["), "{line}");
 
     // Both are changed by a reload: errors alone, of another facility.
     root.write(

@@ -51,7 +51,7 @@ fn served_during(what: &str, targets: impl FnMut(u64) -> Ipv6Addr + Send) {
         .enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("a socket"));
     // Everything that is allocated once is there.
     exchange::over_udp(&scene.server, &scene.hosts[0], known, 10);
-    let before = resident_kib(running.router.pid());
+    let before = resident_kib(running.router.engine_pid());
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let longest = thread::scope(|scope| {
         scope.spawn(|| scan(&socket, &stop, &sent, targets));
@@ -71,7 +71,7 @@ fn served_during(what: &str, targets: impl FnMut(u64) -> Ipv6Addr + Send) {
         stop.store(true, Ordering::Relaxed);
         longest
     });
-    let grown = resident_kib(running.router.pid()).saturating_sub(before);
+    let grown = resident_kib(running.router.engine_pid()).saturating_sub(before);
     let encap = running.router.counters(Direction::Encap);
     println!(
         "{what}: {} addresses, at most {longest:?} for {QUESTIONS} answers, {grown} KiB more; {encap}",

@@ -80,7 +80,7 @@ fn flood(scene: &Opposite, router: &Daemon<'_>, honest: &Asker, names: Names) {
     // Tables and queues have their size from the first hundred thousand on.
     packets.iter().for_each(|packet| crafter.send(packet));
     let (before, lost) = (router.counters(Direction::Decap), KernelDrops::read(&scene.dut));
-    let memory = resident_kib(router.pid());
+    let memory = resident_kib(router.engine_pid());
     let done = AtomicBool::new(false);
     let done = &done;
     let (took, waits) = thread::scope(|scope| {
@@ -108,7 +108,7 @@ fn flood(scene: &Opposite, router: &Daemon<'_>, honest: &Asker, names: Names) {
             Err(since.to_string())
         }
     });
-    let grown = resident_kib(router.pid()).saturating_sub(memory);
+    let grown = resident_kib(router.engine_pid()).saturating_sub(memory);
     let lost = KernelDrops::read(&scene.dut).since(&lost);
     let rate = FLOOD as f64 / took.as_secs_f64();
     let report = format!(

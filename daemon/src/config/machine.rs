@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::net::if_::InterfaceFlags;
 
+use super::kept::Memory;
 use super::resolved::User;
 
 /// An IPv4 address of this machine, and where it is.
@@ -174,10 +175,43 @@ impl<M: Machine> Remembering<M> {
         })
     }
 
+    /// What was answered so far, for another process.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            names: locked(&self.names).clone().into_iter().collect(),
+            users: locked(&self.users)
+                .iter()
+                .map(|(name, user)| (name.clone(), (user.uid, user.gid)))
+                .collect(),
+            groups: locked(&self.groups).clone().into_iter().collect(),
+        }
+    }
+
+    /// Remembers what another process was answered.
+    pub fn recall(&self, memory: &Memory) {
+        let names = memory.names.iter().take(MAX_REMEMBERED);
+        locked(&self.names).extend(names.map(|(name, addrs)| (name.clone(), addrs.clone())));
+        let users = memory.users.iter().take(MAX_REMEMBERED);
+        locked(&self.users).extend(users.map(|(name, (uid, gid))| {
+            let user = User {
+                name: name.clone(),
+                uid: *uid,
+                gid: *gid,
+            };
+            (name.clone(), user)
+        }));
+        let groups = memory.groups.iter().take(MAX_REMEMBERED);
+        locked(&self.groups).extend(groups.map(|(name, gid)| (name.clone(), *gid)));
+    }
+
     /// The machine that is asked.
     pub fn inner(&self) -> &M {
         &self.machine
     }
+}
+
+fn locked<T>(memory: &Mutex<T>) -> MutexGuard<'_, T> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn remembered<V: Clone>(
@@ -185,7 +219,7 @@ fn remembered<V: Clone>(
     name: &str,
     ask: impl FnOnce() -> Result<Option<V>, String>,
 ) -> Result<Option<V>, String> {
-    let mut memory = memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut memory = locked(memory);
     if let Some(known) = memory.get(name) {
         return Ok(Some(known.clone()));
     }

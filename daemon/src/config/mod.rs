@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod display;
 pub mod engine_types;
 pub mod file;
+pub mod kept;
 pub mod lines;
 pub mod machine;
 pub mod names;

@@ -19,6 +19,7 @@ use super::{ConfigError, Loader, source};
 use crate::exit::ExitStatus;
 
 mod accepted;
+mod kept;
 mod refused;
 mod reloaded;
 mod resolved;

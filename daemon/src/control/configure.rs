@@ -105,15 +105,7 @@ impl Daemon {
             self.publish(now)?;
         }
         let before = self.installed.counts();
-        let failures = apply::apply(
-            &mut self.installed,
-            &self.netlink,
-            &self.interface,
-            &self.sysctls,
-            &ops,
-            now,
-        )
-        .await;
+        let failures = apply::apply(&mut self.installed, &self.link, &ops, now).await;
         if self.installed.counts() != before {
             self.tell_configuration(&ops);
         }

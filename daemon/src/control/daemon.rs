@@ -17,16 +17,18 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use super::client::Orders;
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
 use super::service::Service;
-use super::signals::{Request, Signals};
 use super::start::STOP_LIMIT;
+use super::watchdog::Watchdog;
 use super::watched::watch;
+use super::{Failure, MonitorLink};
 use crate::advertise::Advertiser;
 use crate::advertise::consistency::Told;
 use crate::config::resolved::{Facility, LogLevel, Role};
@@ -37,8 +39,8 @@ use crate::link::apply::Installed;
 use crate::link::dns::DnsHandover;
 use crate::link::losses::Losses;
 use crate::link::setup::Interface;
-use crate::link::sysctl::Sysctls;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
+use crate::monitor::wire::{Asked, Cause};
 use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
 use crate::pmtu::Paths;
@@ -52,15 +54,14 @@ use crate::slaac::Slaac;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
 /// How long after an event suppressed log lines are told.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Time for answers that are under way when the engine hands over.
+const LAST_ANSWERS: Duration = Duration::from_millis(5);
 /// How long retired Rulebooks wait before the workers are asked whether they still hold them.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time for the interface to be taken back at the end.
-const WITHDRAW_LIMIT: Duration = Duration::from_millis(200);
-
 /// Where events come from.
 pub(super) struct Sources {
-    signals: Signals,
+    orders: Orders,
     queries: Queries,
     icmp: mpsc::Receiver<SendFailure>,
     bell: AsyncFd<OwnedFd>,
@@ -71,7 +72,8 @@ pub(super) struct Sources {
 
 /// One event.
 enum Event {
-    Signal(Request),
+    /// `None`: the monitor is gone.
+    Order(Option<Asked>),
     Mirror(Result<Effect, NetlinkError>),
     Query(Query),
     Bell,
@@ -79,6 +81,15 @@ enum Event {
     Loaded(Box<super::reload::Outcome>),
     LookedUp(String, Result<Answer, LookupError>),
     Timer,
+}
+
+/// What the loop ends for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The daemon stops.
+    Stop,
+    /// Another engine takes over.
+    HandOver,
 }
 
 /// Everything control knows and holds.
@@ -96,7 +107,9 @@ pub(super) struct Daemon {
     pub(super) watch: Watch,
     pub(super) netlink: Netlink,
     pub(super) interface: Interface,
-    pub(super) sysctls: Sysctls,
+    /// Carries out what changes the interface.
+    pub(super) link: MonitorLink,
+    pub(super) watchdog: Watchdog,
     pub(super) routers: Routers,
     pub(super) slaac: Slaac,
     /// What autoconfiguration has set in the kernel.
@@ -151,7 +164,7 @@ pub(super) struct Daemon {
 
 impl Sources {
     pub(super) fn new(
-        signals: Signals,
+        orders: Orders,
         queries: Queries,
         icmp: mpsc::Receiver<SendFailure>,
         names: Results,
@@ -159,7 +172,7 @@ impl Sources {
     ) -> std::io::Result<Self> {
         let bell = watch(engine.bell().as_fd().try_clone_to_owned()?, Interest::READABLE)?;
         Ok(Self {
-            signals,
+            orders,
             queries,
             icmp,
             bell,
@@ -189,7 +202,7 @@ impl Sources {
             }
         };
         tokio::select! {
-            request = self.signals.next() => Event::Signal(request),
+            asked = self.orders.next() => Event::Order(asked),
             effect = watch.changed() => Event::Mirror(effect),
             Some(query) = self.queries.next() => Event::Query(query),
             Some(failure) = self.icmp.recv() => Event::Icmp(failure),
@@ -202,40 +215,61 @@ impl Sources {
 }
 
 impl Daemon {
-    /// Runs until a signal or a failure.
-    pub(super) async fn serve(&mut self) -> Result<(), ExitError> {
+    /// Runs until an order or a failure.
+    pub(super) async fn serve(&mut self) -> Result<(), Failure> {
         let Some(mut sources) = self.sources.take() else {
-            return Err(ExitError::other("the control loop was started twice"));
+            let error = ExitError::other("the control loop was started twice");
+            return Err((Cause::Fault, error));
         };
         let outcome = self.turn(&mut sources).await;
-        self.service.tell(Notice::Stopping);
-        self.take_leave().await;
-        if let Err(workers) = self.engine.stop(STOP_LIMIT) {
+        let hands_over = matches!(outcome, Ok(End::HandOver));
+        let stopped = if hands_over {
+            // Whoever asked for it is still to be told that it begins.
+            tokio::time::sleep(LAST_ANSWERS).await;
+            // What arrives from here on is the successor's.
+            self.engine.pause(STOP_LIMIT)
+        } else {
+            self.take_leave().await;
+            self.engine.stop(STOP_LIMIT)
+        };
+        if let Err(workers) = stopped {
             warn!("workers {workers:?} did not end in time");
         }
         self.log_summary();
-        if let Ok(Err(error)) =
-            tokio::time::timeout(WITHDRAW_LIMIT, self.interface.delete(&self.netlink)).await
-        {
-            debug!("{error}");
-        }
         outcome
+            .map(|_| ())
+            .map_err(|error| (self.watchdog.cause(), error))
     }
 
-    async fn turn(&mut self, sources: &mut Sources) -> Result<(), ExitError> {
+    async fn turn(&mut self, sources: &mut Sources) -> Result<End, ExitError> {
         loop {
             let deadline = self.deadline();
             let mut timer = false;
             match sources.next(&mut self.watch, deadline).await {
-                Event::Signal(Request::Stop(signal)) => {
-                    info!("stopping on signal {signal}");
-                    return Ok(());
+                Event::Order(Some(Asked::Terminate)) => {
+                    info!("stopping on signal TERM");
+                    return Ok(End::Stop);
                 }
-                Event::Signal(Request::Reload) => self.start_reload(sources, None),
-                Event::Signal(Request::Summary) => self.log_summary(),
-                Event::Signal(Request::ReopenLogs) => (self.reopen_log)(),
+                Event::Order(Some(Asked::Interrupt)) => {
+                    info!("stopping on signal INT");
+                    return Ok(End::Stop);
+                }
+                Event::Order(Some(Asked::HandOver)) => return Ok(End::HandOver),
+                Event::Order(None) => {
+                    warn!("the monitor is gone: stopping");
+                    return Ok(End::Stop);
+                }
+                Event::Order(Some(Asked::Reload)) => self.start_reload(sources, None),
+                Event::Order(Some(Asked::Summary)) => self.log_summary(),
+                Event::Order(Some(Asked::ReopenLogs)) => (self.reopen_log)(),
                 Event::Mirror(effect) => self.mirrored(effect)?,
                 Event::Query(Query::Reload(reply)) => self.start_reload(sources, Some(reply)),
+                #[cfg(debug_assertions)]
+                Event::Query(Query::Fault(fault, reply)) => {
+                    let outcome = self.go_wrong(fault).await;
+                    drop(reply.send(outcome));
+                }
+                Event::Query(Query::Upgrade(reply)) => drop(reply.send(self.link.upgrade().await)),
                 Event::Query(query) => {
                     // What is shown is what the workers have, not what they are about to get.
                     if query.is_about_rules() && self.publish_at.is_some() {
@@ -308,6 +342,7 @@ impl Daemon {
             self.paths.next_deadline(),
             self.flush_at,
             self.service.next_deadline(),
+            Some(self.watchdog.due()),
             collect,
         ]
         .into_iter()
@@ -318,6 +353,7 @@ impl Daemon {
     /// Does what is due.
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
+        self.watch_workers(now)?;
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = (self.flush_log)().then(|| now + FLUSH_AFTER);
         }

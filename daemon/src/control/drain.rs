@@ -41,6 +41,8 @@ impl Daemon {
             (false, Some(_)) => self.drained_at = None,
         }
         self.set_advertising(now);
+        // It outlives this engine.
+        self.keep_settings();
         // Who answers solicitations is a rule of the workers.
         self.mark_changed();
         let lines = if on { self.leave() } else { self.come_back() };

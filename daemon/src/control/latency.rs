@@ -15,8 +15,6 @@ const STEP: Duration = Duration::from_micros(250);
 #[derive(Debug, Default)]
 pub(super) struct LatencyBook {
     workers: Vec<Latencies>,
-    /// Which of them have answered since the last [`LatencyBook::take_silent`].
-    heard: Vec<bool>,
 }
 
 impl LatencyBook {
@@ -34,34 +32,17 @@ impl LatencyBook {
         }
     }
 
-    /// The workers that have not answered since the last call, and asks all of them again: an idle worker answers at once,
-    /// a busy one at the end of its turn, one that hangs never. Nobody is silent at the first call.
-    pub(super) fn take_silent(&mut self, engine: &Engine, workers: usize) -> Vec<usize> {
-        self.make_room(workers);
-        self.take_in(engine);
-        let silent = self.heard.iter().enumerate().filter(|(_, heard)| !**heard);
-        let silent = silent.map(|(worker, _)| worker).collect();
-        self.heard.fill(false);
-        engine.request_latencies();
-        silent
-    }
-
     fn make_room(&mut self, workers: usize) {
         let count = workers.max(self.workers.len());
         self.workers.resize_with(count, Latencies::default);
-        self.heard.resize(count, true);
     }
 
     /// Takes the answers that are there; how many.
     fn take_in(&mut self, engine: &Engine) -> usize {
         let mut count = 0;
         while let Ok(harvest) = engine.latencies().try_recv() {
-            if let (Some(sum), Some(heard)) = (
-                self.workers.get_mut(harvest.worker),
-                self.heard.get_mut(harvest.worker),
-            ) {
+            if let Some(sum) = self.workers.get_mut(harvest.worker) {
                 sum.merge(&harvest.latencies);
-                *heard = true;
             }
             count += 1;
         }

@@ -1,19 +1,23 @@
 //! The control thread: brings the daemon up, then turns events into Rulebooks, solicitations and answers.
 //!
 //! ```text
-//!  signals, netlink, punts, ICMP errors, queries, timers --> Daemon::serve --> Publisher (workers)
-//!                                                                         `--> netlink, control socket of the engine
+//!  orders, netlink, punts, ICMP errors, queries, timers --> Daemon::serve --> Publisher (workers)
+//!                                                                        |--> the monitor (changes of the interface)
+//!                                                                        `--> control socket of the engine
 //! ```
 //!
-//! One asynchronous thread (DESIGN D10); nothing here touches a packet that is not control's business.
+//! One asynchronous thread (DESIGN D10) without any privilege; nothing here touches a packet that is not control's business.
 
 mod advertising;
+mod client;
 mod configure;
 mod daemon;
 mod discovery;
 mod drain;
 mod error_limits;
 mod explain;
+#[cfg(debug_assertions)]
+mod fault;
 mod icmp;
 mod latency;
 mod locator;
@@ -25,50 +29,68 @@ mod redirects;
 mod reload;
 mod report;
 mod service;
-mod signals;
 mod start;
 mod translate;
 mod upkeep;
+mod watchdog;
 mod watched;
 
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
+
+use isatap_engine::worker::Descriptors;
 
 use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 use crate::launch::notify::Notice;
+use crate::monitor::wire::{Cause, Setup};
+use crate::prl::resolver::Resolver;
+
+pub use client::MonitorLink;
 
 /// One for a reload that looks up our own name, one for the files that lookups of routers read.
 const BLOCKING_THREADS: usize = 2;
 /// How long a name lookup of a reload may hold up the exit.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
-/// Everything the daemon starts from.
+/// Everything the engine's process starts from.
 pub struct Startup {
     /// What to do.
     pub settings: Settings,
+    /// This router is being taken out of service, as an engine before this one was told.
+    pub drained: bool,
     /// Reads the configuration again.
     pub loader: Loader,
-    /// Listens on `MetricsListen`.
-    pub metrics: Option<TcpListener>,
+    /// What the monitor said.
+    pub setup: Setup,
+    /// Queues and sockets for the packet engine.
+    pub descriptors: Descriptors,
     /// Listens on `ControlSocket`.
     pub control: UnixListener,
+    /// Listens on `MetricsListen`.
+    pub metrics: Option<TcpListener>,
+    /// Leads to the helper for name servers.
+    pub names: Option<UnixStream>,
+    /// Looks names up, by files that were found before the change of root.
+    pub resolver: Resolver,
+    /// Whether the machine forwards IPv6 at all.
+    pub forwards: bool,
+    /// The way to the monitor.
+    pub link: MonitorLink,
     /// What the process does for us.
     pub hooks: Hooks,
 }
 
-/// What control asks of the process around it, in the order of use.
+/// What control asks of the process around it.
 pub struct Hooks {
-    /// Changes root directory and user, and keeps CAP_NET_ADMIN alone. Called when everything privileged is open.
-    pub drop_privileges: Box<dyn FnOnce() -> Result<(), ExitError>>,
     /// Gives up every privilege of a worker thread; called in each before its first packet.
     pub worker_start: fn() -> Result<(), String>,
     /// Tells the service manager, and at the first [`Notice::Ready`] whoever else waits for the start.
     pub notify: Box<dyn Fn(Notice)>,
-    /// For how long the service manager may hear nothing; `None` when it does not watch.
-    pub watchdog: Option<Duration>,
+    /// Lets go of the terminal that somebody waits at, if there is one.
+    pub let_terminal_go: Box<dyn Fn()>,
     /// Sets level and facility of the log.
     pub set_log: Box<dyn Fn(LogLevel, Facility)>,
     /// Opens the log again after rotation.
@@ -76,6 +98,9 @@ pub struct Hooks {
     /// Tells how many log lines were suppressed; called about a second after anything happened, and again as long as it says so.
     pub flush_log: Box<dyn Fn() -> bool>,
 }
+
+/// Why control ended: what kind of reason it was, and the error with its words.
+pub type Failure = (Cause, ExitError);
 
 impl std::fmt::Debug for Startup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -91,19 +116,24 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs until the monitor says to stop, or is gone.
 ///
 /// # Errors
 /// Why it could not start, or could not go on.
-pub fn run(startup: Startup) -> Result<(), ExitError> {
+pub fn run(startup: Startup) -> Result<(), Failure> {
+    let fault = |error| (Cause::Fault, error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("control-lookup")
         .build()
-        .map_err(|error| ExitError::other(format!("cannot start the control loop: {error}")))?;
+        .map_err(|error| {
+            fault(ExitError::other(format!(
+                "cannot start the control loop: {error}"
+            )))
+        })?;
     let outcome = runtime.block_on(async {
-        let mut daemon = start::bring_up(startup).await?;
+        let mut daemon = start::bring_up(startup).await.map_err(fault)?;
         daemon.serve().await
     });
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);

@@ -1,6 +1,6 @@
 //! Loading the configuration again: read aside, checked whole, then only the differences applied.
 
-use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -10,11 +10,15 @@ use tracing::{error, info, warn};
 use super::configure::slaac_config;
 use super::daemon::Daemon;
 use crate::config::diagnostic::{MAX_DIAGNOSTICS, Origin};
+use crate::config::kept::Kept;
 use crate::config::names::Key;
 use crate::config::reload::{Change, Plan, plan};
 use crate::config::{ConfigError, Loaded, Loader};
 use crate::launch::notify::Notice;
+use crate::link::change::{self, Changer as _};
 use crate::link::rulebook;
+use crate::monitor::text;
+use crate::monitor::wire::Say;
 use crate::prl::SolicitConfig;
 use crate::prl::names::NameBook;
 
@@ -96,9 +100,24 @@ impl Daemon {
             }
         };
         *self.counters.reloads.entry(label.to_owned()).or_insert(0) += 1;
+        self.keep_settings();
         self.service.tell(Notice::Ready);
+        self.link.attend().await;
         for reply in outcome.replies {
             let _ = reply.send(result.clone().map_err(|error| error.to_string()));
+        }
+    }
+
+    /// Leaves what is in force to the engine that follows should this one die.
+    pub(super) fn keep_settings(&self) {
+        let Some(loader) = &self.loader else { return };
+        let kept = Kept {
+            drained: self.drained_at.is_some(),
+            ..loader.keep(&self.settings)
+        };
+        let kept = text::keep(&kept.encode());
+        if let Err(error) = kept.and_then(|text| self.link.keep(text.as_fd())) {
+            warn!("an engine that follows this one would work by the configuration of before: {error}");
         }
     }
 
@@ -109,19 +128,19 @@ impl Daemon {
         rulebook::compile(self.watch.state(), &plan.settings, &self.locators(), &routers)
             .build()
             .map_err(|error| error.to_string())?;
-        let listener = match plan
+        let listen_at = plan
             .settings
             .metrics_listen
-            .filter(|_| changed(Key::MetricsListen))
-        {
-            Some(addr) => Some(
-                TcpListener::bind(addr)
-                    .map_err(|error| format!("cannot listen on MetricsListen {addr}: {error}"))?,
-            ),
+            .filter(|_| changed(Key::MetricsListen));
+        let listener = match listen_at {
+            Some(addr) => {
+                let listened = self.link.listen_at(addr).await;
+                Some(listened.map_err(|error| format!("cannot listen on MetricsListen {addr}: {error}"))?)
+            }
             None => None,
         };
         if changed(Key::Mtu) {
-            let set = self.interface.set_mtu(&self.netlink, plan.settings.mtu).await;
+            let set = self.link.change(change::Change::Mtu(plan.settings.mtu)).await;
             set.map_err(|error| error.to_string())?;
             self.installed.set_mtu(plan.settings.mtu);
         }
@@ -131,9 +150,7 @@ impl Daemon {
         if changed(Key::SyslogFacility) || changed(Key::LogLevel) {
             (self.set_log)(settings.log_level, settings.syslog_facility);
         }
-        if settings.role != old.role {
-            self.sysctls.apply(settings.role);
-        }
+        let changed_role = (settings.role != old.role).then_some(settings.role);
         self.slaac.set_config(slaac_config(settings));
         if changed(Key::MinRouterSolicitInterval) {
             self.routers
@@ -153,8 +170,16 @@ impl Daemon {
                     warn!("metrics are served no longer: {error}");
                 }
             }
-            None if changed(Key::MetricsListen) => self.stop_metrics(),
+            None if changed(Key::MetricsListen) => {
+                self.stop_metrics();
+                self.link.report(&Say::StopListening);
+            }
             None => {}
+        }
+        if let Some(role) = changed_role
+            && let Err(error) = self.link.change(change::Change::Sysctls(role)).await
+        {
+            warn!("{error}");
         }
         self.follow_prl(now);
         self.follow_role();

@@ -91,6 +91,9 @@ impl Daemon {
             Query::Explain(request, reply) => {
                 drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
             }
+            #[cfg(debug_assertions)]
+            Query::Fault(_, reply) => drop(reply.send(Err("this is not answered here".to_owned()))),
+            Query::Upgrade(reply) => drop(reply.send(Err("an upgrade cannot be answered here".to_owned()))),
             Query::Reload(reply) => drop(reply.send(Err("a reload cannot be answered here".to_owned()))),
         }
     }
@@ -169,7 +172,8 @@ impl Daemon {
             schema_version: SCHEMA_VERSION,
             host: host_name(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
+            pid: nix::unistd::getppid().as_raw().unsigned_abs(),
+            engine_pid: std::process::id(),
             uptime_seconds: self.started_at.elapsed().as_secs_f64(),
             role: role_name(self.settings.role).to_owned(),
             lane: self.engine.lane().name().to_owned(),

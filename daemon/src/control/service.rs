@@ -1,10 +1,9 @@
-//! What the service manager hears of the running daemon: a line of status when it changes, reloads, signs of life.
+//! What the service manager hears of the running daemon: a line of status when it changes, reloads. Signs of
+//! life are [`super::watchdog`]'s.
 //!
 //! Whoever sends the notices is none of our business: the process that the service manager started need not be this one.
 
 use std::time::{Duration, Instant};
-
-use tracing::warn;
 
 use super::daemon::Daemon;
 use super::report::{role_name, router_counts};
@@ -22,22 +21,16 @@ pub(super) struct Service {
     status: String,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
-    /// Half of what the watchdog allows.
-    alive_interval: Option<Duration>,
-    alive_at: Option<Instant>,
 }
 
 impl Service {
-    /// `send` takes notices where they belong; `watchdog` is how long the service manager may hear nothing.
-    pub(super) fn new(now: Instant, send: Box<dyn Fn(Notice)>, watchdog: Option<Duration>) -> Self {
-        let alive_interval = watchdog.map(|limit| limit / 2);
+    /// `send` takes notices where they belong.
+    pub(super) fn new(now: Instant, send: Box<dyn Fn(Notice)>) -> Self {
         Self {
             send,
             status: String::new(),
             look_at: Some(now + FIRST_LOOK),
             looked_at: None,
-            alive_interval,
-            alive_at: alive_interval.map(|interval| now + interval),
         }
     }
 
@@ -52,7 +45,7 @@ impl Service {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.look_at, self.alive_at].into_iter().flatten().min()
+        self.look_at
     }
 
     /// Whether it is time to look at the status.
@@ -71,15 +64,6 @@ impl Service {
             self.status = status;
         }
     }
-
-    /// Whether it is time for a sign of life.
-    fn take_alive(&mut self, now: Instant) -> bool {
-        let due = self.alive_at.is_some_and(|at| at <= now);
-        if due {
-            self.alive_at = self.alive_interval.map(|interval| now + interval);
-        }
-        due
-    }
 }
 
 impl Daemon {
@@ -88,17 +72,6 @@ impl Daemon {
         if self.service.take_look(now) {
             let line = self.status_line();
             self.service.set_status(line);
-        }
-        if self.service.take_alive(now) {
-            let silent = self.latencies.take_silent(&self.engine, self.settings.workers);
-            if silent.is_empty() {
-                self.service.tell(Notice::Alive);
-            } else {
-                warn!(
-                    "worker(s) {silent:?} do not answer: the service manager hears nothing from us until they do, and will \
-                     start this daemon anew"
-                );
-            }
         }
     }
 
@@ -134,17 +107,17 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    fn bench(now: Instant, watchdog: Option<Duration>) -> (Service, Rc<RefCell<Vec<Notice>>>) {
+    fn bench(now: Instant) -> (Service, Rc<RefCell<Vec<Notice>>>) {
         let told = Rc::new(RefCell::new(Vec::new()));
         let heard = Rc::clone(&told);
         let send = Box::new(move |notice| heard.borrow_mut().push(notice));
-        (Service::new(now, send, watchdog), told)
+        (Service::new(now, send), told)
     }
 
     #[test]
     fn the_status_is_told_when_it_changes_and_once_a_second_at_most() {
         let start = Instant::now();
-        let (mut service, told) = bench(start - FIRST_LOOK, None);
+        let (mut service, told) = bench(start - FIRST_LOOK);
         assert_eq!(service.next_deadline(), Some(start));
         assert!(!service.take_look(start - Duration::from_millis(1)));
         assert!(service.take_look(start));
@@ -164,22 +137,5 @@ mod tests {
         let later = start + Duration::from_secs(60);
         service.mark_changed(later);
         assert!(service.take_look(later));
-    }
-
-    #[test]
-    fn signs_of_life_come_twice_in_the_time_allowed() {
-        let start = Instant::now();
-        let (mut service, _) = bench(start, Some(Duration::from_secs(30)));
-        assert!(service.take_look(start + FIRST_LOOK));
-        let half = Duration::from_secs(15);
-        assert_eq!(service.next_deadline(), Some(start + half));
-        assert!(!service.take_alive(start + half - Duration::from_millis(1)));
-        assert!(service.take_alive(start + half));
-        assert!(!service.take_alive(start + half));
-        // Late once, on time again: a loop that was held up does not hurry afterwards.
-        assert!(service.take_alive(start + 4 * half));
-        assert_eq!(service.next_deadline(), Some(start + 5 * half));
-        let (mut unwatched, _) = bench(start, None);
-        assert!(!unwatched.take_alive(start + 100 * half));
     }
 }

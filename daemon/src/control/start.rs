@@ -1,12 +1,14 @@
-//! Bringing up: everything privileged first, then the workers, then readiness.
+//! Bringing up: what was handed over is taken, the interface set up or taken over, the workers started, readiness said.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::fib::Publisher;
 use isatap_engine::isatap::mark::Mark;
 use isatap_engine::path::limit::TokenBucket;
-use isatap_engine::worker::{Engine, EngineConfig, Prepared, SetupError};
+use isatap_engine::worker::{Engine, EngineConfig};
 use tracing::{info, warn};
 
 use super::configure::slaac_config;
@@ -18,58 +20,62 @@ use super::placement::cpus_for;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::redirects::REDIRECTS_PER_SECOND;
 use super::service::Service;
-use super::signals::Signals;
-use super::{Startup, icmp, locator};
+use super::watchdog::Watchdog;
+use super::{MonitorLink, Startup, icmp, locator};
 use crate::advertise::Advertiser;
 use crate::advertise::consistency::Told;
+use crate::config::Settings;
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
 use crate::launch::notify::Notice;
-use crate::link::apply::Installed;
-use crate::link::dns::DnsHelper;
+use crate::launch::start::setup_error;
+use crate::link::apply::{self, Installed, Known};
+use crate::link::change::{Change, Changer as _};
+use crate::link::dns::DnsHandover;
 use crate::link::losses::Losses;
 use crate::link::setup::Interface;
-use crate::link::sysctl::{self, Sysctls};
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
+use crate::monitor::wire::{Cause, Setup};
 use crate::ops;
 use crate::ops::status::ControlStatus;
 use crate::pmtu::Paths;
 use crate::prl::names::NameBook;
 use crate::prl::redirects::Redirects;
-use crate::prl::resolver::{self, Resolver};
+use crate::prl::resolver;
 use crate::prl::{Jitter, Routers, SolicitConfig};
 use crate::slaac::Slaac;
 
-/// Opens, sets up, gives up privileges, starts, and says so.
+/// Takes over, sets up, starts, and says so.
 pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let Startup {
         settings,
+        drained,
         loader,
-        metrics,
+        setup,
+        descriptors,
         control,
+        metrics,
+        names,
+        resolver,
+        forwards,
+        link,
         hooks,
     } = startup;
-    let signals = Signals::install()?;
-    let prepared = open_engine(&EngineConfig {
-        interface: settings.interface.clone(),
-        workers: settings.workers,
-        lane: settings.lane,
-        cpus: cpus_for(settings.workers),
-        on_worker_start: hooks.worker_start,
-    })
-    .await?;
+    let orders = link.listen().map_err(descriptor_error)?;
+    let workers = descriptors.workers.len();
+    let prepared = Engine::prepare(
+        EngineConfig {
+            lane: settings.lane,
+            cpus: cpus_for(workers),
+            on_worker_start: hooks.worker_start,
+        },
+        descriptors,
+    )
+    .map_err(setup_error)?;
     let interface = Interface {
         if_index: prepared.if_index(),
         name: prepared.interface().to_owned(),
     };
-    let sysctls = Sysctls::open(&interface.name);
-    sysctls.apply(settings.role);
-    if settings.role == Role::Router && !sysctl::forwards() {
-        warn!(
-            "this machine does not forward IPv6: hosts reach this router and nothing behind it; \
-             set sysctl net.ipv6.conf.all.forwarding=1"
-        );
-    }
     let netlink = Netlink::open().map_err(netlink_error)?;
     let watch = Watch::open(netlink.clone(), interface.if_index)
         .await
@@ -82,32 +88,34 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         _ => settings.bind.addr(),
     };
     let present = watch.state().device_of(address).is_some();
-    interface
-        .set_up(&netlink, settings.mtu, present.then_some(address))
-        .await
-        .map_err(netlink_error)?;
-    let helper = dns_helper(settings.role, &interface.name);
-    // Its files are below the root directory of now.
-    let (lookups, looked_up) = resolver::lookups(Resolver::open());
-    (hooks.drop_privileges)()?;
+    if !setup.successor {
+        set_up(&settings, &interface, &link, &netlink, present.then_some(address)).await?;
+        if settings.role == Role::Router && !forwards {
+            warn!(
+                "this machine does not forward IPv6: hosts reach this router and nothing behind it; \
+                 set sysctl net.ipv6.conf.all.forwarding=1"
+            );
+        }
+    }
+    let (lookups, looked_up) = resolver::lookups(resolver);
 
     let now = Instant::now();
     let mut routers = Routers::new(
         SolicitConfig::from_secs(settings.min_router_solicit_interval),
         [Jitter::from_environment(), Jitter::from_environment()],
     );
-    let mut names = NameBook::new(
+    let mut book = NameBook::new(
         NameBook::refresh_from_secs(settings.prl_refresh_interval),
         Jitter::from_environment(),
     );
-    names.set_servers(now, &settings.servers, &settings.server_names);
-    routers.set_routers(now, &names.addrs());
+    book.set_servers(now, &settings.servers, &settings.server_names);
+    routers.set_routers(now, &book.addrs());
     let locators = locator::set(watch.state(), settings.bind, address);
     let first = rulebook::compile(watch.state(), &settings, &locators, &routers.views())
         .build()
         .map_err(|error| ExitError::config(error.to_string()))?;
     let publisher = Publisher::new(first);
-    let engine = prepared.start(&publisher.reader()).map_err(engine_error)?;
+    let engine = prepared.start(&publisher.reader()).map_err(setup_error)?;
     let queues = engine
         .error_queues()
         .map(|queue| queue.try_clone_to_owned())
@@ -120,7 +128,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         ops::socket::Limits::default(),
     ));
     let sources = Sources::new(
-        signals,
+        orders,
         queries,
         icmp::drain(queues).map_err(descriptor_error)?,
         looked_up,
@@ -138,9 +146,18 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if !present {
         warn!("this machine does not have the address {address} yet: nothing is carried until it does");
     }
-    let slaac = Slaac::new(slaac_config(&settings));
+    let mut slaac = Slaac::new(slaac_config(&settings));
     let mut installed = Installed::default();
     installed.set_mtu(settings.mtu);
+    if setup.successor {
+        let dump = netlink.dump(interface.if_index).await.map_err(netlink_error)?;
+        adopt(
+            &apply::known(interface.if_index, &dump, now),
+            &mut slaac,
+            &mut installed,
+            now,
+        );
+    }
     let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty();
     // A router takes part in the prefixes it advertises.
     let configure_at = (settings.role == Role::Router).then_some(now);
@@ -150,23 +167,24 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         set_log: hooks.set_log,
         reopen_log: hooks.reopen_log,
         flush_log: hooks.flush_log,
-        service: Service::new(now, hooks.notify, hooks.watchdog),
+        service: Service::new(now, hooks.notify),
         flush_at: None,
+        watchdog: Watchdog::new(workers),
         engine,
         publisher,
         watch,
         netlink,
         interface,
-        sysctls,
+        link,
         routers,
         slaac,
         installed,
         configure_at,
-        name_servers: helper
-            .map(DnsHelper::hand_over)
+        name_servers: names
+            .map(DnsHandover::begin)
             .transpose()
             .map_err(descriptor_error)?,
-        names,
+        names: book,
         lookups,
         locator: address,
         locator_is_guess,
@@ -181,7 +199,11 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         paths: Paths::default(),
         mark: random_mark(),
         was_link_mtu: u16::MAX,
-        counters: ControlStatus::default(),
+        counters: ControlStatus {
+            engine_restarts: restarts(&setup),
+            upgrades: setup.upgrades,
+            ..ControlStatus::default()
+        },
         publish_at: Some(now),
         published_at: None,
         repair_at: Some(now),
@@ -192,7 +214,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         redirect_limit: TokenBucket::new(REDIRECTS_PER_SECOND, REDIRECTS_PER_SECOND),
         redirects: Redirects::default(),
         advertiser: Advertiser::new(now, Jitter::from_environment()),
-        drained_at: None,
+        drained_at: drained.then_some(now),
         disagreements: Told::default(),
         error_limits: ErrorLimits::default(),
         started_at: now,
@@ -207,7 +229,42 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.set_advertising(now);
     daemon.catch_up().await?;
     daemon.service.tell(Notice::Ready);
+    (hooks.let_terminal_go)();
     Ok(daemon)
+}
+
+/// What a new interface is given; a successor finds it done, and leaves it as people have made it since.
+async fn set_up(
+    settings: &Settings,
+    interface: &Interface,
+    link: &MonitorLink,
+    netlink: &Netlink,
+    locator: Option<Ipv4Addr>,
+) -> Result<(), ExitError> {
+    let sysctls = link.change(Change::Sysctls(settings.role)).await;
+    sysctls.map_err(netlink_error)?;
+    interface
+        .set_up(link, netlink, settings.mtu, locator)
+        .await
+        .map_err(netlink_error)
+}
+
+/// Takes over what an engine before this one has set: it lives on as long as it was to live, and is this one's to change.
+fn adopt(known: &Known, slaac: &mut Slaac, installed: &mut Installed, now: Instant) {
+    let (addresses, routes) = known.advertised();
+    slaac.adopt(now, &addresses, &routes);
+    installed.adopt(known);
+    let (addresses, routes) = installed.counts();
+    info!("taken over from the engine before: {addresses} address(es), {routes} route(s)");
+}
+
+/// How often an engine was started again, by the name of the cause.
+fn restarts(setup: &Setup) -> BTreeMap<String, u64> {
+    let names = Cause::NAMES.into_iter().map(str::to_owned);
+    names
+        .zip(setup.restarts)
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// A mark that nobody can foresee.
@@ -217,44 +274,11 @@ fn random_mark() -> Mark {
     Mark::new([random.hash_one(0u8), random.hash_one(1u8)])
 }
 
-/// Only a host hears of name servers. Without a helper everything else works, so that its failure is said, not fatal.
-fn dns_helper(role: Role, interface: &str) -> Option<DnsHelper> {
-    if role == Role::Router {
-        return None;
-    }
-    DnsHelper::start(interface)
-        .inspect_err(|error| warn!("advertised name servers are not used: {error}"))
-        .ok()
-}
-
-/// A daemon that was killed leaves its interface behind for a moment, until the kernel has taken its rings apart: one
-/// that is started at once waits for that (FAULTS 60).
-async fn open_engine(config: &EngineConfig) -> Result<Prepared, ExitError> {
-    let deadline = Instant::now() + NAME_LIMIT;
-    loop {
-        match Engine::open(config.clone()) {
-            Err(SetupError::InterfaceTaken { .. }) if Instant::now() < deadline => {
-                tokio::time::sleep(NAME_RETRY).await;
-            }
-            opened => return opened.map_err(engine_error),
-        }
-    }
-}
-
 fn unix_listener(listener: std::os::unix::net::UnixListener) -> Result<tokio::net::UnixListener, ExitError> {
     listener
         .set_nonblocking(true)
         .and_then(|()| tokio::net::UnixListener::from_std(listener))
         .map_err(descriptor_error)
-}
-
-fn engine_error(error: SetupError) -> ExitError {
-    let status = if error.is_permission() {
-        ExitStatus::NotPermitted
-    } else {
-        ExitStatus::Unavailable
-    };
-    ExitError::new(status, error.to_string())
 }
 
 fn netlink_error(error: NetlinkError) -> ExitError {
@@ -269,10 +293,6 @@ fn netlink_error(error: NetlinkError) -> ExitError {
 fn descriptor_error(error: std::io::Error) -> ExitError {
     ExitError::other(format!("the control loop cannot watch a descriptor: {error}"))
 }
-
-/// How long the interface's name may still be taken, and how often to look.
-const NAME_LIMIT: Duration = Duration::from_millis(600);
-const NAME_RETRY: Duration = Duration::from_millis(20);
 
 /// Time the workers get to finish what they hold.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);

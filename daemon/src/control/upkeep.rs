@@ -10,6 +10,7 @@ use super::daemon::Daemon;
 use super::locator::{self, Choice, Way};
 use crate::config::machine::{Machine as _, ThisMachine};
 use crate::exit::ExitError;
+use crate::link::change::{Change, Changer as _};
 use crate::link::{Effect, NetlinkError};
 
 /// Least time between two repairs of the interface, and between failed attempts.
@@ -161,12 +162,14 @@ impl Daemon {
             .filter(|locator| link.up && !state.has_own6(iid::link_local(*locator)))
             .collect();
         for own in &stale {
-            self.interface
-                .remove_address(&self.netlink, own.addr, own.prefix_len)
+            self.link
+                .change(Change::RemoveAddress(own.addr, own.prefix_len))
                 .await?;
         }
         for locator in &missing {
-            self.interface.add_link_local(&self.netlink, *locator).await?;
+            self.interface
+                .add_link_local(&self.link, &self.netlink, *locator)
+                .await?;
         }
         if missing.contains(&self.locator) {
             // Whatever took it away took the addresses from advertisements as well.
@@ -185,13 +188,15 @@ impl Daemon {
             "interface {name} was given MTU {}, and IPv6 needs 1280: it is set up anew with {mtu}",
             link.mtu
         );
-        self.interface.set_down(&self.netlink).await?;
-        self.interface.set_mtu(&self.netlink, mtu).await?;
+        self.link.change(Change::Down).await?;
+        self.link.change(Change::Mtu(mtu)).await?;
         self.installed.set_mtu(mtu);
-        self.sysctls.apply(self.settings.role);
+        self.link.change(Change::Sysctls(self.settings.role)).await?;
         if link.up {
             let locator = self.is_present().then_some(self.locator);
-            self.interface.set_up(&self.netlink, mtu, locator).await?;
+            self.interface
+                .set_up(&self.link, &self.netlink, mtu, locator)
+                .await?;
             self.routers.solicit_all(Instant::now());
         }
         Ok(())

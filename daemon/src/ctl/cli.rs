@@ -100,6 +100,8 @@ pub enum Order {
     Capture(CaptureOptions),
     /// Load the configuration again; what did not change is not touched
     Reload,
+    /// Let the program that is installed now take over; the interface and every connection stay
+    Upgrade,
     /// Check a configuration file without a daemon
     Check {
         /// The file

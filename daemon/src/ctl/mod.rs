@@ -11,6 +11,7 @@ pub mod ready;
 pub mod render;
 pub mod table;
 pub mod top;
+pub mod upgrade;
 
 use std::io::Write;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
             obstacles = found;
             report
         }
+        Order::Upgrade => upgrade::run(&cli.socket)?,
         Order::Top { interval } => {
             top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
             String::new()
@@ -114,9 +116,12 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
                 .map(|lines| lines.join("\n") + "\n")
         }
         // These are dealt with before a connection is made.
-        Order::Check { .. } | Order::Doctor | Order::Top { .. } | Order::Ready { .. } | Order::Capture(_) => {
-            Ok(String::new())
-        }
+        Order::Check { .. }
+        | Order::Doctor
+        | Order::Top { .. }
+        | Order::Ready { .. }
+        | Order::Capture(_)
+        | Order::Upgrade => Ok(String::new()),
     }
 }
 

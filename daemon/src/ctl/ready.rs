@@ -21,8 +21,8 @@ use nix::net::if_::if_nametoindex;
 
 use super::client::Client;
 use crate::exit::{ExitError, ExitStatus};
-use crate::link::Netlink;
-use crate::link::setup::Interface;
+use crate::link::change::Change;
+use crate::link::change::direct::Direct;
 use crate::ops::protocol::Command;
 
 /// Time between two looks.
@@ -132,23 +132,15 @@ impl Marker {
             ExitError::new(status, error.to_string())
         })?;
         let if_index = if_nametoindex(name).map_err(|errno| failed(errno.to_string()))?;
-        let interface = Interface {
-            if_index,
-            name: name.to_owned(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| failed(error.to_string()))?;
-        runtime
-            .block_on(async {
-                let netlink = Netlink::open()?;
-                interface.set_up(&netlink, MTU, None).await
-            })
-            .map_err(|error| failed(error.to_string()))?;
+        let direct = Direct::open(name, if_index).map_err(|error| failed(error.to_string()))?;
+        for change in [Change::Shape(MTU), Change::Up] {
+            direct
+                .carry_out(&change)
+                .map_err(|error| failed(format!("{change}: {error}")))?;
+        }
         Ok(Self {
             if_index,
-            name: interface.name,
+            name: name.to_owned(),
             _queue: queue,
         })
     }

@@ -2,13 +2,49 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::shown;
 use crate::config::resolved::ControlSocket;
 use crate::exit::{ExitError, ExitStatus};
+
+/// A socket in the file system that is ours to remove.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a successor may have put its own there.
+    id: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    /// The one that is at `path` now.
+    pub fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            id: identity(path),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.id.is_some() && identity(&self.path) == self.id {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    metadata
+        .file_type()
+        .is_socket()
+        .then(|| (metadata.dev(), metadata.ino()))
+}
 
 /// Listens on the control socket. Its directory is made if it is missing; a socket nobody answers at is replaced.
 ///
@@ -78,7 +114,6 @@ pub fn metrics(address: SocketAddr) -> Result<TcpListener, ExitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn bench() -> (tempfile::TempDir, ControlSocket) {
         let dir = tempfile::tempdir().unwrap();
@@ -122,6 +157,26 @@ mod tests {
         drop(first);
         let _second = control(&settings).unwrap();
         UnixStream::connect(&settings.path).unwrap();
+    }
+
+    #[test]
+    fn the_file_goes_unless_it_is_a_successors() {
+        let (_dir, settings) = bench();
+        let first = control(&settings).unwrap();
+        let file = SocketFile::of(&settings.path);
+        drop(first);
+        drop(file);
+        assert!(!settings.path.exists());
+
+        let first = control(&settings).unwrap();
+        let file = SocketFile::of(&settings.path);
+        drop(first);
+        let _second = control(&settings).unwrap();
+        // The number of an inode is used again at once: only another kind of file is surely another one.
+        std::fs::remove_file(&settings.path).unwrap();
+        std::fs::write(&settings.path, "precious").unwrap();
+        drop(file);
+        assert!(settings.path.exists());
     }
 
     /// FAULTS 73.

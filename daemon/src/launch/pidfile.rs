@@ -1,14 +1,13 @@
 //! The pid file: proof that only one daemon runs, and where its process is.
 //!
-//! The lock is the proof, not the file: a file left behind by a crash stops nobody. Its directory stays open, so the
-//! change of root does not matter; the change of user does, see [`super::janitor`].
+//! The lock is the proof, not the file: a file left behind by a crash stops nobody.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,13 +15,15 @@ use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::janitor::{FileId, Janitor};
 use crate::config::diagnostic::shown;
 use crate::exit::{ExitError, ExitStatus};
 
-/// How long to wait for a lock: a predecessor's janitor may be about to remove the file.
+/// How long to wait for a lock: a predecessor may be about to remove the file.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Which file, whatever its name: device and number.
+type Inode = (u64, u64);
 
 /// A locked pid file with our process id in it; removed when dropped.
 #[derive(Debug)]
@@ -30,8 +31,7 @@ pub struct PidFile {
     lock: Option<Flock<File>>,
     dir: OwnedFd,
     name: OsString,
-    id: FileId,
-    janitor: Option<Janitor>,
+    id: Inode,
 }
 
 impl PidFile {
@@ -56,7 +56,6 @@ impl PidFile {
                     dir,
                     name: name.to_owned(),
                     id,
-                    janitor: None,
                 };
                 pidfile.write_pid().map_err(|error| {
                     ExitError::from_io(&error, ExitStatus::Other, format!("pid file {}", shown(path)))
@@ -70,12 +69,46 @@ impl PidFile {
         }
     }
 
+    /// Takes over the file at `path` from a predecessor with the same process id that left the locked `file`.
+    ///
+    /// # Errors
+    /// It is not, or no longer, that file.
+    pub fn inherit(path: &Path, file: OwnedFd) -> Result<Self, ExitError> {
+        let other = || ExitError::other(format!("pid file {}: another one was left", shown(path)));
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(other());
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(parent, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
+        let file = File::from(file);
+        let metadata = file.metadata().map_err(|_| failed(path, Errno::EIO))?;
+        // The lock is the open file's: whoever has the file has it.
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| other())?;
+        Ok(Self {
+            lock: Some(lock),
+            dir,
+            name: name.to_owned(),
+            id: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// A handle to the locked file, for a successor: it holds the lock as long as it is open.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn handle(&self) -> std::io::Result<OwnedFd> {
+        match self.lock.as_deref() {
+            Some(file) => Ok(file.try_clone()?.into()),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Opens and locks; `None` when somebody holds the lock, or removed the file before we had it.
     fn try_lock(
         dir: &OwnedFd,
         path: &Path,
         name: &std::ffi::OsStr,
-    ) -> Result<Option<(Flock<File>, FileId)>, ExitError> {
+    ) -> Result<Option<(Flock<File>, Inode)>, ExitError> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let mode = Mode::from_bits_truncate(0o644);
         let file = File::from(openat(dir, name, flags, mode).map_err(|errno| failed(path, errno))?);
@@ -84,18 +117,14 @@ impl PidFile {
             let message = format!("pid file {}: this is not a plain file with one name", shown(path));
             return Err(ExitError::config(message).with_remedy("remove it"));
         }
-        let id = FileId {
-            path: path.to_owned(),
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        };
+        let id = (metadata.dev(), metadata.ino());
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, errno)) => return Err(failed(path, errno)),
         };
         let still_there = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (id.dev, id.ino));
+            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == id);
         Ok(still_there.then_some((lock, id)))
     }
 
@@ -108,21 +137,7 @@ impl PidFile {
         file.write_all(format!("{}\n", std::process::id()).as_bytes())
     }
 
-    /// Starts the process that removes the pid file, and the files `also`, once this process is gone in whatever way.
-    /// To be called before privileges are dropped: an unprivileged user cannot remove files from `/run`.
-    ///
-    /// # Errors
-    /// It cannot be started, or one of `also` does not exist.
-    pub fn guard(&mut self, also: &[PathBuf]) -> std::io::Result<()> {
-        let mut files = vec![self.id.clone()];
-        for path in also {
-            files.push(FileId::of(path)?);
-        }
-        self.janitor = Some(Janitor::start(&files)?);
-        Ok(())
-    }
-
-    /// Removes the file. When this returns, it is gone if anybody could remove it.
+    /// Removes the file, if it is still this one.
     pub fn remove(self) {}
 }
 
@@ -130,14 +145,10 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         // Under the lock, so that it cannot be a successor's file.
         let stat = fstatat(&self.dir, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        if stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.id.dev, self.id.ino)) {
+        if stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.id) {
             let _ = unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
-        // The janitor takes the lock before it removes what we could not.
         drop(self.lock.take());
-        if let Some(janitor) = self.janitor.take() {
-            janitor.finish();
-        }
     }
 }
 
@@ -192,6 +203,7 @@ fn held(dir: &OwnedFd, path: &Path, name: &std::ffi::OsStr) -> ExitError {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
 
     fn bench() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -272,6 +284,21 @@ mod tests {
             PidFile::acquire(Path::new("/")).unwrap_err().status(),
             ExitStatus::Config
         );
+    }
+
+    #[test]
+    fn a_file_can_be_left_to_a_successor() {
+        let (_dir, path) = bench();
+        let first = PidFile::acquire(&path).unwrap();
+        let second = PidFile::inherit(&path, first.handle().unwrap()).unwrap();
+        // As after an exec: nobody closes anything in order.
+        std::mem::forget(first);
+        assert_eq!(
+            PidFile::acquire(&path).unwrap_err().status(),
+            ExitStatus::Unavailable
+        );
+        second.remove();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -1,29 +1,55 @@
 //! Giving up power: root directory, user, groups, capabilities. What cannot be given up stops the daemon.
 //!
-//! Capabilities belong to threads. The control thread keeps CAP_NET_ADMIN for its interface; threads that carry packets
-//! keep nothing. FAULTS 71.
+//! The monitor keeps what starting an engine and working on the interface takes; the engine's process keeps nothing, in
+//! no thread (FAULTS 71). What that is, and what a start takes besides, is listed in [`super::require`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, CapsHashSet};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
-use super::require::Identity;
+use super::require::{Identity, kept_by_monitor};
 use crate::config::diagnostic::shown;
-use crate::config::resolved::User;
 use crate::exit::{ExitError, ExitStatus};
 
-/// What the control thread keeps.
-const KEPT: Capability = Capability::CAP_NET_ADMIN;
+/// Leaves this process, the monitor, what [`kept_by_monitor`] lists, and takes the way to more from it and from
+/// every process it starts.
+///
+/// # Errors
+/// What could not be given up. The process must end then.
+pub fn confine_monitor() -> Result<(), ExitError> {
+    let failed = |error: String| ExitError::not_permitted(format!("privileges cannot be dropped: {error}"));
+    let text = |error: caps::errors::CapsError| failed(error.to_string());
+    let wanted: CapsHashSet = kept_by_monitor().collect();
+    let held = caps::read(None, CapSet::Permitted).map_err(text)?;
+    let keep: CapsHashSet = held.intersection(&wanted).copied().collect();
+    limit_bounding_set(&wanted);
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| failed(errno.desc().to_owned()))?;
+    // Root's children have what root may have; those of another user only what is handed down to them.
+    let inherited = if nix::unistd::geteuid().is_root() {
+        CapsHashSet::new()
+    } else {
+        keep.clone()
+    };
+    let _ = caps::clear(None, CapSet::Ambient);
+    caps::set(None, CapSet::Effective, &keep).map_err(text)?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(text)?;
+    caps::set(None, CapSet::Inheritable, &inherited).map_err(text)?;
+    if !inherited.is_empty() {
+        caps::set(None, CapSet::Ambient, &inherited).map_err(text)?;
+    }
+    check_set(CapSet::Permitted, &keep)
+        .and_then(|()| check_set(CapSet::Effective, &keep))
+        .map_err(failed)
+}
 
 /// The root directory to be: open, and checked.
 #[derive(Debug)]
 pub struct ChrootDir {
-    path: PathBuf,
     dir: OwnedFd,
 }
 
@@ -40,23 +66,12 @@ impl ChrootDir {
         let dir = open(path, flags, Mode::empty())
             .map_err(|errno| ExitError::from_io(&errno.into(), ExitStatus::Config, name(path)))?;
         check(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            dir,
-        })
+        Ok(Self { dir })
     }
 
-    fn enter(&self) -> Result<(), ExitError> {
-        let failed = |errno: nix::errno::Errno| {
-            ExitError::from_io(
-                &errno.into(),
-                ExitStatus::Other,
-                format!("{}: cannot be entered", name(&self.path)),
-            )
-        };
-        nix::unistd::fchdir(&self.dir).map_err(failed)?;
-        nix::unistd::chroot(".").map_err(failed)?;
-        nix::unistd::chdir("/").map_err(failed)
+    /// The descriptor by which a process enters it.
+    pub fn into_fd(self) -> OwnedFd {
+        self.dir
     }
 }
 
@@ -103,35 +118,36 @@ fn create(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555))
 }
 
-/// Everything the control thread enters when the privileged part of the start is over.
+/// What the engine's process enters before it reads anything.
 #[derive(Debug)]
 pub struct Sandbox {
-    root: ChrootDir,
-    user: User,
+    root: OwnedFd,
+    ids: [u32; 2],
 }
 
 impl Sandbox {
-    /// Prepares; nothing is given up yet.
-    ///
-    /// # Errors
-    /// As [`ChrootDir::prepare`].
-    pub fn prepare(root: &Path, user: User) -> Result<Self, ExitError> {
-        Ok(Self {
-            root: ChrootDir::prepare(root)?,
-            user,
-        })
+    /// Of a root directory that [`ChrootDir::prepare`] has opened, and user and group to become.
+    pub fn new(root: OwnedFd, ids: [u32; 2]) -> Self {
+        Self { root, ids }
     }
 
-    /// Changes the root directory, becomes the user, keeps CAP_NET_ADMIN in the calling thread and nothing else, and
-    /// checks that it is so. Threads started afterwards inherit this state; [`drop_all_in_thread`] takes the rest.
+    /// Changes the root directory, becomes the user, keeps no capability, and checks that it is so. To be called while
+    /// there is one thread: those started afterwards inherit this state.
     ///
     /// # Errors
     /// Anything that could not be given up. The process must end then.
     pub fn enter(self) -> Result<(), ExitError> {
-        self.root.enter()?;
-        let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
+        self.change_root().map_err(|errno| {
+            ExitError::from_io(
+                &errno.into(),
+                ExitStatus::Other,
+                "the chroot directory cannot be entered",
+            )
+        })?;
+        let [uid, gid] = self.ids;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let become_user = || -> nix::Result<()> {
-            drop_bounding_set();
+            limit_bounding_set(&CapsHashSet::new());
             // A service manager may have made us this user already, and then not have given us what a change takes.
             let identity = Identity::read()?;
             if !identity.has_only_group(gid) {
@@ -139,29 +155,41 @@ impl Sandbox {
                 nix::unistd::setresgid(gid, gid, gid)?;
             }
             if !identity.has_user(uid) {
-                nix::sys::prctl::set_keepcaps(true)?;
                 nix::unistd::setresuid(uid, uid, uid)?;
-                nix::sys::prctl::set_keepcaps(false)?;
             }
             nix::sys::prctl::set_no_new_privs()
         };
         become_user().map_err(|errno| {
-            let context = format!("cannot become user {}", self.user.name);
+            let context = format!("cannot become user {uid}");
             ExitError::from_io(&errno.into(), ExitStatus::NotPermitted, context)
         })?;
-        let keep: CapsHashSet = [KEPT].into_iter().collect();
-        keep_in_thread(&keep)
+        keep_in_thread(&CapsHashSet::new())
             .and_then(|()| verify_user(uid, gid))
             .map_err(|reason| ExitError::not_permitted(format!("privileges cannot be dropped: {reason}")))
+    }
+
+    fn change_root(&self) -> nix::Result<()> {
+        nix::unistd::fchdir(self.root.as_fd())?;
+        nix::unistd::chroot(".")?;
+        nix::unistd::chdir("/")
     }
 }
 
 /// As far as possible: without CAP_SETPCAP the set stays, and no_new_privs makes it worthless all the same.
-fn drop_bounding_set() {
+fn limit_bounding_set(keep: &CapsHashSet) {
     if let Ok(bounding) = caps::read(None, CapSet::Bounding) {
-        for cap in bounding {
-            let _ = caps::drop(None, CapSet::Bounding, cap);
+        for cap in bounding.difference(keep) {
+            let _ = caps::drop(None, CapSet::Bounding, *cap);
         }
+    }
+}
+
+fn check_set(set: CapSet, expected: &CapsHashSet) -> Result<(), String> {
+    let held = caps::read(None, set).map_err(|error| error.to_string())?;
+    if held == *expected {
+        Ok(())
+    } else {
+        Err(format!("the {set:?} set is {held:?} afterwards"))
     }
 }
 
@@ -178,10 +206,7 @@ fn keep_in_thread(keep: &CapsHashSet) -> Result<(), String> {
         (CapSet::Permitted, keep),
         (CapSet::Inheritable, &CapsHashSet::new()),
     ] {
-        let held = caps::read(None, set).map_err(failed)?;
-        if held != *expected {
-            return Err(format!("the {set:?} set is {held:?} afterwards"));
-        }
+        check_set(set, expected)?;
     }
     match caps::read(None, CapSet::Ambient) {
         Ok(ambient) if !ambient.is_empty() => Err(format!("the ambient set is {ambient:?} afterwards")),
@@ -204,7 +229,7 @@ fn verify_user(uid: Uid, gid: Gid) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes every capability from the calling thread for ever, and checks it: what a worker does first.
+/// Checks that the calling thread has no capability and no way to one, and takes what there were: what a worker does first.
 ///
 /// # Errors
 /// What is left. The thread must not run then.
@@ -291,7 +316,7 @@ mod tests {
 
     /// The whole process changes for ever, so this test runs itself again in a process that may.
     #[test]
-    fn the_sandbox_leaves_net_admin_and_nothing_else() {
+    fn the_sandbox_leaves_nothing() {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
@@ -315,7 +340,7 @@ mod tests {
         assert_eq!(status["Groups"], "");
         assert_eq!(
             (status["CapPrm"].as_str(), status["CapEff"].as_str()),
-            ("0000000000001000", "0000000000001000")
+            ("0000000000000000", "0000000000000000")
         );
         for set in ["CapInh", "CapBnd", "CapAmb"] {
             assert_eq!(status[set], "0000000000000000", "{set}");
@@ -326,21 +351,17 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "run by the_sandbox_leaves_net_admin_and_nothing_else in a process of its own"]
+    #[ignore = "run by the_sandbox_leaves_nothing in a process of its own"]
     fn inside_the_sandbox() {
         let Some(root) = std::env::var_os(INSIDE) else {
             return;
-        };
-        let user = User {
-            name: "nobody".into(),
-            uid: 65534,
-            gid: 65534,
         };
         // The file of another thread shows nothing of this one; it is read through descriptors opened here.
         let of_this_thread = || std::fs::File::open("/proc/thread-self/status").unwrap();
         let mut control = of_this_thread();
         let (sender, receiver) = std::sync::mpsc::channel();
-        Sandbox::prepare(Path::new(&root), user).unwrap().enter().unwrap();
+        let root = ChrootDir::prepare(Path::new(&root)).unwrap().into_fd();
+        Sandbox::new(root, [65534, 65534]).enter().unwrap();
         let worker = std::thread::spawn(move || {
             drop_all_in_thread().unwrap();
             sender

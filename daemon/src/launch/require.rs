@@ -13,6 +13,19 @@ const NEEDED: [Capability; 3] = [
     Capability::CAP_SYS_CHROOT,
 ];
 
+/// What becoming another user takes, and ending a process that has become it.
+const TO_CHANGE_USER: [Capability; 2] = [Capability::CAP_SETUID, Capability::CAP_KILL];
+const TO_CHANGE_GROUP: Capability = Capability::CAP_SETGID;
+
+/// What is used where it is there: to empty the bounding sets.
+const USED: Capability = Capability::CAP_SETPCAP;
+
+/// What the monitor keeps of what it has; see the unit, which gives no more than the first of these.
+pub(super) fn kept_by_monitor() -> impl Iterator<Item = Capability> {
+    let to_change = TO_CHANGE_USER.into_iter().chain([TO_CHANGE_GROUP]);
+    NEEDED.into_iter().chain(to_change).chain([USED])
+}
+
 /// Who a process is: its users, groups and further groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -43,9 +56,10 @@ impl Identity {
 
     /// What it takes to become `user`: nothing where a service manager has done it already.
     fn needs_for(&self, user: &User) -> impl Iterator<Item = Capability> {
-        let setuid = (!self.has_user(Uid::from_raw(user.uid))).then_some(Capability::CAP_SETUID);
-        let setgid = (!self.has_only_group(Gid::from_raw(user.gid))).then_some(Capability::CAP_SETGID);
-        setuid.into_iter().chain(setgid)
+        let user_changes = !self.has_user(Uid::from_raw(user.uid));
+        let group_changes = !self.has_only_group(Gid::from_raw(user.gid));
+        let of_user = TO_CHANGE_USER.into_iter().filter(move |_| user_changes);
+        of_user.chain(group_changes.then_some(TO_CHANGE_GROUP))
     }
 }
 
@@ -126,6 +140,6 @@ mod tests {
             uids: [uid, uid, Uid::from_raw(0)],
             ..by_unit
         };
-        assert_eq!(needs(&half_root), [Capability::CAP_SETUID]);
+        assert_eq!(needs(&half_root), TO_CHANGE_USER);
     }
 }

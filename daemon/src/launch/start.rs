@@ -1,22 +1,44 @@
-//! The order of a start: what can be refused comes first, what needs root next, and power goes before packets come.
+//! The order of the monitor's start: what can be refused comes first, what needs root next, and power goes before an
+//! engine comes.
 //!
 //! ```text
-//!  configuration -> log -> pid file -> listeners -> janitor -> control::run [ engine, interface -> sandbox -> workers ]
+//!  configuration -> log -> signals -> pid file -> listeners -> interface, sockets -> confined -> monitor::serve
 //! ```
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::Instant;
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use isatap_engine::worker::{Descriptors, SetupError};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tracing::warn;
+
+use super::Ready;
 use super::detach::Launcher;
+use super::listen::{self, SocketFile};
 use super::log::{self, Destination, Logs};
 use super::pidfile::PidFile;
-use super::privilege::{self, Sandbox};
-use super::{Ready, listen, notify, require};
+use super::privilege::{self, ChrootDir};
+use super::{notify, require};
 use crate::cli::Options;
+use crate::config::kept::Kept;
+use crate::config::resolved::{Facility, Role, User};
 use crate::config::{Loader, Settings};
-use crate::control::{self, Hooks, Startup};
 use crate::exit::{ExitError, ExitStatus, report};
+use crate::link::change::direct::Direct;
+use crate::link::dns::DnsHelper;
+use crate::monitor::holdings::Holdings;
+use crate::monitor::serve::Monitor;
+use crate::monitor::wire::{Cause, Setup, VERSION};
+use crate::monitor::{text, upgrade};
+
+/// How long the interface's name may still be taken, and how often to look.
+const NAME_LIMIT: Duration = Duration::from_millis(600);
+const NAME_RETRY: Duration = Duration::from_millis(20);
 
 /// Runs the daemon, in the foreground or at the end of a launcher's socket, until it is told to stop.
 pub fn serve(options: Options) -> ExitStatus {
@@ -30,78 +52,283 @@ pub fn serve(options: Options) -> ExitStatus {
     // What is made from here on belongs to root: files others may read, sockets others may not write to.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let detached = launcher.is_some();
-    let ready = Rc::new(RefCell::new(Ready::new(launcher)));
-    match start(options, detached, &ready) {
+    match start(options, detached, Ready::new(launcher)) {
         Ok(()) => ExitStatus::Ok,
-        Err(error) => {
-            ready.borrow_mut().failed(&error);
+        Err((mut ready, error)) => {
+            ready.failed(&error);
             error.status()
         }
     }
 }
 
-fn start(options: Options, detached: bool, ready: &Rc<RefCell<Ready>>) -> Result<(), ExitError> {
-    let loader = Loader::open(options.config, options.overrides)?;
-    let loaded = loader.load()?;
-    require::require(&loaded.settings.user)?;
-    let (logs, complaint) = Logs::start(destination(detached, &loaded.settings), loaded.settings.log_level);
+/// An error, and who is to hear of it.
+type Failure = (Ready, ExitError);
+
+fn start(options: Options, detached: bool, ready: Ready) -> Result<(), Failure> {
+    let arguments = options.arguments();
+    let prepared = (|| {
+        let loader = Loader::open(options.config, options.overrides)?;
+        let loaded = loader.load()?;
+        require::require(&loaded.settings.user)?;
+        Ok((loader, loaded))
+    })();
+    let (loader, loaded) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err((ready, error)),
+    };
+    let (logs, complaint) = Logs::start(
+        destination(detached, loaded.settings.syslog_facility),
+        loaded.settings.log_level,
+    );
     for warning in complaint.into_iter().chain(loaded.warnings) {
-        tracing::warn!("{warning}");
+        warn!("{warning}");
     }
-    let outcome = run(loaded.settings, loader, &logs, ready);
-    if let Err(error) = &outcome {
+    let outcome = run(&loaded.settings, &loader, arguments, detached, ready);
+    if let Err((_, error)) = &outcome {
         logs.record_failure(&error.to_string());
     }
     logs.flush_suppressed(Instant::now());
     outcome
 }
 
-fn destination(detached: bool, settings: &Settings) -> Destination {
+/// Where a daemon's words go.
+pub(super) fn destination(detached: bool, facility: Facility) -> Destination {
     if detached {
-        Destination::Syslog(settings.syslog_facility)
+        Destination::Syslog(facility)
     } else if log::journal_is_standard_error() {
-        Destination::Journal(settings.syslog_facility)
+        Destination::Journal(facility)
     } else {
         Destination::Console
     }
 }
 
-fn run(settings: Settings, loader: Loader, logs: &Logs, ready: &Rc<RefCell<Ready>>) -> Result<(), ExitError> {
-    let mut pidfile = PidFile::acquire(&settings.pidfile)?;
-    let sandbox = Sandbox::prepare(&settings.chroot_dir, settings.user.clone())?;
+fn run(
+    settings: &Settings,
+    loader: &Loader,
+    arguments: Vec<OsString>,
+    detached: bool,
+    ready: Ready,
+) -> Result<(), Failure> {
+    let opened = match open(settings, loader) {
+        Ok(opened) => opened,
+        Err(error) => return Err((ready, error)),
+    };
+    let lock = match opened.pidfile.handle() {
+        Ok(lock) => lock,
+        Err(error) => return Err((ready, ExitError::other(format!("the pid file: {error}")))),
+    };
+    let monitor = Monitor {
+        holdings: opened.holdings,
+        direct: opened.direct,
+        ready,
+        signals: opened.signals,
+        arguments,
+        setup: setup(&settings.user, detached),
+        helper: opened.helper,
+        program: opened.program,
+        lock,
+        served: false,
+        watched: notify::watchdog_from_environment(),
+    };
+    let outcome = monitor.run();
+    drop(opened.socket_file);
+    opened.pidfile.remove();
+    outcome
+}
+
+/// Everything that takes power to open.
+struct Opened {
+    pidfile: PidFile,
+    socket_file: SocketFile,
+    signals: SignalFd,
+    holdings: Holdings,
+    direct: Direct,
+    helper: Option<std::process::Child>,
+    program: PathBuf,
+}
+
+fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
+    let signals = signals()?;
+    // Of now: once it is replaced, nobody knows where it was.
+    let program = std::env::current_exe()
+        .map_err(|error| ExitError::other(format!("the path of this program: {error}")))?;
+    let pidfile = PidFile::acquire(&settings.pidfile)?;
+    let root = ChrootDir::prepare(&settings.chroot_dir)?.into_fd();
     let metrics = settings.metrics_listen.map(listen::metrics).transpose()?;
     let control = listen::control(&settings.control_socket)?;
-    pidfile
-        .guard(std::slice::from_ref(&settings.control_socket.path))
-        .map_err(|error| ExitError::other(format!("the janitor cannot be started: {error}")))?;
-    let outcome = control::run(Startup {
-        hooks: hooks(sandbox, logs, ready),
-        settings,
-        loader,
-        metrics,
-        control,
-    });
+    let socket_file = SocketFile::of(&settings.control_socket.path);
+    let (metrics, control) = never_blocking(metrics, control)?;
+    let descriptors = open_descriptors(settings)?;
+    let shape = &descriptors.shape;
+    let direct = Direct::open(&shape.interface, shape.if_index)
+        .map_err(|error| ExitError::unavailable(format!("cannot open a netlink socket: {error}")))?;
+    let kept = text::keep(&loader.keep(settings).encode())
+        .map_err(|error| ExitError::other(format!("the configuration cannot be kept: {error}")))?;
+    let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
+    privilege::confine_monitor()?;
+    Ok(Opened {
+        pidfile,
+        socket_file,
+        signals,
+        holdings: Holdings {
+            descriptors,
+            root,
+            text: kept,
+            control,
+            metrics,
+            names,
+        },
+        direct,
+        helper,
+        program,
+    })
+}
+
+/// Takes over from a predecessor that has become this program; see [`crate::monitor::upgrade`].
+pub fn take_over(arguments: &[OsString]) -> ExitStatus {
+    match taken_over(arguments) {
+        Ok(()) => ExitStatus::Ok,
+        Err(error) => {
+            report(&error);
+            error.status()
+        }
+    }
+}
+
+fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
+    let signals = signals()?;
+    let program = std::env::current_exe()
+        .map_err(|error| ExitError::other(format!("the path of this program: {error}")))?;
+    let (setup, holdings, lock) = upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
+    let options = super::arguments(arguments)?;
+    let engines = options.arguments();
+    let loader = super::loader(options)?;
+    let text = holdings
+        .text
+        .try_clone()
+        .and_then(text::read)
+        .map_err(|error| ExitError::other(format!("the configuration in force: {error}")))?;
+    let kept = Kept::decode(&text).map_err(ExitError::other)?;
+    let settings = loader.load_kept(&kept)?;
+    let (logs, _) = Logs::start(
+        destination(setup.detached, settings.syslog_facility),
+        settings.log_level,
+    );
+    let pidfile = PidFile::inherit(&settings.pidfile, lock)?;
+    let lock = pidfile
+        .handle()
+        .map_err(|error| ExitError::other(format!("the pid file: {error}")))?;
+    let socket_file = SocketFile::of(&settings.control_socket.path);
+    let shape = &holdings.descriptors.shape;
+    let direct = Direct::open(&shape.interface, shape.if_index)
+        .map_err(|error| ExitError::unavailable(format!("cannot open a netlink socket: {error}")))?;
+    privilege::confine_monitor()?;
+    let monitor = Monitor {
+        holdings,
+        direct,
+        ready: Ready::new(None),
+        signals,
+        arguments: engines,
+        setup,
+        helper: None,
+        program,
+        lock,
+        served: true,
+        watched: notify::watchdog_from_environment(),
+    };
+    let outcome = monitor.run().map_err(|(_, error)| error);
+    if let Err(error) = &outcome {
+        logs.record_failure(&error.to_string());
+    }
+    logs.flush_suppressed(Instant::now());
+    drop(socket_file);
     pidfile.remove();
     outcome
 }
 
-fn hooks(sandbox: Sandbox, logs: &Logs, ready: &Rc<RefCell<Ready>>) -> Hooks {
-    let (ready, set_log, reopen_log) = (Rc::clone(ready), logs.clone(), logs.clone());
-    let flush_log = logs.clone();
-    Hooks {
-        drop_privileges: Box::new(|| sandbox.enter()),
-        worker_start: privilege::drop_all_in_thread,
-        notify: Box::new(move |notice| ready.borrow_mut().tell(&notice)),
-        watchdog: notify::watchdog_from_environment(),
-        set_log: Box::new(move |level, facility| {
-            set_log.set_level(level);
-            set_log.set_facility(facility);
-        }),
-        flush_log: Box::new(move || flush_log.flush_suppressed(Instant::now())),
-        reopen_log: Box::new(move || {
-            if let Err(error) = reopen_log.reopen() {
-                tracing::warn!("the system log cannot be opened again: {error}");
+/// The signals the monitor is told by, as a descriptor; nothing else hears them from now on.
+fn signals() -> Result<SignalFd, ExitError> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGCHLD,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|errno| ExitError::other(format!("signals cannot be heard: {}", errno.desc())))
+}
+
+/// Listeners are shared by every engine to come, and so is whether they block.
+fn never_blocking(
+    metrics: Option<TcpListener>,
+    control: UnixListener,
+) -> Result<(Option<OwnedFd>, OwnedFd), ExitError> {
+    let failed = |error: std::io::Error| ExitError::other(format!("a listener cannot be prepared: {error}"));
+    if let Some(listener) = &metrics {
+        listener.set_nonblocking(true).map_err(failed)?;
+    }
+    control.set_nonblocking(true).map_err(failed)?;
+    Ok((metrics.map(OwnedFd::from), control.into()))
+}
+
+/// A daemon that was killed leaves its interface behind for a moment, until the kernel has taken its rings apart: one
+/// that is started at once waits for that (FAULTS 60).
+fn open_descriptors(settings: &Settings) -> Result<Descriptors, ExitError> {
+    let deadline = Instant::now() + NAME_LIMIT;
+    loop {
+        match Descriptors::open(&settings.interface, settings.workers) {
+            Err(SetupError::InterfaceTaken { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(NAME_RETRY);
             }
-        }),
+            opened => return opened.map_err(setup_error),
+        }
+    }
+}
+
+/// The exit status for what the packet engine says.
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+pub(crate) fn setup_error(error: SetupError) -> ExitError {
+    let status = if error.is_permission() {
+        ExitStatus::NotPermitted
+    } else {
+        ExitStatus::Unavailable
+    };
+    ExitError::new(status, error.to_string())
+}
+
+/// Only a host hears of name servers. Without a helper everything else works, so that its failure is said, not fatal.
+fn dns_helper(role: Role, interface: &str) -> Option<(OwnedFd, std::process::Child)> {
+    if role == Role::Router {
+        return None;
+    }
+    DnsHelper::start(interface)
+        .inspect_err(|error| warn!("advertised name servers are not used: {error}"))
+        .ok()
+        .map(DnsHelper::into_parts)
+}
+
+fn setup(user: &User, detached: bool) -> Setup {
+    Setup {
+        version: VERSION,
+        // What belongs to the descriptors is filled in when they are handed out.
+        interface: String::new(),
+        if_index: 0,
+        key: 0,
+        workers: 0,
+        udp_offload: false,
+        steered: false,
+        metrics: false,
+        names: false,
+        ids: [user.uid, user.gid],
+        detached,
+        successor: false,
+        restarts: [0; Cause::ALL.len()],
+        upgrades: 0,
     }
 }

@@ -17,9 +17,12 @@ use std::time::{Duration, Instant};
 use isatap_engine::fib::Ipv6Prefix;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RoutePreference, RouteProtocol, RouteType,
+};
 
 use super::MirrorState;
+use super::change::message::OWN;
 use crate::slaac::{
     KnownAddress, KnownRoute, Lifetime, ON_LINK_METRIC, Origin, Wanted, WantedAddress, WantedRoute,
 };
@@ -110,20 +113,10 @@ impl Installed {
     }
 
     /// Takes what [`known`] found in a dump for this daemon's own work of before a restart.
-    pub fn adopt(&mut self, addresses: &[KnownAddress], routes: &[(RouteId, KnownRoute)]) {
-        for known in addresses {
-            let address = WantedAddress {
-                addr: known.addr,
-                prefix_len: 128,
-                valid: known.valid,
-                preferred: known.preferred,
-                origin: Origin::Advertised,
-            };
-            self.addresses.insert(known.addr, address);
-        }
-        for (id, known) in routes {
-            self.routes.insert(*id, known.lifetime);
-        }
+    pub fn adopt(&mut self, known: &Known) {
+        let addresses = known.addresses.iter().map(|address| (address.addr, *address));
+        self.addresses.extend(addresses);
+        self.routes.extend(known.routes.iter().copied());
     }
 
     /// Addresses and routes that are set now.
@@ -218,46 +211,87 @@ fn plan_routes(
     ops.extend(unwanted.map(|id| Op::RemoveRoute(*id)));
 }
 
+/// What a dump shows of an earlier life of this daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Addresses with their lifetimes.
+    pub addresses: Vec<WantedAddress>,
+    /// Routes with theirs.
+    pub routes: Vec<(RouteId, Lifetime)>,
+}
+
+impl Known {
+    /// What routers had advertised, as autoconfiguration takes it over.
+    pub fn advertised(&self) -> (Vec<KnownAddress>, Vec<KnownRoute>) {
+        let advertised = |origin| origin == Origin::Advertised;
+        let addresses = self.addresses.iter().filter(|known| advertised(known.origin));
+        let routes = self.routes.iter().filter(|(id, _)| advertised(id.origin));
+        (
+            addresses
+                .map(|known| KnownAddress {
+                    addr: known.addr,
+                    valid: known.valid,
+                    preferred: known.preferred,
+                })
+                .collect(),
+            routes
+                .map(|(id, lifetime)| KnownRoute {
+                    prefix: id.prefix,
+                    via: id.via,
+                    preference: id.preference,
+                    lifetime: *lifetime,
+                })
+                .collect(),
+        )
+    }
+}
+
 /// What a dump shows of an earlier life of this daemon, by the protocol it gave its addresses and routes.
-pub fn known(
-    if_index: u32,
-    dump: &[RouteNetlinkMessage],
-    now: Instant,
-) -> (Vec<KnownAddress>, Vec<(RouteId, KnownRoute)>) {
-    let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+pub fn known(if_index: u32, dump: &[RouteNetlinkMessage], now: Instant) -> Known {
+    let mut known = Known::default();
     for message in dump {
         match message {
             RouteNetlinkMessage::NewAddress(address) if address.header.index == if_index => {
-                addresses.extend(known_address(address, now));
+                known.addresses.extend(known_address(address, now));
             }
-            RouteNetlinkMessage::NewRoute(route) => known_routes(if_index, route, now, &mut routes),
+            RouteNetlinkMessage::NewRoute(route) => known_routes(if_index, route, now, &mut known.routes),
             _ => {}
         }
     }
-    (addresses, routes)
+    known
 }
 
-fn known_address(message: &AddressMessage, now: Instant) -> Option<KnownAddress> {
-    let (mut addr, mut lifetimes, mut ours) = (None, None, false);
+fn known_address(message: &AddressMessage, now: Instant) -> Option<WantedAddress> {
+    let (mut addr, mut lifetimes, mut origin) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Address(std::net::IpAddr::V6(own)) => addr = Some(*own),
             AddressAttribute::CacheInfo(info) => lifetimes = Some((info.ifa_valid, info.ifa_preferred)),
-            AddressAttribute::Protocol(AddressProtocol::RouterAnnouncement) => ours = true,
+            AddressAttribute::Protocol(AddressProtocol::RouterAnnouncement) => {
+                origin = Some(Origin::Advertised);
+            }
+            AddressAttribute::Protocol(AddressProtocol::Other(OWN)) => origin = Some(Origin::Own),
             _ => {}
         }
     }
-    let (valid, preferred) = lifetimes.filter(|_| ours && message.header.prefix_len == 128)?;
-    Some(KnownAddress {
+    let (valid, preferred) = lifetimes.filter(|_| message.header.prefix_len == 128)?;
+    Some(WantedAddress {
         addr: addr?,
+        prefix_len: message.header.prefix_len,
         valid: Lifetime::from_secs(now, valid),
         preferred: Lifetime::from_secs(now, preferred),
+        origin: origin?,
     })
 }
 
-fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut Vec<(RouteId, KnownRoute)>) {
+fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut Vec<(RouteId, Lifetime)>) {
     let header = &message.header;
-    if header.protocol != RouteProtocol::Ra || header.kind != RouteType::Unicast {
+    let origin = match header.protocol {
+        RouteProtocol::Ra => Origin::Advertised,
+        RouteProtocol::Other(OWN) => Origin::Own,
+        _ => return,
+    };
+    if header.kind != RouteType::Unicast {
         return;
     }
     let (mut dst, mut metric, mut gateway, mut device) = (Ipv6Addr::UNSPECIFIED, 0, None, None);
@@ -268,7 +302,7 @@ fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut 
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Gateway(RouteAddress::Inet6(addr)) => gateway = Some(*addr),
             RouteAttribute::Oif(index) => device = Some(*index),
-            RouteAttribute::Preference(value) => preference = kernel::from_kernel(*value),
+            RouteAttribute::Preference(value) => preference = from_kernel(*value),
             RouteAttribute::CacheInfo(info) if info.expires != 0 => {
                 // In hundredths of a second, whatever the kernel's own clock (USER_HZ).
                 lifetime = Lifetime::from_secs(now, info.expires / 100);
@@ -298,16 +332,18 @@ fn known_routes(if_index: u32, message: &RouteMessage, now: Instant, list: &mut 
             metric,
             via,
             preference,
-            origin: Origin::Advertised,
+            origin,
         };
-        let route = KnownRoute {
-            prefix,
-            via,
-            preference,
-            lifetime,
-        };
-        (id, route)
+        (id, lifetime)
     }));
+}
+
+fn from_kernel(preference: RoutePreference) -> i8 {
+    match preference {
+        RoutePreference::Low => -1,
+        RoutePreference::High => 1,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

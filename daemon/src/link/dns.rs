@@ -4,7 +4,7 @@
 //!  control --> DnsHandover (task) --socket pair--> helper process: resolvectl, or resolvconf, or nobody
 //! ```
 //!
-//! The helper is this program again, started before the change of root. It takes lists of addresses and names and nothing
+//! The helper is this program again, started by the monitor, which keeps the way to it for the engines to come. It takes lists of addresses and names and nothing
 //! else, and withdraws them when the daemon is gone in whatever way.
 
 mod helper;
@@ -86,24 +86,32 @@ impl DnsHelper {
         self.child.id()
     }
 
-    /// Begins to hand names over; to be called inside the control runtime.
+    /// The way to it, and its process.
+    pub fn into_parts(self) -> (OwnedFd, Child) {
+        (self.stream.into(), self.child)
+    }
+}
+
+impl DnsHandover {
+    /// Begins to hand names over to the helper at the other end, perhaps as the successor of another daemon's process; to be
+    /// called inside the control runtime.
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub fn hand_over(self) -> std::io::Result<DnsHandover> {
-        self.stream.set_nonblocking(true)?;
-        let stream = tokio::net::UnixStream::from_std(self.stream)?;
+    pub fn begin(mut stream: UnixStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // Answers that a predecessor did not live to read.
+        while std::io::Read::read(&mut stream, &mut [0; 16]).is_ok_and(|len| len > 0) {}
+        let stream = tokio::net::UnixStream::from_std(stream)?;
         let (names, changes) = watch::channel(Names::default());
         let (said, outcome) = watch::channel(None);
-        Ok(DnsHandover {
+        Ok(Self {
             names,
             outcome,
             task: tokio::spawn(carry(stream, changes, said)),
         })
     }
-}
 
-impl DnsHandover {
     /// Hands these names over instead of those before; the same again is nothing. Never waits: while the helper is busy
     /// the last ones count.
     pub fn set(&self, servers: &[Ipv6Addr], search: &[String]) {

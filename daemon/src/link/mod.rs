@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
-//!   control's decisions   --> setup (shell) --> the kernel
-//!   slaac's wishes        --> apply (pure plan, shell) --> the kernel
+//!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
+//!   slaac's wishes        --> apply (pure plan, shell) ------^
 //!   a scrape              --> losses (shell): what the kernel dropped
 //! ```
 
 pub mod apply;
+pub mod change;
 pub mod dns;
 pub mod losses;
 pub mod mirror;

@@ -1,4 +1,5 @@
-//! One rtnetlink connection for requests: dumps that are consistent, changes that say what they tried.
+//! One rtnetlink connection for questions, which need no privilege: dumps that are consistent, and single answers.
+//! Changes are [`super::change`]'s.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,10 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rtnetlink::Handle;
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
@@ -79,8 +77,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens the socket. Must be called inside the control runtime, with CAP_NET_ADMIN: the kernel checks the
-    /// opener's privilege as well as the sender's.
+    /// Opens the socket. Must be called inside the control runtime.
     ///
     /// # Errors
     /// When the kernel gives no socket, or does not know strict dumps (Linux 4.20).
@@ -131,82 +128,6 @@ impl Netlink {
                 .await?,
         );
         Ok(all)
-    }
-
-    /// Changes the interface.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn set_link(&self, operation: &str, message: LinkMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK;
-        self.request(operation, RouteNetlinkMessage::SetLink(message), flags)
-            .await
-            .map(|_| ())
-    }
-
-    /// Deletes the interface.
-    ///
-    /// # Errors
-    /// When the kernel refuses, also because there is none.
-    pub async fn delete_link(&self, operation: &str, message: LinkMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK;
-        self.request(operation, RouteNetlinkMessage::DelLink(message), flags)
-            .await
-            .map(|_| ())
-    }
-
-    /// Adds an address, or changes the one that is there.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn add_address(&self, operation: &str, message: AddressMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(operation, RouteNetlinkMessage::NewAddress(message), flags)
-            .await
-            .map(|_| ())
-    }
-
-    /// Removes an address.
-    ///
-    /// # Errors
-    /// When the kernel refuses, also because there is none.
-    pub async fn delete_address(&self, operation: &str, message: AddressMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK;
-        self.request(operation, RouteNetlinkMessage::DelAddress(message), flags)
-            .await
-            .map(|_| ())
-    }
-
-    /// Adds a route beside others of its prefix, or, if exactly it is there, makes its end the one in `message`: a kernel
-    /// that has it says that it exists after having taken over the new end.
-    ///
-    /// # Errors
-    /// When the kernel refuses for another reason.
-    pub async fn add_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
-        // Never NLM_F_REPLACE: it replaces all routes of the same prefix and metric, through whatever router.
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
-        let added = self
-            .request(operation, RouteNetlinkMessage::NewRoute(message), flags)
-            .await;
-        match added {
-            Err(error) if error.errno() == Some(nix::libc::EEXIST) => Ok(()),
-            other => other.map(|_| ()),
-        }
-    }
-
-    /// Removes a route; it may be gone already.
-    ///
-    /// # Errors
-    /// When the kernel refuses for another reason.
-    pub async fn delete_route(&self, operation: &str, message: RouteMessage) -> Result<(), NetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK;
-        let removed = self
-            .request(operation, RouteNetlinkMessage::DelRoute(message), flags)
-            .await;
-        match removed {
-            Err(error) if matches!(error.errno(), Some(nix::libc::ESRCH | nix::libc::ENODEV)) => Ok(()),
-            other => other.map(|_| ()),
-        }
     }
 
     /// Whether the interface has this address.

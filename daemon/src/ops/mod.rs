@@ -3,6 +3,8 @@
 //! The servers know nothing of the control loop: they send a [`Query`] and wait a bounded time for the answer.
 
 pub mod capture;
+#[cfg(debug_assertions)]
+pub mod fault;
 pub mod http;
 pub mod labels;
 pub mod latency;

@@ -29,6 +29,8 @@ pub enum Command {
     Histogram,
     /// Load the configuration again.
     Reload,
+    /// Let the program that is installed now take over.
+    Upgrade,
     /// Solicit every router now.
     Solicit,
     /// What stands in the way of packets; nothing when ready.
@@ -38,6 +40,12 @@ pub enum Command {
         /// Back into service.
         #[serde(default)]
         undo: bool,
+    },
+    /// Something is to go wrong, for a test.
+    #[cfg(debug_assertions)]
+    Fault {
+        /// What.
+        fault: super::fault::Fault,
     },
     /// What would happen to this packet.
     Explain {

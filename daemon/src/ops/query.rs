@@ -18,6 +18,8 @@ const QUEUE_LEN: usize = 64;
 /// How long a question may wait for its answer. A reload resolves names and may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const RELOAD_WITHIN: Duration = Duration::from_secs(60);
+/// The new program is tried first.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(12);
 
 /// One question with the way back for its answer.
 #[derive(Debug)]
@@ -36,12 +38,17 @@ pub enum Query {
     Latency(oneshot::Sender<Vec<LatencyRow>>),
     /// Load the configuration again; the answer says what changed.
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    /// Let the program that is installed now take over; the answer comes before it does.
+    Upgrade(oneshot::Sender<Result<String, String>>),
     /// Solicit every router now; the answer is how many.
     Solicit(oneshot::Sender<Result<usize, String>>),
     /// Take this router out of service, or back; the answer says what that means.
     Drain(bool, oneshot::Sender<Result<Vec<String>, String>>),
     /// Copy packets.
     Capture(CaptureConfig, oneshot::Sender<Result<Running, String>>),
+    /// Go wrong, for a test.
+    #[cfg(debug_assertions)]
+    Fault(super::fault::Fault, oneshot::Sender<Result<Vec<String>, String>>),
     /// What would happen to a packet.
     Explain(ExplainRequest, oneshot::Sender<Result<Vec<String>, String>>),
 }
@@ -163,6 +170,14 @@ impl Ask {
         self.ask(Query::Reload, RELOAD_WITHIN).await
     }
 
+    /// Asks for the program that is installed now to take over.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn upgrade(&self) -> Result<Result<String, String>, NoAnswer> {
+        self.ask(Query::Upgrade, UPGRADE_WITHIN).await
+    }
+
     /// Asks for solicitations.
     ///
     /// # Errors
@@ -195,6 +210,15 @@ impl Ask {
     pub async fn explain(&self, request: ExplainRequest) -> Result<Result<Vec<String>, String>, NoAnswer> {
         self.ask(|reply| Query::Explain(request, reply), ANSWER_WITHIN)
             .await
+    }
+
+    /// Asks for something to go wrong.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    #[cfg(debug_assertions)]
+    pub async fn fault(&self, fault: super::fault::Fault) -> Result<Result<Vec<String>, String>, NoAnswer> {
+        self.ask(|reply| Query::Fault(fault, reply), ANSWER_WITHIN).await
     }
 
     async fn ask<T>(

@@ -147,6 +147,10 @@ async fn answer(command: Command, ask: &Ask, who: &str) -> Response {
             info!(%who, "reload asked for over the control socket by {who}");
             tried(ask.reload().await)
         }
+        Command::Upgrade => {
+            info!("upgrade asked for over the control socket by {who}");
+            tried(ask.upgrade().await)
+        }
         Command::Solicit => {
             info!(%who, "solicitation asked for over the control socket by {who}");
             tried(ask.solicit().await)
@@ -157,6 +161,8 @@ async fn answer(command: Command, ask: &Ask, who: &str) -> Response {
             info!("{what} asked for over the control socket by {who}");
             tried(ask.drain(!undo).await)
         }
+        #[cfg(debug_assertions)]
+        Command::Fault { fault } => tried(ask.fault(fault).await),
         Command::Explain { src4, src6, dst6 } => {
             tried(ask.explain(ExplainRequest { src4, src6, dst6 }).await)
         }

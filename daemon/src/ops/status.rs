@@ -24,9 +24,12 @@ pub struct Status {
     pub host: String,
     /// Version of the daemon.
     pub version: String,
-    /// Its process id.
+    /// The process id of the daemon: its monitor's, which signals go to.
     pub pid: u32,
-    /// Seconds since its start.
+    /// The process id of the engine that wrote this; another one means that counters began anew.
+    #[serde(default)]
+    pub engine_pid: u32,
+    /// Seconds since the start of that engine.
     pub uptime_seconds: f64,
     /// `host` or `router`.
     pub role: String,
@@ -303,6 +306,13 @@ pub struct ControlStatus {
     pub ignored_options: BTreeMap<String, u64>,
     /// Configuration reloads by result.
     pub reloads: BTreeMap<String, u64>,
+    /// How often the monitor started another engine since it was started, by what ended the one before. Everything else
+    /// here is counted anew by each engine.
+    #[serde(default)]
+    pub engine_restarts: BTreeMap<String, u64>,
+    /// How often the program was exchanged while the daemon ran.
+    #[serde(default)]
+    pub upgrades: u64,
     /// Failures to refresh the PRL.
     pub prl_refresh_failures: u64,
     /// What was heard about paths, by result: believed from a `router` or a `link`, or why not.
@@ -437,6 +447,7 @@ pub(crate) mod tests {
             host: "gate".to_owned(),
             version: "0.1.0".to_owned(),
             pid: 42,
+            engine_pid: 43,
             uptime_seconds: 3.5,
             role: "host".to_owned(),
             lane: "uring".to_owned(),

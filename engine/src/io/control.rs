@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use super::errors::SetupError;
 use super::outgoing::{MAX_ATTEMPTS, is_foreign};
 use super::raw::RawSender;
-use super::tun::Tun;
 use crate::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
 use crate::wire::vnet::{self, VnetHeader};
 
@@ -18,14 +17,11 @@ pub struct ControlSender {
 }
 
 impl ControlSender {
-    /// Opens the socket.
-    ///
-    /// # Errors
-    /// [`SetupError::Socket`].
-    pub fn open() -> Result<Self, SetupError> {
-        Ok(Self {
-            socket: RawSender::open_hearing()?,
-        })
+    /// Takes over a socket that hears.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self {
+            socket: RawSender::from_fd(fd),
+        }
     }
 
     /// Sends `inner` (a whole IPv6 packet) from locator `src` to `dst` with the given outer TOS and TTL. A send that fails for
@@ -75,23 +71,9 @@ pub struct ControlWriter {
 }
 
 impl ControlWriter {
-    /// A second handle to the first queue.
-    ///
-    /// # Errors
-    /// [`SetupError::Interface`] when no descriptor is left.
-    pub fn open(tun: &Tun) -> Result<Self, SetupError> {
-        let refused = |source| SetupError::Interface {
-            name: tun.name.clone(),
-            action: "duplicate a queue of",
-            source,
-        };
-        let first = tun
-            .queues
-            .first()
-            .ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
-        Ok(Self {
-            queue: first.try_clone().map_err(refused)?,
-        })
+    /// Uses a handle to one of the interface's queues.
+    pub(crate) fn from_queue(queue: OwnedFd) -> Self {
+        Self { queue }
     }
 
     /// Hands `inner` (a whole IPv6 packet with its checksums) to the kernel, as if it had arrived on the interface.

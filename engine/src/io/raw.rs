@@ -64,8 +64,7 @@ impl RawReceiver {
         Ok(Self { fd })
     }
 
-    /// Any datagram socket in place of a raw one.
-    #[cfg(test)]
+    /// Takes over a socket that [`RawReceiver::open`] has made, perhaps in another process.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
     }
@@ -80,6 +79,18 @@ impl RawReceiver {
             .try_clone()
             .map_err(|source| socket("duplicate", source))?;
         Ok(ReceiverHandle { fd, shard })
+    }
+}
+
+impl From<RawReceiver> for OwnedFd {
+    fn from(receiver: RawReceiver) -> Self {
+        receiver.fd
+    }
+}
+
+impl From<RawSender> for OwnedFd {
+    fn from(sender: RawSender) -> Self {
+        sender.fd
     }
 }
 
@@ -180,8 +191,7 @@ impl RawSender {
         Ok(Self { fd })
     }
 
-    /// Any datagram socket in place of a raw one.
-    #[cfg(test)]
+    /// Takes over a socket that [`RawSender::open`] or [`RawSender::open_hearing`] has made, perhaps in another process.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
     }

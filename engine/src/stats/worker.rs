@@ -60,6 +60,8 @@ pub struct WorkerStats {
     decap: DirectionStats,
     /// System calls made.
     pub syscalls: Counter,
+    /// Turns of the loop: what does not change although the worker was woken is stuck.
+    pub turns: Counter,
     events: EventCounters,
     errors: ErrorCounters,
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use super::descriptors::{Descriptors, Shape};
 use super::punt::{Punt, PuntSender};
 use super::run::{self, Duty};
 use crate::capture::{self, Capture, CaptureConfig, CaptureRefused, Switchboard};
@@ -20,9 +21,8 @@ use crate::io::errors::SetupError;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
 use crate::io::raw::{RawReceiver, RawSender, ReceiverHandle};
-use crate::io::steer::{self, Shard};
+use crate::io::steer::Shard;
 use crate::io::syscall::SyscallLane;
-use crate::io::tun::Tun;
 use crate::io::uring::UringLane;
 use crate::io::wake::Bell;
 use crate::stats::{EngineStats, Harvest, LatencyCollector, latency_channels};
@@ -36,10 +36,6 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// What an engine is made of.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Name of the TUN interface to create.
-    pub interface: String,
-    /// How many workers, 1..=[`MAX_WORKERS`].
-    pub workers: usize,
     /// Which lane.
     pub lane: LaneChoice,
     /// CPUs to pin workers to, dealt out in turn; empty pins nothing.
@@ -49,13 +45,13 @@ pub struct EngineConfig {
     pub on_worker_start: fn() -> Result<(), String>,
 }
 
-/// Everything a privileged process opens.
+/// An engine about to start.
 #[derive(Debug)]
 pub struct Prepared {
     config: EngineConfig,
     lane: LaneKind,
-    tun: Tun,
-    sockets: Vec<(RawReceiver, RawSender)>,
+    shape: Shape,
+    workers: Vec<(OwnedFd, RawReceiver, RawSender)>,
     receivers: Vec<ReceiverHandle>,
     error_queues: Vec<OwnedFd>,
     control: ControlSender,
@@ -87,46 +83,54 @@ pub struct Engine {
     bell: Bell,
     stop: Arc<AtomicBool>,
     worker_bells: Vec<Bell>,
+    #[cfg(debug_assertions)]
+    faults: Vec<super::fault::Wish>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Opens the interface, with one queue per worker, and the sockets; nothing is received yet.
+    /// Makes an engine of what was opened for it. Needs no privilege; nothing is received yet.
     ///
     /// # Errors
     /// [`SetupError`] names what is missing and what would help.
-    pub fn open(config: EngineConfig) -> Result<Prepared, SetupError> {
-        let refused = |reason: String| SetupError::Worker {
-            worker: config.workers,
-            reason,
+    pub fn prepare(config: EngineConfig, descriptors: Descriptors) -> Result<Prepared, SetupError> {
+        let Descriptors {
+            shape,
+            workers: parts,
+            control,
+        } = descriptors;
+        let refused = |source| SetupError::Interface {
+            name: shape.interface.clone(),
+            action: "duplicate a queue of",
+            source,
         };
-        if config.workers == 0 || config.workers > MAX_WORKERS {
-            return Err(refused(format!(
-                "the number of workers must be 1 to {MAX_WORKERS}"
-            )));
-        }
         let lane = choose_lane(config.lane)?;
-        let tun = Tun::create(&config.interface, config.workers)?;
-        let key = steer::random_key();
-        let (mut sockets, mut receivers, mut error_queues) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..config.workers {
-            let (receiver, sender) = (RawReceiver::open()?, RawSender::open()?);
+        let first = parts
+            .first()
+            .ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        let writer = ControlWriter::from_queue(first.queue.try_clone().map_err(refused)?);
+        let count = parts.len();
+        let (mut workers, mut receivers, mut error_queues) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, part) in parts.into_iter().enumerate() {
+            let (receiver, sender) = (
+                RawReceiver::from_fd(part.receiver),
+                RawSender::from_fd(part.sender),
+            );
             receivers.push(receiver.handle(Shard {
                 index,
-                count: config.workers,
-                key,
+                count,
+                key: shape.key,
             })?);
             error_queues.push(sender.error_handle()?);
-            sockets.push((receiver, sender));
+            workers.push((part.queue, receiver, sender));
         }
-        let control = ControlSender::open()?;
+        let control = ControlSender::from_fd(control);
         error_queues.push(control.error_handle()?);
-        let writer = ControlWriter::open(&tun)?;
         Ok(Prepared {
             config,
             lane,
-            tun,
-            sockets,
+            shape,
+            workers,
             receivers,
             error_queues,
             control,
@@ -149,12 +153,12 @@ fn choose_lane(choice: LaneChoice) -> Result<LaneKind, SetupError> {
 impl Prepared {
     /// The interface's name.
     pub fn interface(&self) -> &str {
-        &self.tun.name
+        &self.shape.interface
     }
 
     /// The interface's index.
     pub fn if_index(&self) -> u32 {
-        self.tun.if_index
+        self.shape.if_index
     }
 
     /// The lane that will carry the packets.
@@ -164,12 +168,12 @@ impl Prepared {
 
     /// Whether UDP superpackets are exchanged with the kernel too.
     pub fn udp_offload(&self) -> bool {
-        self.tun.udp_offload
+        self.shape.udp_offload
     }
 
     /// Whether flows are kept on their queue by our own steering program.
     pub fn steered(&self) -> bool {
-        self.tun.steered
+        self.shape.steered
     }
 
     /// Starts the workers. They carry what the TUN interface gives at once; nothing is received from the IPv4 network
@@ -182,15 +186,16 @@ impl Prepared {
             action: "make a bell for",
             source,
         };
+        let count = self.workers.len();
         let bell = Bell::new().map_err(wake_failed)?;
         let (punt_sender, punts) = PuntSender::new(bell.clone());
         let (exit_sender, exits) = unbounded();
-        let (latencies, recorders) = latency_channels(self.config.workers);
-        let (captures, taps) = capture::switchboard(self.config.workers);
-        let (ready_sender, ready) = bounded(self.config.workers);
+        let (latencies, recorders) = latency_channels(count);
+        let (captures, taps) = capture::switchboard(count);
+        let (ready_sender, ready) = bounded(count);
         let mut engine = Engine {
             lane: self.lane,
-            stats: EngineStats::new(self.config.workers),
+            stats: EngineStats::new(count),
             receivers: self.receivers,
             error_queues: self.error_queues,
             control: self.control,
@@ -202,16 +207,17 @@ impl Prepared {
             bell,
             stop: Arc::new(AtomicBool::new(false)),
             worker_bells: Vec::new(),
+            #[cfg(debug_assertions)]
+            // Not one wish for all.
+            faults: (0..count).map(|_| super::fault::Wish::default()).collect(),
             threads: Vec::new(),
         };
         let parts = self
-            .tun
-            .queues
+            .workers
             .into_iter()
-            .zip(self.sockets)
             .zip(recorders.into_iter().zip(taps))
             .enumerate();
-        for (worker, ((queue, (receiver, sender)), (latency, taps))) in parts {
+        for (worker, ((queue, receiver, sender), (latency, taps))) in parts {
             let worker_bell = Bell::new().map_err(wake_failed)?;
             engine.worker_bells.push(worker_bell.clone());
             let thread = WorkerThread {
@@ -229,6 +235,8 @@ impl Prepared {
                     latency,
                     taps,
                     stop: Arc::clone(&engine.stop),
+                    #[cfg(debug_assertions)]
+                    fault: engine.faults[worker].clone(),
                 }),
                 stats: engine.stats.clone(),
                 ready: ready_sender.clone(),
@@ -244,7 +252,7 @@ impl Prepared {
                 })?;
             engine.threads.push(handle);
         }
-        for worker in 0..self.config.workers {
+        for worker in 0..count {
             match ready.recv_timeout(START_LIMIT) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(error),
@@ -382,6 +390,22 @@ impl Engine {
             .collect()
     }
 
+    /// Has a worker go wrong at its next turn, for a test.
+    #[cfg(debug_assertions)]
+    pub fn inject(&self, worker: usize, fault: super::WorkerFault) {
+        if let (Some(wish), Some(bell)) = (self.faults.get(worker), self.worker_bells.get(worker)) {
+            wish.utter(fault);
+            bell.ring();
+        }
+    }
+
+    /// Wakes every worker for nothing: one that works makes a turn, which [`WorkerStats::turns`] shows.
+    ///
+    /// [`WorkerStats::turns`]: crate::stats::WorkerStats::turns
+    pub fn nudge(&self) {
+        self.worker_bells.iter().for_each(Bell::ring);
+    }
+
     /// Asks every worker for its latencies since the last time; idle workers are woken for it.
     pub fn request_latencies(&self) {
         self.latencies.request();
@@ -414,6 +438,14 @@ impl Engine {
         for receiver in &self.receivers {
             let _ = receiver.detach();
         }
+        self.pause(limit)
+    }
+
+    /// As [`Engine::stop`], for the sake of a successor: the sockets go on to receive, and what arrives waits for it.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`].
+    pub fn pause(&mut self, limit: Duration) -> Result<(), Vec<usize>> {
         self.stop.store(true, Ordering::Release);
         self.worker_bells.iter().for_each(Bell::ring);
         let deadline = Instant::now() + limit;

@@ -28,6 +28,9 @@ pub(super) struct Duty {
     pub(super) latency: LatencyRecorder,
     pub(super) taps: Taps,
     pub(super) stop: Arc<AtomicBool>,
+    /// What a test wants to go wrong; see [`super::fault`].
+    #[cfg(debug_assertions)]
+    pub(super) fault: super::fault::Wish,
 }
 
 /// A worker at work.
@@ -43,6 +46,8 @@ struct Worker<'a, L> {
     /// When the last batch had been handed over.
     handed_over_at: Instant,
     stopping_since: Option<Instant>,
+    #[cfg(debug_assertions)]
+    fault: super::fault::Wish,
 }
 
 /// Runs until told to stop, then drains.
@@ -56,6 +61,8 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         latency,
         taps,
         stop,
+        #[cfg(debug_assertions)]
+        fault,
     } = duty;
     let mut worker = Worker {
         lane,
@@ -68,6 +75,8 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         began: Instant::now(),
         handed_over_at: Instant::now(),
         stopping_since: None,
+        #[cfg(debug_assertions)]
+        fault,
     };
     let outcome = worker.serve();
     worker.forfeit();
@@ -93,6 +102,9 @@ impl<L: Lane> Worker<'_, L> {
             if self.carriage.taps.refresh(self.began) {
                 self.lane.keep_refused(!self.carriage.taps.is_empty());
             }
+            #[cfg(debug_assertions)]
+            self.fault.come_true();
+            self.stats.turns.bump();
             if !self.inbox.is_empty() {
                 let arrived_at = match turn {
                     Turn::AtOnce => self.handed_over_at,

@@ -8,6 +8,7 @@ use prometheus_client::metrics::MetricType;
 use super::{Scrape, family};
 use crate::advertise::consistency::Disagreement;
 use crate::advertise::{HEARD_RESULTS, SENT_RESULTS};
+use crate::monitor::wire::Cause;
 use crate::ops::labels::{
     ADVERTISEMENT_RESULTS, ALL_ROUTERS_RESULTS, ICMP_ERROR_KINDS, ICMP_TRANSLATIONS, IGNORED_OPTIONS,
     PATH_CHANGES, PATH_MESSAGES, REDIRECT_RESULTS, RELOAD_RESULTS,
@@ -123,6 +124,13 @@ impl Scrape {
                 "cause",
                 &IGNORED_OPTIONS[..],
                 &control.ignored_options,
+            ),
+            (
+                "isatapd_engine_restarts",
+                "Engines that the monitor started anew, by what ended the one before; other counters begin at zero then",
+                "reason",
+                &Cause::NAMES[..],
+                &control.engine_restarts,
             ),
             (
                 "isatapd_config_reloads",

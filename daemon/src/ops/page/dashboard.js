@@ -62,7 +62,7 @@ function take(sample) {
   const before = last;
   last = sample;
   // Another process, or the first sample: nothing to compare with.
-  if (!before || before.status.pid !== sample.status.pid) return;
+  if (!before || before.status.engine_pid !== sample.status.engine_pid) return;
   const seconds = sample.status.uptime_seconds - before.status.uptime_seconds;
   if (seconds <= 0) return;
   const point = { at: sample.at, seconds, status: sample.status, latency: sample.latency,

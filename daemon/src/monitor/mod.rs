@@ -1,0 +1,26 @@
+//! The monitor: the main process, small and privileged. It opens what takes power to open, starts the engine's process
+//! with it, carries out what that process may ask for, and starts the next one when it dies (DESIGN D9).
+//!
+//! ```text
+//!   service manager, signals, terminal
+//!        |
+//!   monitor ---- holds: TUN queues, raw sockets, control socket, metrics socket, pid file, configuration in force
+//!        |  ^
+//!  order |  | say             one SEQPACKET socket: `wire` reads and writes, `gate` judges, `serve` acts
+//!        v  |
+//!   engine's process ---- chroot, nobody, no capability: control, workers, names, HTTP
+//! ```
+//!
+//! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
+//! is no asynchronous runtime and no second thread either. The monitor runs through [`serve`]; [`holdings`] says what an
+//! engine is handed, [`policy`] when a dead one is followed by the next, [`upgrade`] how another program takes
+//! over.
+
+pub mod engine;
+pub mod gate;
+pub mod holdings;
+pub mod policy;
+pub mod serve;
+pub mod text;
+pub mod upgrade;
+pub mod wire;

@@ -1,0 +1,555 @@
+//! The monitor's loop: signals and the engine's messages in; orders, changes of the interface and new engines out.
+//!
+//! ```text
+//!            start                    Ready                 dies: cause, counted
+//!   (none) ---------> starting ----------------> serving ------------------------> pause of `policy` --> starting
+//!                        | dies before the daemon ever served: the daemon ends with its error
+//!   TERM, INT: ordered to stop, waited for, then everything is taken away
+//! ```
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use tracing::{error, info, warn};
+
+use super::engine::{EngineProcess, Heard, LastWords, cause_of};
+use super::gate::{self, Refusal};
+use super::holdings::Holdings;
+use super::policy::Policy;
+use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
+use super::{text, upgrade};
+use crate::exit::{ExitError, ExitStatus};
+use crate::launch::notify::Notice;
+use crate::launch::{Ready, listen};
+use crate::link::change::Change;
+use crate::link::change::direct::Direct;
+
+/// How long an engine may take to serve.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long one may take to end in order.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long one that has closed its socket may take to be gone.
+const GONE_LIMIT: Duration = Duration::from_secs(1);
+/// How long one that is about to die may take to be gone. One that the kernel or a debugger holds longer than that is
+/// followed all the same: it runs no more.
+const DEATH_LIMIT: Duration = Duration::from_secs(2);
+/// Without a word for so long one is asked for ...
+const SILENCE: Duration = Duration::from_millis(1500);
+/// ... and after so many times in a row it counts as wedged. The monitor must have been awake each time: a machine that
+/// has no time for either of them, or was asleep, wedges nobody (FAULTS 68).
+const MAX_SILENCES: u32 = 3;
+/// Messages taken in one turn: a flood of them must not keep signals waiting.
+const MAX_MESSAGES: usize = 64;
+
+/// Everything the monitor is.
+#[derive(Debug)]
+pub struct Monitor {
+    /// What engines are handed.
+    pub holdings: Holdings,
+    /// The hands on the interface.
+    pub direct: Direct,
+    /// Who waits for the daemon.
+    pub ready: Ready,
+    /// The signals it is told by.
+    pub signals: SignalFd,
+    /// The engine's command line.
+    pub arguments: Vec<OsString>,
+    /// What an engine is told besides.
+    pub setup: Setup,
+    /// The helper for name servers, to be waited for when it ends.
+    pub helper: Option<Child>,
+    /// Where the program is that an upgrade takes over to.
+    pub program: PathBuf,
+    /// The locked pid file.
+    pub lock: OwnedFd,
+    /// The daemon served before, in the hands of a predecessor.
+    pub served: bool,
+    /// For how long the service manager may hear nothing; `None` when it does not watch.
+    pub watched: Option<Duration>,
+}
+
+/// What happens meanwhile.
+#[derive(Debug)]
+struct Running {
+    monitor: Monitor,
+    engine: Option<EngineProcess>,
+    start_at: Option<Instant>,
+    stopping: Option<Instant>,
+    policy: Policy,
+    served: bool,
+    /// The engine hands over, and then comes the jump.
+    upgrading: bool,
+    refused: BTreeMap<Refusal, u64>,
+    /// Engines that were followed before they were gone, to be waited for.
+    corpses: Vec<EngineProcess>,
+    silences: u32,
+    heard_at: Instant,
+    /// When the service manager last heard that the daemon lives.
+    passed_on_at: Option<Instant>,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Go,
+    End,
+}
+
+impl Monitor {
+    /// Runs the daemon until it is told to stop, or cannot go on. The interface is gone afterwards.
+    ///
+    /// # Errors
+    /// Why it could not start, or could not go on; and who is to hear of it.
+    pub fn run(self) -> Result<(), (Ready, ExitError)> {
+        let now = Instant::now();
+        let mut running = Running {
+            served: self.served,
+            upgrading: false,
+            monitor: self,
+            engine: None,
+            start_at: Some(now),
+            stopping: None,
+            policy: Policy::default(),
+            refused: BTreeMap::new(),
+            corpses: Vec::new(),
+            silences: 0,
+            heard_at: now,
+            passed_on_at: None,
+        };
+        let outcome = loop {
+            match running.turn() {
+                Ok(Flow::Go) => {}
+                Ok(Flow::End) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        running.close();
+        outcome.map_err(|error| (running.monitor.ready, error))
+    }
+}
+
+impl Running {
+    fn turn(&mut self) -> Result<Flow, ExitError> {
+        let now = Instant::now();
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            self.start_engine()?;
+        }
+        let (signalled, spoken) = self.wait(now)?;
+        if signalled && self.signalled()? == Flow::End {
+            return Ok(Flow::End);
+        }
+        let closed = spoken && self.listen();
+        self.watch_over(spoken);
+        self.look_after(closed)
+    }
+
+    /// Waits for a signal or a message; says which there is.
+    fn wait(&self, now: Instant) -> Result<(bool, bool), ExitError> {
+        let mut sources = vec![PollFd::new(self.monitor.signals.as_fd(), PollFlags::POLLIN)];
+        sources.extend(
+            self.engine
+                .as_ref()
+                .map(|engine| PollFd::new(engine.as_fd(), PollFlags::POLLIN)),
+        );
+        let silence = self.engine.as_ref().map(|_| now + SILENCE);
+        let dead = self.engine.as_ref().and_then(EngineProcess::dying_since);
+        let dead = dead.map(|since| since + DEATH_LIMIT);
+        let until = [self.start_at, self.stopping, silence, dead]
+            .into_iter()
+            .flatten()
+            .min();
+        let timeout = until.map_or(PollTimeout::NONE, |at| {
+            // Rounded up, so that what is due then is due.
+            let left = at.saturating_duration_since(now) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut sources, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return Err(ExitError::other(format!(
+                    "the monitor cannot wait: {}",
+                    errno.desc()
+                )));
+            }
+        }
+        let mut ready = sources
+            .iter()
+            .map(|source| source.revents().is_some_and(|events| !events.is_empty()));
+        Ok((ready.next().unwrap_or(false), ready.next().unwrap_or(false)))
+    }
+
+    fn start_engine(&mut self) -> Result<(), ExitError> {
+        let monitor = &self.monitor;
+        let started = EngineProcess::start(&monitor.arguments).map(|engine| {
+            let handed = monitor.holdings.hand_out(monitor.setup.clone(), engine.socket());
+            (engine, handed)
+        });
+        match started {
+            // One that does not take it has something to say, or is dead: both are found out.
+            Ok((engine, handed)) => {
+                if let Err(error) = handed {
+                    warn!("the engine does not take what it is handed: {error}");
+                }
+                self.engine = Some(engine);
+                self.silences = 0;
+                self.heard_at = Instant::now();
+                Ok(())
+            }
+            Err(error) if self.served => {
+                warn!("the engine cannot be started: {error}");
+                self.start_at = Some(Instant::now() + self.policy.died(None));
+                Ok(())
+            }
+            Err(error) => Err(ExitError::other(format!("the engine cannot be started: {error}"))),
+        }
+    }
+
+    fn signalled(&mut self) -> Result<Flow, ExitError> {
+        loop {
+            let signal = match self.monitor.signals.read_signal() {
+                Ok(Some(info)) => i32::try_from(info.ssi_signo).ok(),
+                Ok(None) => return Ok(Flow::Go),
+                Err(errno) => {
+                    return Err(ExitError::other(format!(
+                        "signals cannot be read: {}",
+                        errno.desc()
+                    )));
+                }
+            };
+            let asked = match signal.and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGTERM) => Asked::Terminate,
+                Some(Signal::SIGINT) => Asked::Interrupt,
+                Some(Signal::SIGHUP) => Asked::Reload,
+                Some(Signal::SIGUSR1) => Asked::Summary,
+                Some(Signal::SIGUSR2) => Asked::ReopenLogs,
+                _ => continue,
+            };
+            if matches!(asked, Asked::Terminate | Asked::Interrupt) {
+                self.upgrading = false;
+                if self.stopping.is_none() {
+                    self.monitor.ready.tell(&Notice::Stopping);
+                    self.stopping = Some(Instant::now() + STOP_LIMIT);
+                }
+                self.start_at = None;
+                if self.engine.is_none() {
+                    return Ok(Flow::End);
+                }
+            }
+            match &self.engine {
+                Some(engine) => engine.ask(asked),
+                // The next one loads the configuration as it is kept, so that a reload is made up for.
+                None => info!("there is no engine just now: {asked:?} is passed over"),
+            }
+        }
+    }
+
+    /// Takes what the engine has said; whether that was the end of it.
+    fn listen(&mut self) -> bool {
+        for _ in 0..MAX_MESSAGES {
+            let Some(engine) = &self.engine else { return false };
+            match engine.hear() {
+                Heard::Said(say, along) => self.said(say, along),
+                Heard::Nothing => return false,
+                Heard::End => return true,
+                Heard::Nonsense => {
+                    self.condemn(Cause::Fault, "it said something that is no message");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    fn said(&mut self, say: Say, along: Vec<OwnedFd>) {
+        match say {
+            Say::Ready => {
+                self.monitor.ready.tell(&Notice::Ready);
+                self.served = true;
+                if let Some(engine) = &mut self.engine {
+                    engine.ready_at.get_or_insert_with(Instant::now);
+                }
+            }
+            Say::Reloading => self.monitor.ready.tell(&Notice::Reloading),
+            Say::Status(status) => self.monitor.ready.tell(&Notice::Status(status)),
+            Say::Alive => {
+                self.pass_life_on();
+                // A thread whose panic did not matter.
+                if let Some(engine) = &mut self.engine {
+                    engine.last_words.take_if(|words| words.cause == Cause::Panic);
+                }
+            }
+            Say::Reloaded => self.keep(along),
+            Say::Failed(cause, status, text) => {
+                if cause == Cause::Panic {
+                    error!("a thread of the engine: {text}");
+                }
+                // The first reason is the reason.
+                if let Some(engine) = &mut self.engine {
+                    engine.say_for_it(LastWords::new(cause, status, text));
+                }
+            }
+            Say::Change(number, change) => {
+                let answer = self.change(&change);
+                self.answer(number, answer, None);
+            }
+            Say::Listen(number, addr) => {
+                let (answer, listener) = self.listen_at(addr);
+                self.answer(number, answer, listener);
+            }
+            Say::StopListening => self.monitor.holdings.metrics = None,
+            Say::Upgrade(number) => self.upgrade(number),
+            Say::Attend(number) => self.answer(number, Answer::Done, None),
+        }
+    }
+
+    fn upgrade(&mut self, number: u32) {
+        let monitor = &self.monitor;
+        let checked = upgrade::check(&monitor.program, &monitor.arguments, &monitor.holdings);
+        match checked {
+            Ok(version) => {
+                info!("isatapd {version} takes over");
+                self.answer(number, Answer::Done, None);
+                self.upgrading = true;
+                // Its patience is for the engine's end.
+                self.stopping = Some(Instant::now() + STOP_LIMIT);
+                if let Some(engine) = &self.engine {
+                    engine.ask(Asked::HandOver);
+                }
+            }
+            Err(why) => {
+                warn!("no upgrade: {why}");
+                self.answer(number, Answer::Refused(why), None);
+            }
+        }
+    }
+
+    /// Becomes the new program; if that fails, goes on with an engine of the old one.
+    fn jump(&mut self) {
+        self.upgrading = false;
+        self.stopping = None;
+        let monitor = &mut self.monitor;
+        monitor.setup.successor = true;
+        let setup = Setup {
+            upgrades: monitor.setup.upgrades + 1,
+            ..monitor.setup.clone()
+        };
+        let error = upgrade::jump(
+            &monitor.program,
+            &monitor.arguments,
+            &monitor.holdings,
+            setup,
+            &monitor.lock,
+        );
+        error!("the upgrade failed, the program of before goes on: {error}");
+        self.start_at = Some(Instant::now());
+    }
+
+    /// The service manager hears it a few times in the time it allows.
+    fn pass_life_on(&mut self) {
+        let Some(allowed) = self.monitor.watched else {
+            return;
+        };
+        if self.passed_on_at.is_none_or(|at| at.elapsed() >= allowed / 4) {
+            self.passed_on_at = Some(Instant::now());
+            self.monitor.ready.tell(&Notice::Alive);
+        }
+    }
+
+    /// Keeps what the engine has in force, for the next one. It is not looked into.
+    fn keep(&mut self, along: Vec<OwnedFd>) {
+        let kept = along
+            .into_iter()
+            .next()
+            .ok_or(io::Error::from(io::ErrorKind::InvalidData))
+            .and_then(text::read)
+            .and_then(|bytes| text::keep(&bytes));
+        match kept {
+            Ok(text) => self.monitor.holdings.text = text,
+            Err(error) => warn!("the configuration in force cannot be kept for the next engine: {error}"),
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Answer {
+        if let Err(refusal) = gate::change(change) {
+            return self.refuse(refusal, &change.to_string());
+        }
+        match self.monitor.direct.carry_out(change) {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Kernel(error.raw_os_error().unwrap_or(nix::libc::ETIMEDOUT)),
+        }
+    }
+
+    fn listen_at(&mut self, addr: SocketAddr) -> (Answer, Option<OwnedFd>) {
+        if let Err(refusal) = gate::listen(addr) {
+            return (self.refuse(refusal, &format!("listen at {addr}")), None);
+        }
+        let listened = listen::metrics(addr).and_then(|listener| {
+            let kept = OwnedFd::from(listener);
+            match kept.try_clone() {
+                Ok(given) => Ok((kept, given)),
+                Err(error) => Err(ExitError::other(error.to_string())),
+            }
+        });
+        match listened {
+            Ok((kept, given)) => {
+                self.monitor.holdings.metrics = Some(kept);
+                (Answer::Done, Some(given))
+            }
+            Err(error) => (Answer::Refused(error.message().to_owned()), None),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, what: &str) -> Answer {
+        let count = self.refused.entry(refusal).or_insert(0);
+        *count += 1;
+        error!("the engine asked the monitor to {what}: refused, {refusal} (refusal {count} of this kind)");
+        Answer::Refused(refusal.to_string())
+    }
+
+    fn answer(&self, number: u32, answer: Answer, along: Option<OwnedFd>) {
+        let Some(engine) = &self.engine else { return };
+        let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = engine.order(&Order::Answer(number, answer), &along) {
+            warn!("the engine does not hear ({error})");
+        }
+    }
+
+    /// An engine that says nothing is wedged.
+    fn watch_over(&mut self, spoken: bool) {
+        let now = Instant::now();
+        let silent = now.duration_since(self.heard_at);
+        if spoken {
+            self.silences = 0;
+            self.heard_at = now;
+            return;
+        }
+        let Some(engine) = &self.engine else { return };
+        if self.stopping.is_some() || silent < SILENCE {
+            return;
+        }
+        self.heard_at = now;
+        if engine.ready_at.is_none() {
+            if engine.started_at.elapsed() > START_LIMIT {
+                self.condemn(Cause::WedgedControl, "it does not get ready");
+            }
+            return;
+        }
+        // Who overslept cannot judge.
+        if silent > 2 * SILENCE {
+            self.silences = 0;
+            return;
+        }
+        self.silences += 1;
+        if self.silences >= MAX_SILENCES {
+            self.condemn(Cause::WedgedControl, "its control loop gives no sign of life");
+        }
+    }
+
+    fn condemn(&mut self, cause: Cause, text: &str) {
+        if let Some(engine) = &mut self.engine {
+            engine.say_for_it(LastWords::new(cause, ExitStatus::Other.code(), text.to_owned()));
+            engine.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Whether the engine has ended, and what follows.
+    fn look_after(&mut self, closed: bool) -> Result<Flow, ExitError> {
+        if let Some(helper) = &mut self.monitor.helper {
+            let _ = helper.try_wait();
+        }
+        self.corpses.retain_mut(|corpse| corpse.ended().is_none());
+        let Some(engine) = &mut self.engine else {
+            return Ok(Flow::Go);
+        };
+        let overdue = self.stopping.is_some_and(|at| at <= Instant::now());
+        let ended = match engine.ended() {
+            None if overdue => {
+                warn!("the engine does not end in order");
+                engine.wait(Duration::ZERO)
+            }
+            None if closed => engine.wait(GONE_LIMIT),
+            ended => ended,
+        };
+        let lingers = engine
+            .dying_since()
+            .is_some_and(|since| since.elapsed() >= DEATH_LIMIT);
+        if ended.is_none() && !lingers && !closed && !overdue {
+            return Ok(Flow::Go);
+        }
+        if ended.is_none() {
+            engine.signal(Signal::SIGKILL);
+        }
+        // What it said last is still there to be read.
+        self.listen();
+        let Some(engine) = self.engine.take() else {
+            return Ok(Flow::Go);
+        };
+        if self.upgrading {
+            self.jump();
+            return Ok(Flow::Go);
+        }
+        if self.stopping.is_some() {
+            return Ok(Flow::End);
+        }
+        let (cause, words) = cause_of(ended, engine.last_words.as_ref());
+        if !self.served {
+            return Err(failure(&engine, &words));
+        }
+        if !self.has_interface() {
+            let name = &self.monitor.holdings.descriptors.shape.interface;
+            return Err(ExitError::other(format!("interface {name} was deleted"))
+                .with_remedy("start isatapd again to create it"));
+        }
+        let pause = self.policy.died(engine.served());
+        if ended.is_none() {
+            warn!("the engine of before is not gone yet: something holds it");
+            self.corpses.push(engine);
+        }
+        let at = Cause::ALL.iter().position(|known| *known == cause).unwrap_or(0);
+        self.monitor.setup.restarts[at] += 1;
+        self.monitor.setup.successor = true;
+        if pause.is_zero() {
+            warn!("the engine is started again: {words}");
+        } else {
+            warn!("the engine is started again in {pause:?}, since it dies again and again: {words}");
+        }
+        let status = format!("the engine is started again: {words}");
+        self.monitor.ready.tell(&Notice::Status(status));
+        self.start_at = Some(Instant::now() + pause);
+        Ok(Flow::Go)
+    }
+
+    fn has_interface(&self) -> bool {
+        let shape = &self.monitor.holdings.descriptors.shape;
+        nix::net::if_::if_nametoindex(shape.interface.as_str()).is_ok_and(|index| index == shape.if_index)
+    }
+
+    /// Takes everything away.
+    fn close(&mut self) {
+        if let Some(mut engine) = self.engine.take() {
+            engine.wait(Duration::ZERO);
+        }
+        if let Err(error) = self.monitor.direct.delete() {
+            tracing::debug!("the interface cannot be deleted: {error}");
+        }
+    }
+}
+
+/// What the daemon ends with when its first engine does not come up.
+fn failure(engine: &EngineProcess, words: &str) -> ExitError {
+    match &engine.last_words {
+        Some(said) => ExitError::new(ExitStatus::from_code(said.status), said.text.clone()),
+        None => ExitError::other(format!("the engine ended before it was ready: {words}")),
+    }
+}

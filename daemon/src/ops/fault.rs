@@ -1,0 +1,23 @@
+//! Things that go wrong on demand, asked for over the control socket by tests. No release build has this.
+
+use serde::{Deserialize, Serialize};
+
+/// What is to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Worker 0 panics.
+    WorkerPanic,
+    /// Worker 0 makes no turn any more.
+    WorkerWedge,
+    /// The control thread panics.
+    ControlPanic,
+    /// The control thread stands still.
+    ControlWedge,
+    /// The process aborts.
+    Abort,
+    /// The monitor is asked for what it must refuse.
+    Forbidden,
+    /// The monitor is told bytes that are no message.
+    Nonsense,
+}

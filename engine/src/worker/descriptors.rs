@@ -1,0 +1,105 @@
+//! What an engine works with, apart from any engine: TUN queues and sockets that outlive the process that uses them.
+//!
+//! A privileged process opens them and keeps duplicates. While nobody reads, packets wait in the queues and buffers of
+//! the kernel; the next engine made from them goes on where the last one was, with the same interface.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::MAX_WORKERS;
+use crate::io::errors::SetupError;
+use crate::io::raw::{RawReceiver, RawSender};
+use crate::io::steer;
+use crate::io::tun::Tun;
+
+/// The descriptors of one worker.
+#[derive(Debug)]
+pub struct WorkerDescriptors {
+    /// Its queue of the TUN interface.
+    pub queue: OwnedFd,
+    /// Its receive socket.
+    pub receiver: OwnedFd,
+    /// Its send socket.
+    pub sender: OwnedFd,
+}
+
+/// What there is to know about them besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The interface's name.
+    pub interface: String,
+    /// Its index.
+    pub if_index: u32,
+    /// Key of the shard filters: the same for every engine that uses these sockets, since what waits in them was sorted
+    /// by it.
+    pub key: u32,
+    /// UDP superpackets are exchanged with the kernel too.
+    pub udp_offload: bool,
+    /// Flows are kept on their queue by our own steering program.
+    pub steered: bool,
+}
+
+/// Everything a privileged process opens for an engine.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// What they belong to.
+    pub shape: Shape,
+    /// One set per worker.
+    pub workers: Vec<WorkerDescriptors>,
+    /// Control's own send socket.
+    pub control: OwnedFd,
+}
+
+impl Descriptors {
+    /// Opens the interface `name`, with one queue per worker, and the sockets; nothing is received yet.
+    ///
+    /// # Errors
+    /// [`SetupError`] names what is missing and what would help.
+    pub fn open(name: &str, workers: usize) -> Result<Self, SetupError> {
+        if workers == 0 || workers > MAX_WORKERS {
+            return Err(SetupError::Worker {
+                worker: workers,
+                reason: format!("the number of workers must be 1 to {MAX_WORKERS}"),
+            });
+        }
+        let tun = Tun::create(name, workers)?;
+        let mut all = Vec::with_capacity(workers);
+        for queue in tun.queues {
+            all.push(WorkerDescriptors {
+                queue,
+                receiver: RawReceiver::open()?.into(),
+                sender: RawSender::open()?.into(),
+            });
+        }
+        Ok(Self {
+            shape: Shape {
+                interface: tun.name,
+                if_index: tun.if_index,
+                key: steer::random_key(),
+                udp_offload: tun.udp_offload,
+                steered: tun.steered,
+            },
+            workers: all,
+            control: RawSender::open_hearing()?.into(),
+        })
+    }
+
+    /// Second handles to all of them.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let clone = |worker: &WorkerDescriptors| {
+            Ok(WorkerDescriptors {
+                queue: worker.queue.try_clone()?,
+                receiver: worker.receiver.try_clone()?,
+                sender: worker.sender.try_clone()?,
+            })
+        };
+        Ok(Self {
+            shape: self.shape.clone(),
+            workers: self.workers.iter().map(clone).collect::<io::Result<_>>()?,
+            control: self.control.try_clone()?,
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! Another program takes over while the daemon runs: same process, same interface, nobody notices; and whoever could not
+//! take over is refused before anything has happened.
+//!
+//! ```text
+//!   h1 10.0.0.2 ---- rtr 10.0.0.1 ---- srv 2001:db8:99::2         see `isatap_tests::scene`
+//! ```
+
+use std::fs;
+use std::net::SocketAddrV6;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL, program};
+use isatap_tests::fault::{FOLLOWED, kill_engine, let_it_live, wait_successor};
+use isatap_tests::netns::Netns;
+use isatap_tests::ping::{ping, ping_until};
+use isatap_tests::scene::{SERVER, SOON, Scene};
+use isatap_tests::state;
+use isatap_tests::traffic::tcp_transfer;
+use isatap_tests::wait;
+use nix::sys::signal::Signal;
+
+fn upgrades(daemon: &Daemon<'_>) -> u64 {
+    let (_, status) = daemon.http("/api/v1/status").expect("a status");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    status["control"]["upgrades"].as_u64().expect("a number")
+}
+
+fn a_transfer_outlives_an_upgrade(lane: Lane) {
+    const BYTES: u64 = 40_000_000;
+    let scene = Scene::new(1);
+    let mut running = scene.start(|builder| builder.lane(lane).workers(2));
+    let router = &running.router;
+    let index = state::if_index(router.ns(), TUNNEL);
+    let seen = state::snapshot(router.ns(), TUNNEL);
+    let (host, server) = (&scene.hosts[0], &scene.server);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let transfers = scope.spawn(|| {
+            let mut transfers = 0;
+            while !done.load(Ordering::Relaxed) {
+                let to = SocketAddrV6::new(SERVER, 5001 + transfers, 0, 0);
+                let report = tcp_transfer(host, server, to, BYTES, FOLLOWED);
+                report.expect("every byte arrives, in order, over one connection");
+                transfers += 1;
+            }
+        });
+        for round in 1..=3 {
+            let (monitor, engine) = (router.pid(), router.engine_pid());
+            let output = router.ctl("upgrade");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{output:?}\n{}", router.log());
+            assert!(text.contains("has taken over from"), "{text}");
+            eprint!("{lane:?}: {text}");
+            assert_eq!(router.pid(), monitor);
+            assert_ne!(router.engine_pid(), engine);
+            assert_eq!(upgrades(router), round);
+        }
+        done.store(true, Ordering::Relaxed);
+        transfers.join().expect("the transfers");
+    });
+    assert_eq!(state::if_index(router.ns(), TUNNEL), index);
+    assert_eq!(state::snapshot(router.ns(), TUNNEL), seen);
+    // The program that took over does everything that the one before did.
+    let_it_live(Instant::now());
+    let old = kill_engine(router);
+    wait_successor(router, old);
+    ping_until(host, &SERVER.to_string(), SOON);
+    running.conservation();
+    running.router.stop();
+    assert!(!scene.router.has_link(TUNNEL));
+    assert!(!running.router.folder().join("pid").exists());
+    assert!(!running.router.folder().join("control.sock").exists());
+}
+
+#[test]
+fn a_transfer_outlives_an_upgrade_uring() {
+    a_transfer_outlives_an_upgrade(Lane::Uring);
+}
+
+#[test]
+fn a_transfer_outlives_an_upgrade_syscall() {
+    a_transfer_outlives_an_upgrade(Lane::Syscall);
+}
+
+/// In order, an upgrade loses nothing: what arrives meanwhile waits for the successor.
+#[test]
+fn an_upgrade_loses_no_packet() {
+    let scene = Scene::new(1);
+    let running = scene.start(|builder| builder.workers(2));
+    let (host, server) = (&scene.hosts[0], SERVER.to_string());
+    let done = AtomicBool::new(false);
+    let rounds = thread::scope(|scope| {
+        let pings = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) {
+                // Each request is answered, exactly once.
+                ping(host, &server, 20);
+                rounds += 1;
+            }
+            rounds
+        });
+        for daemon in [&running.router, &running.hosts[0], &running.router] {
+            let output = daemon.ctl("upgrade");
+            assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+        }
+        done.store(true, Ordering::Relaxed);
+        pings.join().expect("no request without its answer")
+    });
+    assert!(rounds > 0);
+    running.conservation();
+}
+
+fn lonely() -> Netns {
+    let ns = Netns::new("dut");
+    ns.ip_batch("link add eth0 type bridge\naddr add 10.0.0.1/24 dev eth0\nlink set eth0 up\n");
+    ns
+}
+
+/// A program that is no daemon, that says another version, that says nothing, that others could have written: refused
+/// with the reason, and the daemon goes on as if nobody had asked.
+#[test]
+fn what_could_not_take_over_is_refused() {
+    let ns = lonely();
+    let folder = tempfile::tempdir().expect("a folder");
+    let installed = folder.path().join("isatapd");
+    fs::copy(program("isatapd"), &installed).expect("a copy");
+    let mut daemon = Builder::new(&ns).program(&installed).start();
+    let engine = daemon.engine_pid();
+    let put = |script: &str, mode: u32| {
+        let new = folder.path().join("new");
+        fs::write(&new, script).expect("a script");
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).expect("a mode");
+        fs::rename(&new, &installed).expect("in its place");
+    };
+    let refused = |why: &str| {
+        let output = daemon.ctl("upgrade");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text.contains(why), "{why:?} is not in {text}");
+        assert_eq!((daemon.engine_pid(), upgrades(&daemon)), (engine, 0));
+    };
+    put("#!/bin/sh\necho 4711 9.9.9\n", 0o755);
+    refused("it speaks version 4711 of the messages");
+    put("#!/bin/sh\nexit 2\n", 0o755);
+    refused("it does not know how; restart the daemon instead");
+    put("#!/bin/sh\necho 'something is wrong with me'; exit 1\n", 0o755);
+    refused("something is wrong with me");
+    put("#!/bin/sh\nexec sleep 60\n", 0o755);
+    refused("does not say within 5s");
+    put("#!/bin/sh\necho 1 9.9.9\n", 0o757);
+    refused("others could have written this file");
+    fs::remove_file(&installed).expect("it is there");
+    refused("No such file or directory");
+    // A dead engine is followed by one of the program that runs, wherever its file is.
+    let_it_live(Instant::now());
+    let old = kill_engine(&daemon);
+    wait_successor(&daemon, old);
+    // And the right one can take over at last.
+    fs::copy(program("isatapd"), &installed).expect("a copy");
+    let output = daemon.ctl("upgrade");
+    assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+    daemon.stop();
+}
+
+/// A program that passes the trial and cannot be executed afterwards: the one of before goes on.
+#[test]
+fn a_jump_that_fails_is_no_end() {
+    let ns = lonely();
+    let folder = tempfile::tempdir().expect("a folder");
+    let installed = folder.path().join("isatapd");
+    fs::copy(program("isatapd"), &installed).expect("a copy");
+    let daemon = Builder::new(&ns).program(&installed).start();
+    let index = state::if_index(&ns, TUNNEL);
+    let old = daemon.engine_pid();
+    // It takes itself away.
+    let script = format!("#!/bin/sh\nrm {}\necho 1 9.9.9\n", installed.display());
+    let new = folder.path().join("new");
+    fs::write(&new, script).expect("a script");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a mode");
+    fs::rename(&new, &installed).expect("in its place");
+    thread::scope(|scope| {
+        // It waits for what never comes, until the daemon ends.
+        let asking = scope.spawn(|| daemon.ctl("upgrade"));
+        daemon.wait_log("the upgrade failed, the program of before goes on: No such file or directory");
+        wait_successor(&daemon, old);
+        assert_eq!(state::if_index(&ns, TUNNEL), index);
+        daemon.signal(Signal::SIGTERM);
+        let output = asking.join().expect("isatapctl");
+        assert_eq!(output.status.code(), Some(69), "{output:?}");
+    });
+    wait::holds("the interface to be gone", Duration::from_secs(5), || {
+        !ns.has_link(TUNNEL)
+    });
+}
