@@ -70,6 +70,7 @@ pub struct Fleet {
     pub dns: Netns,
     core: Netns,
     site: Site,
+    bfd: bool,
 }
 
 /// What routes between them: the server's BIRD, and the core's.
@@ -135,6 +136,38 @@ impl Fleet {
             dns,
             core,
             site,
+            bfd: false,
+        }
+    }
+
+    /// Has the routing daemons look after each other (BFD), so that they find out when a machine is silent.
+    #[must_use]
+    pub fn with_bfd(mut self) -> Self {
+        self.bfd = true;
+        self
+    }
+
+    /// Nothing gets in or out of router `index` any more, and nobody is told; or again.
+    pub fn silence(&self, index: usize, silent: bool) {
+        let ns = &self.routers[index];
+        if silent {
+            ns.run("nft add table inet t");
+            for hook in ["input", "output", "forward"] {
+                ns.run(&format!(
+                    "nft add chain inet t {hook} {{ type filter hook {hook} priority -200; policy drop; }}"
+                ));
+            }
+        } else {
+            ns.run("nft delete table inet t");
+        }
+    }
+
+    /// What a session says besides its ends, and what the daemon needs for that.
+    fn timers(&self) -> (String, &'static str) {
+        if self.bfd {
+            (format!("{TIMERS} bfd on;"), BFD)
+        } else {
+            (TIMERS.to_owned(), "")
         }
     }
 
@@ -149,10 +182,11 @@ impl Fleet {
         let kernel = "protocol device { scan time 60; }\n\
                       protocol kernel { ipv4 { import none; export all; }; merge paths on; }\n\
                       protocol kernel { ipv6 { import none; export all; }; merge paths on; }\n";
+        let (timers, bfd) = self.timers();
         let sessions = |asn: u32, channel: &str, address: &dyn Fn(usize, usize) -> String| {
             let session = |number| {
                 format!(
-                    "protocol bgp r{number} {{ local {} as {asn}; neighbor {} as {};\n  {TIMERS}\n  \
+                    "protocol bgp r{number} {{ local {} as {asn}; neighbor {} as {};\n  {timers}\n  \
                      {channel} {{ import all; export none; }}; }}\n",
                     address(number, 0),
                     address(number, 1),
@@ -163,8 +197,14 @@ impl Fleet {
         };
         let v6 = |number: usize, end: usize| format!("2001:db8:e{number}::{}", 2 - end);
         let v4 = |number: usize, end: usize| format!("10.9.{number}.{}", 1 + end);
-        let server = format!("router id 10.255.0.1;\n{kernel}{}", sessions(64701, "ipv6", &v6));
-        let core = format!("router id 10.255.0.2;\n{kernel}{}", sessions(64702, "ipv4", &v4));
+        let server = format!(
+            "router id 10.255.0.1;\n{kernel}{bfd}{}",
+            sessions(64701, "ipv6", &v6)
+        );
+        let core = format!(
+            "router id 10.255.0.2;\n{kernel}{bfd}{}",
+            sessions(64702, "ipv4", &v4)
+        );
         Routing {
             server: Bird::start(&self.server, &server),
             core: Bird::start(&self.core, &core),
@@ -192,7 +232,7 @@ impl Fleet {
         let daemon = self.router(index, v4).start();
         daemon.wait_ready();
         Router {
-            bird: Bird::start(&self.routers[index], &router_bird(index + 1)),
+            bird: Bird::start(&self.routers[index], &router_bird(index + 1, self.timers())),
             daemon,
             holder: None,
         }
@@ -237,19 +277,22 @@ impl Fleet {
 const TIMERS: &str =
     "direct; connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 30;";
 
+/// A machine that is silent for so long is gone: a second, for a machine that is busy.
+const BFD: &str = "protocol bfd { interface \"*\" { interval 200 ms; multiplier 5; }; }\n";
+
 /// The BIRD of router `number`, from 1: the snippet as it is shipped, and a session with each side. Everything goes to the
 /// kernel as well, as on many a router: the snippet must not lead packets astray there.
-fn router_bird(number: usize) -> String {
+fn router_bird(number: usize, (timers, bfd): (String, &str)) -> String {
     let asn = 64600 + number;
     format!(
-        "router id 10.9.{number}.2;\n{}\n\
+        "router id 10.9.{number}.2;\n{}\n{bfd}\
          protocol device {{ scan time 60; }}\n\
          protocol direct {{ ipv4; ipv6; }}\n\
          protocol kernel {{ ipv4 {{ import none; export all; }}; }}\n\
          protocol kernel {{ ipv6 {{ import none; export all; }}; }}\n\
-         protocol bgp core {{ local 10.9.{number}.2 as {asn}; neighbor 10.9.{number}.1 as 64702;\n  {TIMERS}\n  \
+         protocol bgp core {{ local 10.9.{number}.2 as {asn}; neighbor 10.9.{number}.1 as 64702;\n  {timers}\n  \
          ipv4 {{ import none; export where proto = \"isatap_router\"; next hop self; }}; }}\n\
-         protocol bgp upstream {{ local 2001:db8:e{number}::1 as {asn}; neighbor 2001:db8:e{number}::2 as 64701;\n  {TIMERS}\n  \
+         protocol bgp upstream {{ local 2001:db8:e{number}::1 as {asn}; neighbor 2001:db8:e{number}::2 as 64701;\n  {timers}\n  \
          ipv6 {{ import none; export where proto = \"isatap_prefix\"; next hop self; }}; }}\n",
         Bird::snippet(&format!("{ANYCAST}/32"), "2001:db8:1::/64")
     )

@@ -150,26 +150,26 @@ impl Pulse {
         });
     }
 
-    /// What became of the questions asked from `from` to `to`. Those of the last moments may still be answered.
-    pub fn between(&self, from: Instant, to: Instant) -> Outcome {
+    /// What became of the questions asked from `from` to `to`, and how silent flows were from `from` to `end`.
+    fn between(&self, from: Instant, to: Instant, end: Instant) -> Outcome {
         let book = self.book();
         let mut outcome = Outcome::default();
         for flow in &book.questions {
             let mut last = from;
             for question in flow
                 .iter()
-                .filter(|question| (from..to).contains(&question.asked))
+                .filter(|question| (from..end).contains(&question.asked))
             {
-                outcome.asked += 1;
-                match question.answered {
-                    None => outcome.lost += 1,
-                    Some(at) => {
-                        outcome.silence = outcome.silence.max(at.saturating_duration_since(last));
-                        last = last.max(at);
-                    }
+                if question.asked < to {
+                    outcome.asked += 1;
+                    outcome.lost += u64::from(question.answered.is_none());
+                }
+                if let Some(at) = question.answered {
+                    outcome.silence = outcome.silence.max(at.saturating_duration_since(last));
+                    last = last.max(at);
                 }
             }
-            outcome.silence = outcome.silence.max(to.saturating_duration_since(last));
+            outcome.silence = outcome.silence.max(end.saturating_duration_since(last));
         }
         outcome
     }
@@ -182,8 +182,8 @@ impl Pulse {
     pub fn since(pulses: &[Self], began: Instant, limit: Duration) -> Outcome {
         let now = Instant::now();
         pulses.iter().for_each(|pulse| pulse.wait_answers(now, limit));
-        let mut all = Outcome::default();
-        for one in pulses.iter().map(|pulse| pulse.between(began, now)) {
+        let (mut all, end) = (Outcome::default(), Instant::now());
+        for one in pulses.iter().map(|pulse| pulse.between(began, now, end)) {
             all.asked += one.asked;
             all.lost += one.lost;
             all.silence = all.silence.max(one.silence);
@@ -209,7 +209,7 @@ impl Pulse {
             .flatten()
             .map(|question| question.asked)
             .min();
-        self.between(start.unwrap_or(end), end)
+        self.between(start.unwrap_or(end), end, end)
     }
 
     /// The same, and every question had its one answer, in order.

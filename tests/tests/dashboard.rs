@@ -98,6 +98,14 @@ fn look(scene: &Scene, router: &Daemon<'_>) {
     );
     assert!(browser.evaluate("window.hit ?? null").is_null());
 
+    // An operator takes the router out of service.
+    assert!(router.ctl("drain").status.success());
+    browser.wait_until("document.getElementById('state').textContent === 'draining'");
+    browser.wait_until("document.getElementById('obstacles').textContent.includes('drain --undo')");
+    browser.picture(&pictures().join("draining.png"));
+    assert!(router.ctl("drain --undo").status.success());
+    browser.wait_until("document.getElementById('state').textContent === 'ready'");
+
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
     let foreign: Vec<_> = browser
         .requests

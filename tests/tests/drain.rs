@@ -170,6 +170,11 @@ fn a_router_with_a_shared_address() {
     asker.ask(link_local(shared));
     assert_eq!(asker.wait(1, ANSWERED)[0].lifetime(), 1200);
     assert_eq!(status(&router)["advertising"]["shared"], true);
+    let text = String::from_utf8_lossy(&router.ctl("status").stdout).into_owned();
+    assert!(
+        text.contains("yes, under an address that is shared, 1 host(s)"),
+        "{text}"
+    );
     asker.forget();
 
     assert!(drain(&router, "").contains("hosts are told nothing"));

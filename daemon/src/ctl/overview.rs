@@ -139,8 +139,9 @@ fn advertising(status: &Status) -> Lines {
     let mut lines = vec![(
         "advertises",
         format!(
-            "{}, {} host(s) known",
+            "{}{}, {} host(s) known",
             if advertising.on { "yes" } else { "no" },
+            if advertising.shared { ", under an address that is shared" } else { "" },
             advertising.clients
         ),
     )];
