@@ -153,6 +153,8 @@ pub(super) struct Daemon {
     pub(super) advertiser: Advertiser,
     /// Since when this router is being taken out of service.
     pub(super) drained_at: Option<Instant>,
+    /// When somebody last asked whether packets can be carried.
+    pub(super) watched_at: Option<Instant>,
     /// Disagreements with other routers that have been told.
     pub(super) disagreements: Told,
     pub(super) error_limits: ErrorLimits,
@@ -229,7 +231,13 @@ impl Daemon {
             // What arrives from here on is the successor's.
             self.engine.pause(STOP_LIMIT)
         } else {
+            // Whoever asks from now on hears that this daemon stops.
+            drop(sources);
+            let handed_over_at = self.handed_over_at();
             self.take_leave().await;
+            if let Some(at) = handed_over_at {
+                tokio::time::sleep_until(at.into()).await;
+            }
             self.engine.stop(STOP_LIMIT)
         };
         if let Err(workers) = stopped {

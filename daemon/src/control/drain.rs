@@ -9,7 +9,7 @@
 //!           undo                                 hosts elsewhere
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -21,7 +21,22 @@ use crate::link::rulebook;
 pub(super) const DRAINING: &str =
     "this router is being drained; isatapctl drain --undo takes it back into service";
 
+/// Somebody who asks for readiness this often routes by the answer.
+const WATCHED_WITHIN: Duration = Duration::from_secs(1);
+/// How long packets are carried after the stop was told: `isatapctl ready --hold` asks within 100 ms, and then routes have to be
+/// withdrawn. A stop has one second for everything.
+const HAND_OVER: Duration = Duration::from_millis(250);
+
 impl Daemon {
+    /// Until when a router that stops carries what routing still leads to it; `None` when nobody routes by its readiness.
+    pub(super) fn handed_over_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let is_watched = self
+            .watched_at
+            .is_some_and(|at| now.saturating_duration_since(at) <= WATCHED_WITHIN);
+        (is_watched && self.settings.role == Role::Router).then(|| now + HAND_OVER)
+    }
+
     /// Takes this router out of service (`on`), or back; says what that means for hosts.
     ///
     /// # Errors

@@ -76,6 +76,7 @@ impl Daemon {
             }
             Query::Metrics(reply) => drop(reply.send(metrics::encode(self.scrape()))),
             Query::Ready(reply) => {
+                self.watched_at = Some(Instant::now());
                 let obstacles = self.obstacles();
                 drop(reply.send(if obstacles.is_empty() {
                     Ok(())

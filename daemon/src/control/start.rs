@@ -215,6 +215,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         redirects: Redirects::default(),
         advertiser: Advertiser::new(now, Jitter::from_environment()),
         drained_at: drained.then_some(now),
+        watched_at: None,
         disagreements: Told::default(),
         error_limits: ErrorLimits::default(),
         started_at: now,

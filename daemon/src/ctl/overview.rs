@@ -141,7 +141,11 @@ fn advertising(status: &Status) -> Lines {
         format!(
             "{}{}, {} host(s) known",
             if advertising.on { "yes" } else { "no" },
-            if advertising.shared { ", under an address that is shared" } else { "" },
+            if advertising.shared {
+                ", under an address that is shared"
+            } else {
+                ""
+            },
             advertising.clients
         ),
     )];

@@ -2,7 +2,7 @@
 //! daemons.
 //!
 //! ```text
-//!  isatapd <-- control socket, 4 times a second --> isatapctl ready --hold isatap-up
+//!  isatapd <-- control socket, ten times a second -> isatapctl ready --hold isatap-up
 //!                                                        | holds the only descriptor
 //!                                                   TUN interface isatap-up  <-- BIRD: route 10.1.1.1/32 via "isatap-up"
 //! ```
@@ -25,8 +25,8 @@ use crate::link::change::Change;
 use crate::link::change::direct::Direct;
 use crate::ops::protocol::Command;
 
-/// Time between two looks.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two looks. A daemon that stops carries on for a little longer, so that nothing is lost.
+const INTERVAL: Duration = Duration::from_millis(100);
 /// How long an answer may take before the daemon counts as gone: one that hangs carries nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// MTU of the interface in bytes: the least that IPv6 lives with. Nothing is sent through it.
