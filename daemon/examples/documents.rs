@@ -139,8 +139,7 @@ fn service(roff: &mut Roff) {
     roff.control("SH", ["SERVICE AND LOG"]);
     roff.text([roman(
         "isatapd.service runs the daemon in the foreground as user isatapd, with its files in /run/isatapd. The service manager hears \
-         when it serves, reloads and stops, one line of status whenever that changes, and signs of life while every worker \
-         answers. A reload by the service manager checks the file first.",
+         when it serves, reloads and stops, one line of status whenever that changes, and signs of life. A reload by the service manager checks the file first.",
     )]);
     roff.control("PP", []);
     roff.text([roman(
