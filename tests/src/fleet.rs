@@ -306,6 +306,18 @@ impl Router<'_> {
         self.wait_announced(true);
     }
 
+    /// Ends every process of the daemon at once, so that none of them can take leave for another.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        for pid in self.daemon.ns().pids() {
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            if program.ends_with("isatapd") {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        self.daemon.wait_exit(SOON);
+    }
+
     /// Waits until it is announced, or is no longer.
     #[track_caller]
     pub fn wait_announced(&self, announced: bool) {

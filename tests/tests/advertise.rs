@@ -78,7 +78,7 @@ fn hosts_configure_themselves(lane: Lane) {
     );
     let status = String::from_utf8_lossy(&router.ctl("status").stdout).into_owned();
     assert!(
-        status.contains("advertises yes, 2 host(s) known; sent: 2 solicited; solicitations: 2 answered"),
+        status.contains("advertises yes, 2 host(s) known\nsolicited  2 answered\ntold       2 solicited"),
         "{status}"
     );
     router.conservation();
@@ -352,7 +352,7 @@ fn by_default_nothing_is_advertised() {
     });
     let status = String::from_utf8_lossy(&router.ctl("status").stdout).into_owned();
     assert!(
-        status.contains("advertises no, 1 host(s) known; sent: none"),
+        status.contains("advertises no, 1 host(s) known\nsolicited  1 noted\n\n"),
         "{status}"
     );
     router.conservation();

@@ -13,7 +13,6 @@ use isatap_tests::scene::SOON;
 use isatap_tests::state::routes;
 use isatap_tests::steady::{Pulse, Stream};
 use isatap_tests::wait;
-use nix::sys::signal::Signal;
 
 /// What an outage may take where nothing has to be found out: the kernel tells of it. The rest is for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -228,8 +227,7 @@ fn hosts_notice_nothing() {
     let all: Vec<_> = routers.iter().collect();
     let killed = busiest(&all);
     let began = Instant::now();
-    routers[killed].daemon.signal(Signal::SIGKILL);
-    routers[killed].daemon.wait_exit(SOON);
+    routers[killed].kill();
     routers[killed].wait_announced(false);
     fleet.wait_ways(2, true);
     traffic.tell("killed", began, AT_ONCE);

@@ -10,7 +10,6 @@ use isatap_tests::ping::ping_until;
 use isatap_tests::scene::SOON;
 use isatap_tests::steady::{Pulse, Stream};
 use isatap_tests::wait;
-use nix::sys::signal::Signal;
 
 /// A dead router is left within this: nine seconds by the machine, and a busy machine.
 const LEFT: Duration = Duration::from_secs(25);
@@ -123,8 +122,7 @@ fn transfers_outlive_the_routers() {
 
     // One dies.
     let began = Instant::now();
-    r2.daemon.signal(Signal::SIGKILL);
-    r2.daemon.wait_exit(SOON);
+    r2.kill();
     r2.wait_announced(false);
     wait_used(&[&r1, &r3], &[true, true], &pulses, LEFT);
     tell("killed", &pulses, began, LEFT);
