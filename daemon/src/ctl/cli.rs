@@ -17,7 +17,8 @@ pub const DEFAULT_SOCKET: &str = "/run/isatapd/control.sock";
 /// The configuration file unless another is named.
 pub const DEFAULT_CONFIG: &str = "/etc/isatapd.conf";
 
-/// What people should know before they capture. The figures are those of `cargo bench --bench turn`.
+/// What people should know before they capture. The figures are instructions of whole turns of `cargo bench --bench turn`, counted
+/// by callgrind.
 const CAPTURE_HELP: &str = "\
 The comments begin with what became of the packet: \"dropped REASON\", \"sent to ADDRESS\", \"delivered\", or \"given to control: KIND\"; \
 isatapctl drops says what the reasons mean. Encap packets are shown as the tunnel interface gave them (IPv6, a superpacket as one), \
@@ -29,7 +30,10 @@ A capture ends with --count, --seconds, Ctrl-C, or when what reads the standard 
     isatapctl capture --drops -w - | tcpdump -nr -
 
 Packets are never held up for it. What comes faster than --rate, or than it can be written, is missed: how much is said at the end, in the \
-statistics of the file, and in the comment of the next packet. The daemon runs up to 4 captures at a time.";
+statistics of the file, and in the comment of the next packet. The daemon runs up to 4 captures at a time.
+
+While a capture runs, each packet costs its worker as much again as its own work outside of system calls: 85 % more instructions when the \
+packet is not wanted, 125 % when 112 bytes of it are copied, 200 % when it is 1480 bytes. Without a capture, nothing.";
 
 /// Asks a running isatapd, or tells it what to do.
 #[derive(Debug, Parser)]

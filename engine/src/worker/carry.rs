@@ -23,6 +23,7 @@ use crate::wire::ipv6;
 use crate::wire::vnet::{self, VnetHeader};
 
 use super::gather::Gatherer;
+use super::preview;
 use super::punt::{Punt, PuntSender};
 
 /// Packets with ECN fields that make no sense that one worker shows to control, to be logged.
@@ -97,12 +98,19 @@ impl Carriage {
                 inbox.raw.iter().map(Packet::bytes),
             ));
         }
-        // Decided once per batch: without a capture the code for packets knows of none.
-        if self.taps.is_empty() {
-            self.carrier::<L, false>(lane, rules, now, stats).carry(inbox);
-        } else {
-            self.carrier::<L, true>(lane, rules, now, stats).carry(inbox);
+        // Looked at once per batch: the code for packets knows nothing of captures.
+        if !self.taps.is_empty() {
+            self.preview(inbox, rules, now);
         }
+        let mut carrier = self.carrier(lane, rules, now, stats);
+        for packet in inbox.tun.drain(..) {
+            carrier.encap(packet);
+        }
+        for packet in inbox.raw.drain(..) {
+            carrier.decap(packet);
+        }
+        // The batch is over: what waited to be merged is written.
+        carrier.gatherer.flush(carrier.lane, stats);
     }
 
     /// Tells the senders of packets that the link refused for their size, DF being set. `now` as in [`Carriage::carry`].
@@ -130,18 +138,18 @@ impl Carriage {
                 };
                 self.taps.offer(Direction::Encap, &fate, inner, inner.len(), now);
             }
-            let mut carrier = self.carrier::<L, false>(lane, rules, now, stats);
+            let mut carrier = self.carrier(lane, rules, now, stats);
             carrier.reply(message, inner);
         }
     }
 
-    fn carrier<'a, L, const TAPPED: bool>(
+    fn carrier<'a, L>(
         &'a mut self,
         lane: &'a mut L,
         rules: &'a Rulebook,
         now: u64,
         stats: &'a WorkerStats,
-    ) -> Carrier<'a, L, TAPPED> {
+    ) -> Carrier<'a, L> {
         Carrier {
             lane,
             rules,
@@ -157,8 +165,8 @@ impl Carriage {
     }
 }
 
-/// One batch being carried; somebody captures if it is `TAPPED`.
-pub(super) struct Carrier<'a, L, const TAPPED: bool> {
+/// One batch being carried.
+pub(super) struct Carrier<'a, L> {
     lane: &'a mut L,
     pub(super) rules: &'a Rulebook,
     pub(super) stats: &'a WorkerStats,
@@ -171,68 +179,48 @@ pub(super) struct Carrier<'a, L, const TAPPED: bool> {
     pub(super) now: u64,
 }
 
-impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
-    /// The whole inbox.
-    fn carry(mut self, inbox: &mut Inbox) {
-        for packet in inbox.tun.drain(..) {
-            self.encap(packet);
-        }
-        for packet in inbox.raw.drain(..) {
-            self.decap(packet);
-        }
-        // The batch is over: what waited to be merged is written.
-        self.gatherer.flush(self.lane, self.stats);
-    }
-
+impl<L: Lane> Carrier<'_, L> {
     /// One frame from the TUN queue.
     fn encap(&mut self, packet: Packet) {
-        self.stats.direction(Direction::Encap).received.bump();
+        let encap = self.stats.direction(Direction::Encap);
+        encap.received.bump();
         match path::encap::decide(self.rules, packet.bytes()) {
             EncapVerdict::Send(route) => self.send(packet, &route),
-            EncapVerdict::Drop(reason) => self.dropped(Direction::Encap, reason, None, inner_of(&packet)),
+            EncapVerdict::Drop(reason) => encap.drops(reason).bump(),
             EncapVerdict::Reply(reason, message) => {
-                self.dropped(Direction::Encap, reason, Some(message), inner_of(&packet));
-                self.reply(message, inner_of(&packet));
+                encap.drops(reason).bump();
+                self.reply(message, packet.bytes().get(vnet::LEN..).unwrap_or_default());
             }
             EncapVerdict::Punt(kind) => self.punt_sent(kind, packet),
         }
     }
 
-    /// Counts a dropped packet, and shows it to those who capture.
-    #[inline]
-    pub(super) fn dropped(
-        &mut self,
-        direction: Direction,
-        reason: DropReason,
-        told: Option<ErrorMessage>,
-        packet: &[u8],
-    ) {
-        self.stats.direction(direction).drops(reason).bump();
-        self.show(direction, || Fate::Dropped { reason, told }, packet);
-    }
-
-    /// Shows a packet to those who capture; nothing at all when nobody does.
-    #[inline]
-    pub(super) fn show(&mut self, direction: Direction, fate: impl FnOnce() -> Fate, packet: &[u8]) {
-        if TAPPED {
-            self.taps
-                .offer(direction, &fate(), packet, packet.len(), self.now);
-        }
-    }
-
     /// One packet from the raw socket.
     fn decap(&mut self, packet: Packet) {
-        self.stats.direction(Direction::Decap).received.bump();
+        let decap = self.stats.direction(Direction::Decap);
+        decap.received.bump();
         match path::decap::decide(self.rules, packet.bytes()) {
             DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
             DecapVerdict::Punt(handed) => self.hand_over(packet.bytes(), &handed),
             DecapVerdict::Drop(reason) => {
-                self.dropped(Direction::Decap, reason, None, packet.bytes());
+                decap.drops(reason).bump();
                 if reason == DropReason::Ecn {
                     self.ecn_alarm(packet.bytes());
                 }
             }
         }
+    }
+
+    /// Counts a packet that is dropped after its verdict was another one, and shows it to those who capture.
+    #[cold]
+    pub(super) fn dropped(&mut self, direction: Direction, reason: DropReason, packet: &[u8]) {
+        self.stats.direction(direction).drops(reason).bump();
+        self.show(direction, &Fate::Dropped { reason, told: None }, packet);
+    }
+
+    /// Shows those who capture what became of a packet that the preview left out.
+    pub(super) fn show(&mut self, direction: Direction, fate: &Fate, packet: &[u8]) {
+        self.taps.offer(direction, fate, packet, packet.len(), self.now);
     }
 
     fn send(&mut self, mut packet: Packet, route: &Route) {
@@ -241,9 +229,8 @@ impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
         if let Some(vnet) = &route.complete_checksum
             && csum::complete(vnet, packet.bytes_mut()).is_err()
         {
-            return self.dropped(Direction::Encap, DropReason::BadOffload, None, packet.bytes());
+            return self.dropped(Direction::Encap, DropReason::BadOffload, packet.bytes());
         }
-        self.show(Direction::Encap, || sent(route), packet.bytes());
         let form = match route.split {
             Some(plan) => Form::Segments(plan),
             None => {
@@ -266,12 +253,12 @@ impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
     }
 
     fn deliver(&mut self, mut packet: Packet, delivery: &Delivery) {
-        if let Some(kind) = delivery.copy
-            && !self.tell(kind, packet.bytes(), delivery)
-        {
-            return self.dropped(Direction::Decap, DropReason::RateLimited, None, packet.bytes());
+        if let Some(kind) = delivery.copy {
+            if !self.tell(kind, packet.bytes(), delivery) {
+                return self.dropped(Direction::Decap, DropReason::RateLimited, packet.bytes());
+            }
+            self.show(Direction::Decap, &preview::delivered(delivery), packet.bytes());
         }
-        self.show(Direction::Decap, || delivered(delivery), packet.bytes());
         if delivery.ecn_dangerous {
             self.ecn_alarm(packet.bytes());
         }
@@ -308,35 +295,4 @@ impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
         self.lane
             .write(reply, &mut Vec::new(), Written::Reply, self.stats);
     }
-}
-
-/// The inner packet of a frame from the TUN queue.
-fn inner_of(frame: &Packet) -> &[u8] {
-    frame.bytes().get(vnet::LEN..).unwrap_or_default()
-}
-
-/// What a capture says of a packet that goes to the IPv4 network.
-fn sent(route: &Route) -> Fate {
-    let (segments, segment_len) = route
-        .split
-        .as_ref()
-        .map_or((1, route.inner_len), |plan| (plan.count, plan.segment_len()));
-    Fate::Sent {
-        to: route.outer.dst,
-        segments: small(segments),
-        segment_len: small(segment_len),
-    }
-}
-
-/// What a capture says of a packet that goes to the TUN interface.
-fn delivered(delivery: &Delivery) -> Fate {
-    Fate::Delivered {
-        segments: small(delivery.segments),
-        gso_size: delivery.vnet.gso_size,
-    }
-}
-
-/// Lengths and numbers within one packet.
-pub(super) fn small(value: usize) -> u16 {
-    u16::try_from(value).unwrap_or(u16::MAX)
 }

@@ -9,6 +9,7 @@ mod engine;
 #[cfg(debug_assertions)]
 mod fault;
 mod gather;
+mod preview;
 mod punt;
 mod refused;
 mod run;

@@ -1,6 +1,7 @@
 //! Shows captures what the kernel refused after the worker had decided otherwise.
 
-use super::carry::{Carriage, small};
+use super::carry::Carriage;
+use super::preview::small;
 use crate::capture::Fate;
 use crate::io::lane::{Form, Lane, Refused};
 use crate::reason::DropReason;

@@ -13,7 +13,7 @@ use crate::wire::ipv4::{Ipv4View, MAX_HEADER_LEN};
 use crate::wire::ipv6::{self, Ipv6View};
 use crate::wire::vnet::{self, VnetHeader};
 
-impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
+impl<L: Lane> Carrier<'_, L> {
     /// Shows control the headers of an outer packet whose ECN fields make no sense, one now and then (RFC 6040 4.2).
     #[cold]
     pub(super) fn ecn_alarm(&mut self, packet: &[u8]) {
@@ -33,9 +33,9 @@ impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
                 .send(handed.kind, inner.unwrap_or_default(), ends(packet));
         if taken {
             self.stats.direction(Direction::Decap).punted.bump();
-            self.show(Direction::Decap, || Fate::Punted(handed.kind), packet);
+            self.show(Direction::Decap, &Fate::Punted(handed.kind), packet);
         } else {
-            self.dropped(Direction::Decap, DropReason::RateLimited, None, packet);
+            self.dropped(Direction::Decap, DropReason::RateLimited, packet);
         }
     }
 
@@ -58,13 +58,13 @@ impl<L: Lane, const TAPPED: bool> Carrier<'_, L, TAPPED> {
             && vnet.needs_csum
             && csum::complete(&vnet, packet.bytes_mut()).is_err()
         {
-            return self.dropped(Direction::Encap, DropReason::BadOffload, None, packet.bytes());
+            return self.dropped(Direction::Encap, DropReason::BadOffload, packet.bytes());
         }
         if self.punts.send(kind, packet.bytes(), None) {
             self.stats.direction(Direction::Encap).punted.bump();
-            self.show(Direction::Encap, || Fate::Punted(kind), packet.bytes());
+            self.show(Direction::Encap, &Fate::Punted(kind), packet.bytes());
         } else {
-            self.dropped(Direction::Encap, DropReason::RateLimited, None, packet.bytes());
+            self.dropped(Direction::Encap, DropReason::RateLimited, packet.bytes());
         }
     }
 
