@@ -14,7 +14,7 @@ use isatap_tests::daemon::{Daemon, METRICS, program};
 use isatap_tests::metrics::Direction;
 use isatap_tests::packet::Inner;
 use isatap_tests::raw::Crafter;
-use isatap_tests::scene::{DUT, Opposite, SOON, X, on_link};
+use isatap_tests::scene::{DUT, Opposite, SOON, X, on_link, set_address};
 use isatap_tests::{state, wait};
 
 /// Connections of one who wants to keep others out.
@@ -256,16 +256,37 @@ fn daemons_of_another_age_are_told_by_the_client() {
     }
 }
 
+/// A daemon with so many descriptors at most, if it starts with them.
+fn started_with(scene: &Opposite, limit: usize) -> Option<Daemon<'_>> {
+    let daemon = Daemon::router(&scene.dut, DUT)
+        .workers(1)
+        .descriptors(limit)
+        .launch();
+    let proc = format!("/proc/{}/exe", daemon.pid());
+    let started = wait::until("the start to succeed or to fail", 2 * SOON, || {
+        if matches!(daemon.http("/healthz"), Ok((200, _))) {
+            return Ok(true);
+        }
+        // A child that has ended but was not waited for has no exe link any more.
+        match std::fs::read_link(&proc) {
+            Ok(_) => Err("neither"),
+            Err(_) => Ok(false),
+        }
+    });
+    started.then_some(daemon)
+}
+
 /// FAULTS 66: with as few descriptors as it takes to run, clients wait, and packets do not; with fewer it says so at the start.
 #[test]
 fn few_descriptors_are_no_matter_for_packets() {
     let scene = Opposite::new();
-    let needed = {
-        let daemon = scene.router(|builder| builder.workers(1));
-        state::descriptors(daemon.pid())
-    };
-    // At the start it needs some for a moment, clients share one or two.
-    let daemon = scene.router(|builder| builder.workers(1).descriptors(needed + 2));
+    // The start needs some more than it keeps: the smallest limit that it starts with.
+    let daemon = (20..200)
+        .step_by(4)
+        .find_map(|limit| started_with(&scene, limit))
+        .expect("a limit that is enough");
+    set_address(&scene.dut, DUT);
+    scene.wait_prefix(&daemon);
     let crafter = scene.crafter();
     let before = daemon.counters(Direction::Decap);
     let silent: Vec<_> = (0..8).map(|_| control(&daemon)).collect();
