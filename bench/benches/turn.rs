@@ -1,7 +1,7 @@
 //! Whole worker turns over a simulated lane: what the daemon does between two system calls, counters included.
 //!
-//! Throughput is in packets as the TUN or the raw socket gave them. `capture` is what a running capture adds: compare with
-//! `turn/encap-udp64/one` and `turn/encap-full` of the same run.
+//! Throughput is in packets as the TUN or the raw socket gave them. `encap-captured-*` beside
+//! `encap-uncaptured` of the same run is what a running capture costs.
 
 use std::time::{Duration, Instant};
 
