@@ -200,6 +200,32 @@ fn each_way_to_die_is_found_told_and_mended() {
     running.conservation();
 }
 
+/// FAULTS 68: four times as much work as cores: whoever waits for a core is not stuck.
+#[test]
+fn a_busy_machine_wedges_nobody() {
+    let scene = Scene::new(1);
+    let running = scene.start(|builder| builder.workers(2));
+    let daemon = &running.router;
+    let engine = daemon.engine_pid();
+    let done = AtomicBool::new(false);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..4 * cores {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        // Nothing can be waited for: nothing is to happen.
+        thread::sleep(Duration::from_secs(6));
+        done.store(true, Ordering::Relaxed);
+    });
+    ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
+    assert_eq!(daemon.try_engine_pid(), Some(engine), "{}", daemon.log());
+    running.conservation();
+}
+
 /// A crash loop becomes slow, says why, and ends as soon as the reason is gone.
 #[test]
 fn a_crash_loop_backs_off() {
