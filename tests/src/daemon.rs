@@ -368,10 +368,32 @@ impl<'a> Daemon<'a> {
         Metrics::parse(&text).unwrap_or_else(|e| panic!("/metrics: {e}"))
     }
 
-    /// The counters of one direction.
+    /// The counters of one direction. A scrape may see a packet received and not yet delivered: it is asked a few times for
+    /// numbers that add up, and under load the last ones may not.
     #[track_caller]
     pub fn counters(&self, direction: Direction) -> Counters {
-        self.metrics().direction(direction)
+        const SCRAPES: usize = 10;
+        let mut counters = self.metrics().direction(direction);
+        for _ in 1..SCRAPES {
+            if counters.balanced() {
+                break;
+            }
+            counters = self.metrics().direction(direction);
+        }
+        counters
+    }
+
+    /// The counters of one direction when nothing is on the way any more: they add up, and stay as they are.
+    #[track_caller]
+    pub fn settled(&self, direction: Direction) -> Counters {
+        wait::until("packets on the way to be counted", START_TIMEOUT, || {
+            let (then, now) = (self.counters(direction), self.counters(direction));
+            if now.balanced() && now == then {
+                Ok(now)
+            } else {
+                Err(now.to_string())
+            }
+        })
     }
 
     /// Drops of one direction by reason.

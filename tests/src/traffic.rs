@@ -1,7 +1,7 @@
 //! TCP through the kernel's sockets, compared byte by byte at the receiver.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -173,9 +173,11 @@ fn compare(stream: &mut TcpStream, content: &[u8]) -> Result<u64, String> {
     let mut at = 0;
     let mut total = 0;
     loop {
-        let len = stream
-            .read(&mut buffer)
-            .map_err(|e| format!("after {total} bytes: {e}"))?;
+        let len = match stream.read(&mut buffer) {
+            // Stopped and continued, by whoever debugs the machine.
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(|e| format!("after {total} bytes: {e}"))?,
+        };
         if len == 0 {
             return Ok(total);
         }

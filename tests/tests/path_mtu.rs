@@ -195,7 +195,7 @@ fn bulk(mtu: u16, mode: &str, lane: Lane) {
     let config = format!("Mtu {mtu}\nPathMtu {mode}");
     let daemons = net.start(|builder| builder.lane(lane).config(&config));
     // Packets that came before the prefix was known have been refused, and rightly so.
-    let before = daemons.each_ref().map(|daemon| daemon.counters(Direction::Encap));
+    let before = daemons.each_ref().map(|daemon| daemon.settled(Direction::Encap));
     for middle in [1500, 1300, 600] {
         net.set_middle(middle);
         both_ways(&net, &format!("middle {middle}"));

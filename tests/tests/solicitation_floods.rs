@@ -79,7 +79,7 @@ fn flood(scene: &Opposite, router: &Daemon<'_>, honest: &Asker, names: Names) {
     let crafter = scene.crafter();
     // Tables and queues have their size from the first hundred thousand on.
     packets.iter().for_each(|packet| crafter.send(packet));
-    let (before, lost) = (router.counters(Direction::Decap), KernelDrops::read(&scene.dut));
+    let (before, lost) = (router.settled(Direction::Decap), KernelDrops::read(&scene.dut));
     let memory = resident_kib(router.engine_pid());
     let done = AtomicBool::new(false);
     let done = &done;
