@@ -64,9 +64,9 @@ pub fn check(path: &Path, arguments: &[OsString], holdings: &Holdings) -> Result
     let shown = path.display();
     let metadata = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
     let owners = [0, nix::unistd::geteuid().as_raw()];
-    if !owners.contains(&metadata.uid()) || metadata.mode() & 0o002 != 0 {
+    if !owners.contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
         return Err(format!(
-            "{shown}: others could have written this file; chown root and chmod o-w it"
+            "{shown}: others could have written this file; chown root and chmod go-w it"
         ));
     }
     let text = holdings
