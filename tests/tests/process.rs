@@ -111,6 +111,7 @@ fn threads_are_confined_syscall() {
     threads_are_confined(Lane::Syscall);
 }
 
+/// FAULTS 44.
 #[test]
 fn the_ring_runs_without_helper_threads() {
     let scene = Scene::new(2);

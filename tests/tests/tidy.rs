@@ -326,3 +326,31 @@ fn nothing_is_left_for_later_in_silence() {
     }
     none(&faults);
 }
+
+/// FAULTS 69: a step of the machine's clock changes no timer, since wall-clock time is read for what people and other
+/// programs are shown alone: captures, the stream of the page, log files of histograms.
+#[test]
+fn wall_clock_time_is_for_showing() {
+    const SHOWN: [&str; 5] = [
+        "engine/src/capture/",
+        "daemon/src/ops/capture/",
+        "daemon/src/ops/live.rs",
+        "daemon/src/ctl/",
+        "daemon/src/launch/log/",
+    ];
+    let mut faults = Vec::new();
+    for source in sources().into_iter().filter(|source| !source.is_test()) {
+        let part_of_daemon = ["engine/src/", "daemon/src/"]
+            .iter()
+            .any(|part| source.path.starts_with(part));
+        if !part_of_daemon || SHOWN.iter().any(|shown| source.path.starts_with(shown)) {
+            continue;
+        }
+        for (number, line) in source.code() {
+            if line.contains("SystemTime") || line.contains("CLOCK_REALTIME") {
+                faults.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    none(&faults);
+}

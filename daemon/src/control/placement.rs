@@ -34,6 +34,7 @@ fn usable_cpus() -> Vec<usize> {
 mod tests {
     use super::*;
 
+    /// FAULTS 35: also more workers than CPUs.
     #[test]
     fn workers_are_pinned_when_they_fill_the_machine() {
         for (usable, workers, pinned) in [

@@ -101,11 +101,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 
 fn cargo_fuzz(dir: &Path, action: &str) -> Command {
     let mut command = Command::new("cargo");
+    // Of the development profile: the release profile optimises each program as a whole, for minutes.
     command
         .args([
             "+nightly",
             "fuzz",
             action,
+            "--dev",
             "--features",
             "libfuzzer",
             "--fuzz-dir",

@@ -1,0 +1,77 @@
+//! A machine, or a container's policy, that refuses io_uring: the daemon says so and carries packets all the same, unless
+//! it was told to use nothing else (FAULTS 41, ECOSYSTEM U15).
+//!
+//! ```text
+//!   dut 10.0.0.1 (router, confined) ------ x 10.0.0.9
+//! ```
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use isatap_tests::daemon::{Daemon, program};
+use isatap_tests::metrics::Direction;
+use isatap_tests::packet::Inner;
+use isatap_tests::scene::{DUT, Opposite, X, on_link};
+use serde_json::json;
+use tempfile::TempDir;
+
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+
+/// A program that becomes isatapd after `io_uring_setup` has been made to fail with `errno`.
+fn confined(folder: &TempDir, errno: u32) -> PathBuf {
+    let filters = folder.path().join("filters.json");
+    let filter = json!({
+        "no_ring": {
+            "mismatch_action": "allow",
+            "match_action": { "errno": errno },
+            "filter": [{ "syscall": "io_uring_setup" }]
+        }
+    });
+    fs::write(&filters, filter.to_string()).expect("write the filter");
+    let script = folder.path().join("isatapd");
+    let text = format!(
+        "#!/bin/sh\nexec {} {} {} \"$@\"\n",
+        program("isatap-confined").display(),
+        filters.display(),
+        program("isatapd").display()
+    );
+    fs::write(&script, text).expect("write the script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    script
+}
+
+/// FAULTS 41: by itself the daemon takes the other lane, and carries.
+#[test]
+fn without_io_uring_the_other_lane_carries() {
+    for errno in [EPERM, ENOSYS] {
+        let folder = TempDir::new().expect("a folder");
+        let scene = Opposite::new();
+        let daemon = scene.router(|builder| builder.program(&confined(&folder, errno)).config("Lane auto"));
+        daemon.wait_log("syscall lane");
+        let before = daemon.counters(Direction::Decap);
+        let inner = Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"carried");
+        scene.crafter().send_inner(&inner);
+        let since = daemon.wait_received(Direction::Decap, &before, 1);
+        assert_eq!(since.delivered, 1, "{since}");
+        daemon.conservation();
+    }
+}
+
+/// FAULTS 41: who insists on io_uring is told what stands in the way.
+#[test]
+fn who_insists_on_io_uring_is_told_why_not() {
+    for (errno, why) in [(EPERM, "io_uring_disabled"), (ENOSYS, "without it")] {
+        let folder = TempDir::new().expect("a folder");
+        let scene = Opposite::new();
+        let output = Daemon::router(&scene.dut, DUT)
+            .program(&confined(&folder, errno))
+            .config("Lane uring")
+            .args("-f")
+            .output();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        assert!(text.contains("uring") && text.contains(why), "{text}");
+    }
+}
