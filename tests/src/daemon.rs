@@ -1,11 +1,12 @@
 //! The daemon under test: started in a namespace with its log captured, asked for its counters, stopped at the end.
 
+mod builder;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::dns::Etc;
+pub use builder::Builder;
+use builder::{paths, spawn, write_config};
+
 use crate::metrics::{Counters, Direction, Metrics, http_get};
 use crate::netns::Netns;
 use crate::wait;
@@ -66,206 +69,6 @@ pub fn program(name: &str) -> PathBuf {
             "{name} is not built beside {}: run `make test`, or first `cargo build -p isatapd`",
             me.display()
         )
-    })
-}
-
-/// A daemon about to be started.
-#[derive(Debug)]
-pub struct Builder<'a> {
-    ns: &'a Netns,
-    config: String,
-    arguments: Vec<String>,
-    etc: Option<&'a Etc>,
-    descriptors: Option<usize>,
-    program: PathBuf,
-}
-
-impl<'a> Builder<'a> {
-    /// In `ns`, with an empty configuration.
-    pub fn new(ns: &'a Netns) -> Self {
-        Self {
-            ns,
-            config: String::new(),
-            arguments: Vec::new(),
-            etc: None,
-            descriptors: None,
-            program: program("isatapd"),
-        }
-    }
-
-    /// Another file than the one of this workspace.
-    #[must_use]
-    pub fn program(mut self, path: &Path) -> Self {
-        path.clone_into(&mut self.program);
-        self
-    }
-
-    /// Lets it have so many descriptors at most.
-    #[must_use]
-    pub fn descriptors(mut self, limit: usize) -> Self {
-        self.descriptors = Some(limit);
-        self
-    }
-
-    /// Gives it a `resolv.conf` and a hosts file of its own.
-    #[must_use]
-    pub fn etc(mut self, etc: &'a Etc) -> Self {
-        self.etc = Some(etc);
-        self
-    }
-
-    fn command(&self) -> Command {
-        match (self.etc, self.descriptors) {
-            (Some(etc), _) => etc.command(&self.program),
-            (None, Some(limit)) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}")).arg(&self.program);
-                command
-            }
-            (None, None) => Command::new(&self.program),
-        }
-    }
-
-    /// Adds a line (or several) to the configuration file.
-    #[must_use]
-    pub fn config(mut self, line: &str) -> Self {
-        self.config.push_str(line);
-        self.config.push('\n');
-        self
-    }
-
-    /// Adds arguments, split at blanks.
-    #[must_use]
-    pub fn args(mut self, line: &str) -> Self {
-        self.arguments.extend(line.split_whitespace().map(str::to_owned));
-        self
-    }
-
-    /// Sets the number of workers.
-    #[must_use]
-    pub fn workers(self, count: usize) -> Self {
-        self.config(&format!("Workers {count}"))
-    }
-
-    /// Sets the lane.
-    #[must_use]
-    pub fn lane(self, lane: Lane) -> Self {
-        self.config(&format!("Lane {}", lane.name()))
-    }
-
-    /// Starts it and waits until it serves.
-    ///
-    /// # Panics
-    /// When it ends or does not serve in time, with its log.
-    #[track_caller]
-    pub fn start(self) -> Daemon<'a> {
-        let daemon = self.launch();
-        daemon.wait_alive();
-        daemon
-    }
-
-    /// Starts it with its metrics at another port than the default, and waits until it serves there.
-    #[track_caller]
-    pub fn start_at(self, port: u16) -> Daemon<'a> {
-        let ns = self.ns;
-        let daemon = self.launch();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        wait::until(
-            &format!("isatapd to answer at port {port}"),
-            START_TIMEOUT,
-            || http_get(ns, address, "/healthz").map_err(|e| format!("{e}\n{}", daemon.log())),
-        );
-        daemon
-    }
-
-    /// Starts it and waits for nothing.
-    pub fn launch(self) -> Daemon<'a> {
-        let folder = scratch();
-        let config = write_config(folder.path(), self.config.as_bytes());
-        let mut command = self.command();
-        command
-            .arg("-f")
-            .args(paths(folder.path(), &config))
-            .args(&self.arguments);
-        let started = Instant::now();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (child, readers) = spawn(self.ns, command, &log);
-        Daemon {
-            ns: self.ns,
-            child,
-            folder,
-            config,
-            log,
-            readers,
-            started,
-            ended: None,
-        }
-    }
-
-    /// Runs it to its end, for command lines that do not leave a daemon running.
-    pub fn output(self) -> Output {
-        let folder = scratch();
-        let config = write_config(folder.path(), self.config.as_bytes());
-        let mut command = self.command();
-        command
-            .args(paths(folder.path(), &config))
-            .args(&self.arguments)
-            .stdin(Stdio::null());
-        self.ns.enter(|| command.output()).expect("start isatapd")
-    }
-}
-
-fn scratch() -> TempDir {
-    tempfile::Builder::new()
-        .prefix("isatapd-test-")
-        .tempdir()
-        .expect("a temporary folder")
-}
-
-fn write_config(folder: &Path, content: &[u8]) -> PathBuf {
-    let path = folder.join("isatapd.conf");
-    let mut bytes = format!("ControlSocket {}\n", folder.join("control.sock").display()).into_bytes();
-    bytes.extend_from_slice(content);
-    fs::write(&path, bytes).expect("write a configuration file");
-    path
-}
-
-/// Arguments that keep a daemon's files inside `folder`.
-fn paths(folder: &Path, config: &Path) -> Vec<String> {
-    let text = |path: PathBuf| path.display().to_string();
-    let (pidfile, root) = (folder.join("pid"), folder.join("root"));
-    [
-        "-c".into(),
-        text(config.to_owned()),
-        "-p".into(),
-        text(pidfile),
-        "-t".into(),
-        text(root),
-    ]
-    .into()
-}
-
-/// Starts it with what it says added to `log`.
-fn spawn(ns: &Netns, mut command: Command, log: &Arc<Mutex<Vec<String>>>) -> (Child, Vec<JoinHandle<()>>) {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = ns.spawn(&mut command);
-    let error = child.stderr.take().expect("a pipe was asked for");
-    let output = child.stdout.take().expect("a pipe was asked for");
-    let readers = vec![
-        read_lines(error, Arc::clone(log)),
-        read_lines(output, Arc::clone(log)),
-    ];
-    (child, readers)
-}
-
-fn read_lines(from: impl std::io::Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
     })
 }
 

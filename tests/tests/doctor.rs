@@ -32,7 +32,7 @@ fn line<'a>(report: &'a str, subject: &str) -> &'a str {
         .unwrap_or_else(|| panic!("nothing about {subject}:\n{report}"))
 }
 
-/// FAULTS 29, 36, 59: forwarding off, a second program with protocol 41, a small MTU, a firewall.
+/// FAULTS 29, 36, 59: forwarding off, a second program with protocol 41, a small MTU, strict reverse paths, a firewall.
 #[test]
 fn traps_are_found_and_gone_when_mended() {
     let scene = Opposite::new();
@@ -84,6 +84,15 @@ fn traps_are_found_and_gone_when_mended() {
     scene.dut.ip(&format!("link set {device} mtu 1280"));
     assert!(line(&report(&daemon).1, "MTU").starts_with("WARNING"));
     scene.dut.ip(&format!("link set {device} mtu 1500"));
+
+    scene.dut.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "1");
+    let (_, text) = report(&daemon);
+    assert!(
+        line(&text, "rp_filter").contains(&format!("strict for {device}")),
+        "{text}"
+    );
+    scene.dut.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0");
+    assert!(line(&report(&daemon).1, "rp_filter").starts_with("ok"));
 
     scene.dut.run("nft add table inet f");
     scene
