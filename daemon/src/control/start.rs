@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::fib::Publisher;
+use isatap_engine::io::restrict::RingScope;
 use isatap_engine::isatap::mark::Mark;
 use isatap_engine::path::limit::TokenBucket;
 use isatap_engine::worker::{Engine, EngineConfig};
@@ -66,12 +67,16 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let prepared = Engine::prepare(
         EngineConfig {
             lane: settings.lane,
+            ring: RingScope::Lane,
             cpus: cpus_for(workers),
             on_worker_start: hooks.worker_start,
         },
         descriptors,
     )
     .map_err(setup_error)?;
+    if let Some(why) = prepared.without_ring() {
+        info!("the syscall lane carries, since io_uring cannot: {why}");
+    }
     let interface = Interface {
         if_index: prepared.if_index(),
         name: prepared.interface().to_owned(),

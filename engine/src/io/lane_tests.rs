@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::lane::{Form, Inbox, Lane, Outgoing, RAW_SLOTS, REPLY_SLOTS, TUN_SLOTS, Written};
 use super::raw::{RawReceiver, RawSender};
+use super::restrict::RingScope;
 use super::syscall::SyscallLane;
 use super::uring::UringLane;
 use super::wake::Bell;
@@ -46,11 +47,11 @@ fn ends() -> (OwnedFd, RawReceiver, RawSender, Bell, Far) {
 
 fn uring() -> Option<(UringLane, Far)> {
     let (tun, receiver, sender, bell, far) = ends();
-    match UringLane::new(tun, receiver, sender, bell) {
+    match UringLane::new(tun, receiver, sender, bell, RingScope::Lane) {
         Ok(lane) => Some((lane, far)),
         Err(error) => {
             assert!(
-                super::probe::uring().is_err(),
+                super::probe::uring(RingScope::Lane).is_err(),
                 "io_uring is here, but the lane is not: {error}"
             );
             None
@@ -184,12 +185,12 @@ fn writes<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
 /// not even the request to stop.
 #[test]
 fn uring_with_short_queues() {
-    if super::probe::uring().is_err() {
+    if super::probe::uring(RingScope::Lane).is_err() {
         return;
     }
     let short = || {
         let (tun, receiver, sender, bell, far) = ends();
-        let lane = UringLane::with_queues(tun, receiver, sender, bell, 4, 8).unwrap();
+        let lane = UringLane::with_queues(tun, receiver, sender, bell, RingScope::Lane, [4, 8]).unwrap();
         Some((lane, far))
     };
     let flooded = flood(short()).unwrap();
@@ -204,7 +205,7 @@ fn uring_with_short_queues() {
     );
     bell(short());
     let (tun, receiver, sender, ringing, far) = with_raw_sender(ends());
-    let lane = UringLane::with_queues(tun, receiver, sender, ringing, 4, 8).unwrap();
+    let lane = UringLane::with_queues(tun, receiver, sender, ringing, RingScope::Lane, [4, 8]).unwrap();
     sends(Some((lane, far)));
 }
 
@@ -272,8 +273,12 @@ fn with_raw_sender(
 #[test]
 fn uring_sends() {
     let (tun, receiver, sender, bell, far) = with_raw_sender(ends());
-    let lane = UringLane::new(tun, receiver, sender, bell);
-    sends(super::probe::uring().is_ok().then(|| (lane.unwrap(), far)));
+    let lane = UringLane::new(tun, receiver, sender, bell, RingScope::Lane);
+    sends(
+        super::probe::uring(RingScope::Lane)
+            .is_ok()
+            .then(|| (lane.unwrap(), far)),
+    );
 }
 
 #[test]

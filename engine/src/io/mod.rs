@@ -16,6 +16,7 @@ pub mod outgoing;
 pub mod passing;
 pub mod probe;
 pub mod raw;
+pub mod restrict;
 pub mod steer;
 pub mod syscall;
 pub mod tun;

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe};
+
+use super::restrict::{OPERATIONS, RingScope};
 
 /// One feature and whether it can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub fn features() -> Vec<Feature> {
     vec![
         Feature {
             name: "io_uring",
-            state: uring(),
+            state: uring(RingScope::Lane),
         },
         Feature {
             name: "io_uring-defer-taskrun",
@@ -39,29 +41,25 @@ pub fn features() -> Vec<Feature> {
     ]
 }
 
-/// Whether the io_uring lane can run here.
+/// Whether the io_uring lane can run here, with rings of this scope.
 ///
 /// # Errors
 /// What is missing, for the operator.
-pub fn uring() -> Result<String, String> {
-    let ring = IoUring::new(8).map_err(|error| explain_setup(&error))?;
+pub fn uring(scope: RingScope) -> Result<String, String> {
+    let mut builder = IoUring::builder();
+    scope.begin(&mut builder);
+    let ring = builder.build(8).map_err(|error| explain_setup(&error))?;
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
         .map_err(|error| format!("the kernel cannot be asked: {error}"))?;
-    let needed = [
-        ("multishot read (Linux 6.7)", opcode::ReadMulti::CODE),
-        ("receive", opcode::RecvMulti::CODE),
-        ("sendmsg", opcode::SendMsg::CODE),
-        ("write", opcode::Write::CODE),
-        ("writev", opcode::Writev::CODE),
-        ("poll", opcode::PollAdd::CODE),
-        ("cancel", opcode::AsyncCancel::CODE),
-    ];
-    match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
-        Some((name, _)) => Err(format!("this kernel has no {name}")),
-        None => Ok("multishot receives, buffer rings".into()),
+    if let Some((name, _)) = OPERATIONS.iter().find(|(_, code)| !probe.is_supported(*code)) {
+        return Err(format!("this kernel has no {name}"));
     }
+    scope
+        .close(&ring)
+        .map_err(|error| format!("a ring cannot be restricted to the operations in use: {error}"))?;
+    Ok("multishot receives, buffer rings".into())
 }
 
 fn explain_setup(error: &io::Error) -> String {

@@ -26,6 +26,7 @@ use super::lane::{
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
+use super::restrict::RingScope;
 use super::wake::Bell;
 use super::writes::WriteTable;
 use crate::buf::{Packet, Pool};
@@ -124,8 +125,14 @@ impl UringLane {
     ///
     /// # Errors
     /// What the kernel says when it refuses a ring, a registration, or memory.
-    pub fn new(tun: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) -> io::Result<Self> {
-        Self::with_queues(tun, receiver, sender, bell, SQ_ENTRIES, CQ_ENTRIES)
+    pub fn new(
+        tun: OwnedFd,
+        receiver: RawReceiver,
+        sender: RawSender,
+        bell: Bell,
+        scope: RingScope,
+    ) -> io::Result<Self> {
+        Self::with_queues(tun, receiver, sender, bell, scope, [SQ_ENTRIES, CQ_ENTRIES])
     }
 
     /// The same with queues of other lengths: short ones must cost speed and nothing else (FAULTS 37, 40).
@@ -134,10 +141,10 @@ impl UringLane {
         receiver: RawReceiver,
         sender: RawSender,
         bell: Bell,
-        submissions: u32,
-        completions: u32,
+        scope: RingScope,
+        [submissions, completions]: [u32; 2],
     ) -> io::Result<Self> {
-        let ring = build_ring(submissions, completions)?;
+        let ring = build_ring(submissions, completions, scope)?;
         let files = [
             tun.as_raw_fd(),
             receiver.as_fd().as_raw_fd(),
@@ -147,6 +154,7 @@ impl UringLane {
         ring.submitter().register_files(&files)?;
         let tun_ring = BufRing::register(&ring.submitter(), Pool::new(TUN_SLOTS, SLOT_LEN)?, TUN_GROUP)?;
         let raw_ring = BufRing::register(&ring.submitter(), Pool::new(RAW_SLOTS, SLOT_LEN)?, RAW_GROUP)?;
+        scope.close(&ring)?;
         Ok(Self {
             tun_ring,
             raw_ring,
@@ -233,7 +241,10 @@ impl UringLane {
             (self.raw.armed, Token::RawReceive),
         ] {
             if armed {
-                let entry = opcode::AsyncCancel::new(token.pack()).build();
+                // It names no file, but every request of a restricted ring must say that its file is registered.
+                let entry = opcode::AsyncCancel::new(token.pack())
+                    .build()
+                    .flags(Flags::FIXED_FILE);
                 self.push(&entry.user_data(Token::Cancel.pack()), stats);
             }
         }
@@ -501,24 +512,25 @@ impl Lane for UringLane {
 }
 
 /// The fastest set-up this kernel has; each step back costs some speed and nothing else.
-fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
+fn build_ring(submissions: u32, completions: u32, scope: RingScope) -> io::Result<IoUring> {
+    let builder = || {
+        let mut builder = IoUring::builder();
+        scope.begin(&mut builder);
+        builder.setup_cqsize(completions);
+        builder
+    };
+    let mut fastest = builder();
+    fastest
         .dontfork()
-        .setup_cqsize(completions)
         .setup_submit_all()
         .setup_single_issuer()
         .setup_defer_taskrun();
-    builder.build(submissions).or_else(|_| {
-        let mut builder = IoUring::builder();
-        builder
-            .dontfork()
-            .setup_cqsize(completions)
-            .setup_submit_all()
-            .setup_coop_taskrun();
-        builder
+    fastest.build(submissions).or_else(|_| {
+        let mut faster = builder();
+        faster.dontfork().setup_submit_all().setup_coop_taskrun();
+        faster
             .build(submissions)
-            .or_else(|_| IoUring::builder().setup_cqsize(completions).build(submissions))
+            .or_else(|_| builder().build(submissions))
     })
 }
 

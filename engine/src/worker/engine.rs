@@ -21,6 +21,7 @@ use crate::io::errors::SetupError;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
 use crate::io::raw::{RawReceiver, RawSender, ReceiverHandle};
+use crate::io::restrict::RingScope;
 use crate::io::steer::Shard;
 use crate::io::syscall::SyscallLane;
 use crate::io::uring::UringLane;
@@ -38,6 +39,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub struct EngineConfig {
     /// Which lane.
     pub lane: LaneChoice,
+    /// What rings may be asked for.
+    pub ring: RingScope,
     /// CPUs to pin workers to, dealt out in turn; empty pins nothing.
     pub cpus: Vec<usize>,
     /// Runs first in every worker thread once its lane is set up, before the first packet: the place to give up
@@ -50,6 +53,7 @@ pub struct EngineConfig {
 pub struct Prepared {
     config: EngineConfig,
     lane: LaneKind,
+    without_ring: Option<String>,
     shape: Shape,
     workers: Vec<(OwnedFd, RawReceiver, RawSender)>,
     receivers: Vec<ReceiverHandle>,
@@ -104,7 +108,7 @@ impl Engine {
             action: "duplicate a queue of",
             source,
         };
-        let lane = choose_lane(config.lane)?;
+        let (lane, without_ring) = choose_lane(config.lane, config.ring)?;
         let first = parts
             .first()
             .ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
@@ -129,6 +133,7 @@ impl Engine {
         Ok(Prepared {
             config,
             lane,
+            without_ring,
             shape,
             workers,
             receivers,
@@ -139,14 +144,18 @@ impl Engine {
     }
 }
 
-fn choose_lane(choice: LaneChoice) -> Result<LaneKind, SetupError> {
-    match (choice, probe::uring()) {
-        (LaneChoice::Syscall, _) | (LaneChoice::Auto, Err(_)) => Ok(LaneKind::Syscall),
-        (LaneChoice::Auto | LaneChoice::Uring, Ok(_)) => Ok(LaneKind::Uring),
+/// The lane, and why it is not the ring's where that was free to choose.
+fn choose_lane(choice: LaneChoice, ring: RingScope) -> Result<(LaneKind, Option<String>), SetupError> {
+    if choice == LaneChoice::Syscall {
+        return Ok((LaneKind::Syscall, None));
+    }
+    match (choice, probe::uring(ring)) {
+        (_, Ok(_)) => Ok((LaneKind::Uring, None)),
         (LaneChoice::Uring, Err(reason)) => Err(SetupError::Lane {
             lane: "uring",
             reason,
         }),
+        (_, Err(reason)) => Ok((LaneKind::Syscall, Some(reason))),
     }
 }
 
@@ -164,6 +173,11 @@ impl Prepared {
     /// The lane that will carry the packets.
     pub fn lane(&self) -> LaneKind {
         self.lane
+    }
+
+    /// Why the lane that was free to choose is not the ring's.
+    pub fn without_ring(&self) -> Option<&str> {
+        self.without_ring.as_deref()
     }
 
     /// Whether UDP superpackets are exchanged with the kernel too.
@@ -223,6 +237,7 @@ impl Prepared {
             let thread = WorkerThread {
                 worker,
                 lane: self.lane,
+                ring: self.config.ring,
                 cpu: self
                     .config
                     .cpus
@@ -272,6 +287,7 @@ impl Prepared {
 struct WorkerThread {
     worker: usize,
     lane: LaneKind,
+    ring: RingScope,
     cpu: Option<usize>,
     hook: fn() -> Result<(), String>,
     duty: Option<Duty>,
@@ -288,7 +304,7 @@ impl WorkerThread {
             core_affinity::set_for_current(CoreId { id });
         }
         let body = AssertUnwindSafe(|| match self.lane {
-            LaneKind::Uring => self.serve(UringLane::new(queue, receiver, sender, bell)),
+            LaneKind::Uring => self.serve(UringLane::new(queue, receiver, sender, bell, self.ring)),
             LaneKind::Syscall => self.serve(SyscallLane::new(queue, receiver, sender, bell)),
         });
         let fault =

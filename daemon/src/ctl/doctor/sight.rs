@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use isatap_engine::io::probe;
+use isatap_engine::io::restrict::RingScope;
 
 use crate::ops::status::Status;
 
@@ -68,7 +69,7 @@ impl Sight {
         };
         Self {
             tun: open_tun(),
-            uring: probe::uring(),
+            uring: probe::uring(RingScope::Lane),
             modules: read("/proc/modules").unwrap_or_default(),
             raw_sockets: read("/proc/self/net/raw").unwrap_or_default(),
             forwarding: read("/proc/sys/net/ipv6/conf/all/forwarding").map(|text| text.trim().to_owned()),
