@@ -91,7 +91,12 @@ impl ExitError {
             std::io::ErrorKind::PermissionDenied => ExitStatus::NotPermitted,
             _ => otherwise,
         };
-        Self::new(status, format!("{context}: {error}"))
+        let message = format!("{context}: {error}");
+        match error.raw_os_error() {
+            Some(nix::libc::EMFILE) => Self::unavailable(message)
+                .with_remedy("raise LimitNOFILE= of the unit, or ulimit -n; each worker takes some"),
+            _ => Self::new(status, message),
+        }
     }
 
     /// The same error with the sentence that tells the operator what to change.

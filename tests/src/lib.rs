@@ -31,6 +31,7 @@
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
+//! | [`confined`] | what if the machine refuses it something? |
 //! | [`scratch_root`] | where may it install, remove, or listen at fixed paths? |
 //! | [`package`] | what does an installation consist of? |
 //! | [`unit`], [`service`] | does it run when systemd has taken away what the unit says? |
@@ -44,6 +45,7 @@ pub mod bird;
 pub mod browser;
 pub mod config_files;
 pub mod configured;
+pub mod confined;
 pub mod corpus;
 pub mod coverage;
 pub mod daemon;

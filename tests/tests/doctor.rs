@@ -4,20 +4,51 @@
 //!   dut 10.0.0.1 (router) ------ x 10.0.0.9
 //! ```
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use isatap_tests::daemon::Daemon;
+use isatap_tests::confined::refusing;
+use isatap_tests::daemon::{Daemon, TUNNEL, program};
+use isatap_tests::kernel_drops::KernelDrops;
+use isatap_tests::packet::Inner;
+use isatap_tests::raw::Injector;
 use isatap_tests::scene::{DUT, Opposite, X, on_link};
+use isatap_tests::topology::UNDERLAY;
 use socket2::{Domain, Protocol, Socket, Type};
+use tempfile::TempDir;
 
 fn report(daemon: &Daemon<'_>) -> (bool, String) {
+    read(daemon.ctl("doctor"))
+}
+
+fn read(output: Output) -> (bool, String) {
     let Output {
         status,
         stdout,
         stderr,
-    } = daemon.ctl("doctor");
+    } = output;
     let text = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     (status.success(), text.concat())
+}
+
+/// What it says in a world of files of its own, which `change` has made otherwise; `socket` leads to the daemon.
+fn report_where(scene: &Opposite, socket: &Path, change: &str) -> (bool, String) {
+    let script = format!("{change}\nexec \"$1\" --socket \"$2\" doctor");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-ec", &script, "sh"])
+        .arg(program("isatapctl"))
+        .arg(socket);
+    read(
+        scene
+            .dut
+            .enter(|| command.output())
+            .expect("util-linux is installed"),
+    )
+}
+
+fn socket(daemon: &Daemon<'_>) -> std::path::PathBuf {
+    daemon.folder().join("control.sock")
 }
 
 /// The line about `subject`.
@@ -116,4 +147,139 @@ fn without_a_daemon_it_says_so_and_looks_at_the_machine() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(line(&text, "daemon").starts_with("OBSTACLE"), "{text}");
     assert!(line(&text, "/dev/net/tun").starts_with("ok"), "{text}");
+}
+
+/// FAULTS 41: a policy that refuses io_uring, and little memory to lock.
+#[test]
+fn what_rings_need_is_looked_at() {
+    let (scene, folder) = (Opposite::new(), TempDir::new().expect("a folder"));
+    let daemon = scene.router(|builder| builder.workers(1).limit("memlock", 65536));
+    let (_, text) = report(&daemon);
+    assert!(line(&text, "io_uring").starts_with("ok"), "{text}");
+    assert!(
+        line(&text, "locked memory").starts_with("note") && line(&text, "locked memory").contains("64 KiB"),
+        "{text}"
+    );
+    assert!(text.contains("-> kernels before 5.12"), "{text}");
+    let refused = refusing(&folder, "isatapctl", "io_uring_setup", nix::libc::EPERM);
+    let ask = format!(
+        "{} --socket {} doctor",
+        refused.display(),
+        socket(&daemon).display()
+    );
+    let (_, text) = read(scene.dut.try_run(&ask));
+    assert!(line(&text, "io_uring").starts_with("WARNING"), "{text}");
+    assert!(text.contains("sysctl kernel.io_uring_disabled=0"), "{text}");
+}
+
+/// FAULTS 36, 59: kernel tunnels that are loaded (this test shows it a list of modules with one), radvd with and without
+/// what ISATAP needs, a device node that is not there, capabilities that cannot be had.
+#[test]
+fn traps_in_files_are_found() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.workers(1));
+    let with_modules = |content: &str| {
+        // A kernel without modules has no such file, so that all of /proc has to be made.
+        let change = format!(
+            "mount -t tmpfs none /mnt; mkdir /mnt/proc; mount --rbind /proc /mnt/proc; mount -t tmpfs none /proc; \
+             ln -s /mnt/proc/self /mnt/proc/sys /proc; echo '{content}' >/proc/modules"
+        );
+        report_where(&scene, &socket(&daemon), &change).1
+    };
+    for module in ["sit", "tunnel4", "ipip"] {
+        let text = with_modules(&format!("{module} 28672 0 - Live 0x0"));
+        assert!(line(&text, "kernel tunnels").starts_with("WARNING"), "{text}");
+        assert!(line(&text, "kernel tunnels").contains(module), "{text}");
+    }
+    let text = with_modules("tun 65536 2 - Live 0x0");
+    assert!(line(&text, "kernel tunnels").starts_with("ok"), "{text}");
+
+    let nowhere = Path::new("/nonexistent");
+    let (fine, text) = report_where(&scene, nowhere, "mount -t tmpfs none /dev/net");
+    assert!(
+        !fine && line(&text, "/dev/net/tun").starts_with("OBSTACLE") && text.contains("-> modprobe tun"),
+        "{text}"
+    );
+    let (_, text) = report_where(&scene, nowhere, "");
+    assert!(line(&text, "capabilities").starts_with("ok"), "{text}");
+    let (fine, text) = report_where(
+        &scene,
+        nowhere,
+        "exec setpriv --bounding-set -net_raw \"$1\" --socket \"$2\" doctor",
+    );
+    assert!(
+        !fine && line(&text, "capabilities").contains("CAP_NET_RAW"),
+        "{text}"
+    );
+}
+
+/// ECOSYSTEM U8: who advertises, from the file of radvd.
+#[test]
+fn radvd_without_what_isatap_needs_is_found() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.workers(1));
+    for (file, says) in [
+        ("interface eth7 { AdvSendAdvert on; };", "WARNING"),
+        ("interface is0 { UnicastOnly on; };", "WARNING"),
+        ("interface is0 { AdvSendAdvert on; };", "note"),
+        ("interface is0 { AdvSendAdvert on; UnicastOnly on; };", "ok"),
+    ] {
+        // A folder of its own: the file need not exist on this machine.
+        let change = format!(
+            "mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work; \
+             mount -t overlay none -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc; \
+             echo '{file}' >/etc/radvd.conf"
+        );
+        let (_, text) = report_where(&scene, &socket(&daemon), &change);
+        assert!(line(&text, "advertisements").starts_with(says), "{file}: {text}");
+    }
+}
+
+/// DESIGN D3, FAULTS 30: how the underlay merges, translators on the way, and what the kernel had no room for.
+#[test]
+fn traps_of_the_way_are_found() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.workers(1));
+    let grade = |subject: &str| {
+        let (_, text) = report(&daemon);
+        line(&text, subject).to_owned()
+    };
+    for (setting, says) in [
+        ("rx-udp-gro-forwarding on", "WARNING"),
+        (
+            "rx-udp-gro-forwarding off gro on",
+            "ok        GRO               on",
+        ),
+        ("gro off", "ok        GRO               off"),
+    ] {
+        scene.dut.run(&format!("ethtool -K {UNDERLAY} {setting}"));
+        let found = grade("GRO");
+        assert!(found.starts_with(says), "{setting}: {found}");
+    }
+
+    scene.dut.run("nft add table ip n");
+    scene
+        .dut
+        .run("nft add chain ip n p { type nat hook postrouting priority 100 ; }");
+    assert!(grade("NAT").starts_with("ok"));
+    scene.dut.run("nft add rule ip n p oifname other masquerade");
+    assert!(grade("NAT").starts_with("note"));
+    scene.dut.run("nft insert rule ip n p ip protocol 41 accept");
+    assert!(grade("NAT").starts_with("ok"));
+    scene.dut.run("nft delete table ip n");
+
+    assert!(grade("kernel's drops").starts_with("ok"));
+    let injector = Injector::tun(&scene.dut, TUNNEL);
+    scene.dut.run(&format!("ip link set {TUNNEL} txqueuelen 10"));
+    daemon.freeze();
+    let lost = || KernelDrops::read(&scene.dut).at("is0 tx");
+    let packet = Inner::new(on_link(DUT), on_link(X)).udp(1, 4000, b"too many");
+    for _ in 0..100_000 {
+        injector.send(&packet);
+        if lost() > 0 {
+            break;
+        }
+    }
+    daemon.thaw();
+    assert!(grade("kernel's drops").starts_with("note"));
 }

@@ -310,7 +310,10 @@ fn few_descriptors_are_no_matter_for_packets() {
         .output();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{told}");
-    assert!(told.contains("Too many open files"), "{told}");
+    assert!(
+        told.contains("Too many open files") && told.contains("LimitNOFILE"),
+        "{told}"
+    );
 }
 
 /// FAULTS 66: a disk that is full is said, and the daemon has nothing to do with it.

@@ -5,41 +5,18 @@
 //!   dut 10.0.0.1 (router, confined) ------ x 10.0.0.9
 //! ```
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use isatap_tests::daemon::{Daemon, program};
+use isatap_tests::confined::refusing;
+use isatap_tests::daemon::Daemon;
 use isatap_tests::metrics::Direction;
 use isatap_tests::packet::Inner;
 use isatap_tests::scene::{DUT, Opposite, X, on_link};
-use serde_json::json;
+use nix::libc::{ENOSYS, EPERM};
 use tempfile::TempDir;
 
-const EPERM: u32 = 1;
-const ENOSYS: u32 = 38;
-
-/// A program that becomes isatapd after `io_uring_setup` has been made to fail with `errno`.
-fn confined(folder: &TempDir, errno: u32) -> PathBuf {
-    let filters = folder.path().join("filters.json");
-    let filter = json!({
-        "no_ring": {
-            "mismatch_action": "allow",
-            "match_action": { "errno": errno },
-            "filter": [{ "syscall": "io_uring_setup" }]
-        }
-    });
-    fs::write(&filters, filter.to_string()).expect("write the filter");
-    let script = folder.path().join("isatapd");
-    let text = format!(
-        "#!/bin/sh\nexec {} {} {} \"$@\"\n",
-        program("isatap-confined").display(),
-        filters.display(),
-        program("isatapd").display()
-    );
-    fs::write(&script, text).expect("write the script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("make it a program");
-    script
+fn without_uring(folder: &TempDir, errno: i32) -> PathBuf {
+    refusing(folder, "isatapd", "io_uring_setup", errno)
 }
 
 /// FAULTS 41: by itself the daemon takes the other lane, and carries.
@@ -48,7 +25,11 @@ fn without_io_uring_the_other_lane_carries() {
     for errno in [EPERM, ENOSYS] {
         let folder = TempDir::new().expect("a folder");
         let scene = Opposite::new();
-        let daemon = scene.router(|builder| builder.program(&confined(&folder, errno)).config("Lane auto"));
+        let daemon = scene.router(|builder| {
+            builder
+                .program(&without_uring(&folder, errno))
+                .config("Lane auto")
+        });
         daemon.wait_log("syscall lane");
         let before = daemon.counters(Direction::Decap);
         let inner = Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"carried");
@@ -66,7 +47,7 @@ fn who_insists_on_io_uring_is_told_why_not() {
         let folder = TempDir::new().expect("a folder");
         let scene = Opposite::new();
         let output = Daemon::router(&scene.dut, DUT)
-            .program(&confined(&folder, errno))
+            .program(&without_uring(&folder, errno))
             .config("Lane uring")
             .args("-f")
             .output();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,12 @@ pub struct MonitorLink {
     socket: Arc<MessageSocket>,
     waiting: Arc<Mutex<HashMap<u32, oneshot::Sender<Answered>>>>,
     next: Arc<AtomicU32>,
+}
+
+impl AsFd for MonitorLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// What the monitor wants.

@@ -28,6 +28,7 @@ use crate::advertise::consistency::Told;
 use crate::config::Settings;
 use crate::config::resolved::Role;
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::descriptors;
 use crate::launch::notify::Notice;
 use crate::launch::start::setup_error;
 use crate::link::apply::{self, Installed, Known};
@@ -234,6 +235,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.follow_own_addresses();
     daemon.set_advertising(now);
     daemon.catch_up().await?;
+    if !setup.successor {
+        descriptors::require_spare(&daemon.link)?;
+    }
     daemon.service.tell(Notice::Ready);
     (hooks.let_terminal_go)();
     Ok(daemon)
@@ -297,7 +301,11 @@ fn netlink_error(error: NetlinkError) -> ExitError {
 
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn descriptor_error(error: std::io::Error) -> ExitError {
-    ExitError::other(format!("the control loop cannot watch a descriptor: {error}"))
+    ExitError::from_io(
+        &error,
+        ExitStatus::Other,
+        "the control loop cannot watch a descriptor",
+    )
 }
 
 /// Time the workers get to finish what they hold.

@@ -12,6 +12,7 @@
 //!
 //! Nothing here forks without executing: a copy of a process with threads, or of half a start, never runs.
 
+pub mod descriptors;
 pub mod detach;
 pub mod engine;
 pub mod listen;

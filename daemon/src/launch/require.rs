@@ -75,6 +75,13 @@ pub fn require(user: &User) -> Result<(), ExitError> {
     missing(&held, NEEDED.into_iter().chain(identity.needs_for(user)))
 }
 
+/// What every start needs and no process started by this one can get, by name; for `isatapctl doctor`.
+pub fn out_of_reach() -> Vec<String> {
+    let reach = caps::read(None, CapSet::Bounding).unwrap_or_default();
+    let beyond = NEEDED.iter().filter(|cap| !reach.contains(cap));
+    beyond.map(ToString::to_string).collect()
+}
+
 fn missing(held: &CapsHashSet, needed: impl Iterator<Item = Capability>) -> Result<(), ExitError> {
     let missing: Vec<_> = needed
         .filter(|cap| !held.contains(cap))

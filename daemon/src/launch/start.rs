@@ -23,7 +23,7 @@ use super::listen::{self, SocketFile};
 use super::log::{self, Destination, Logs};
 use super::pidfile::PidFile;
 use super::privilege::{self, ChrootDir};
-use super::{notify, require};
+use super::{descriptors, notify, require};
 use crate::cli::Options;
 use crate::config::kept::Kept;
 use crate::config::resolved::{Facility, Role, User};
@@ -115,7 +115,12 @@ fn run(
     };
     let lock = match opened.pidfile.handle() {
         Ok(lock) => lock,
-        Err(error) => return Err((ready, ExitError::other(format!("the pid file: {error}")))),
+        Err(error) => {
+            return Err((
+                ready,
+                ExitError::from_io(&error, ExitStatus::Other, "the pid file"),
+            ));
+        }
     };
     let monitor = Monitor {
         holdings: opened.holdings,
@@ -148,10 +153,11 @@ struct Opened {
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
+    descriptors::raise_limit();
     let signals = signals()?;
     // Of now: once it is replaced, nobody knows where it was.
     let program = std::env::current_exe()
-        .map_err(|error| ExitError::other(format!("the path of this program: {error}")))?;
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
     let pidfile = PidFile::acquire(&settings.pidfile)?;
     let root = ChrootDir::prepare(&settings.chroot_dir)?.into_fd();
     let metrics = settings.metrics_listen.map(listen::metrics).transpose()?;
@@ -160,10 +166,11 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let (metrics, control) = never_blocking(metrics, control)?;
     let descriptors = open_descriptors(settings)?;
     let shape = &descriptors.shape;
-    let direct = Direct::open(&shape.interface, shape.if_index)
-        .map_err(|error| ExitError::unavailable(format!("cannot open a netlink socket: {error}")))?;
+    let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
+        ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
+    })?;
     let kept = text::keep(&loader.keep(settings).encode())
-        .map_err(|error| ExitError::other(format!("the configuration cannot be kept: {error}")))?;
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
     privilege::confine_monitor()?;
     Ok(Opened {
@@ -198,7 +205,7 @@ pub fn take_over(arguments: &[OsString]) -> ExitStatus {
 fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let signals = signals()?;
     let program = std::env::current_exe()
-        .map_err(|error| ExitError::other(format!("the path of this program: {error}")))?;
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
     let (setup, holdings, lock) = upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
     let options = super::arguments(arguments)?;
     let engines = options.arguments();
@@ -207,7 +214,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         .text
         .try_clone()
         .and_then(text::read)
-        .map_err(|error| ExitError::other(format!("the configuration in force: {error}")))?;
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration in force"))?;
     let kept = Kept::decode(&text).map_err(ExitError::other)?;
     let settings = loader.load_kept(&kept)?;
     let (logs, _) = Logs::start(
@@ -217,11 +224,12 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let pidfile = PidFile::inherit(&settings.pidfile, lock)?;
     let lock = pidfile
         .handle()
-        .map_err(|error| ExitError::other(format!("the pid file: {error}")))?;
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the pid file"))?;
     let socket_file = SocketFile::of(&settings.control_socket.path);
     let shape = &holdings.descriptors.shape;
-    let direct = Direct::open(&shape.interface, shape.if_index)
-        .map_err(|error| ExitError::unavailable(format!("cannot open a netlink socket: {error}")))?;
+    let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
+        ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
+    })?;
     privilege::confine_monitor()?;
     let monitor = Monitor {
         holdings,
@@ -269,7 +277,9 @@ fn never_blocking(
     metrics: Option<TcpListener>,
     control: UnixListener,
 ) -> Result<(Option<OwnedFd>, OwnedFd), ExitError> {
-    let failed = |error: std::io::Error| ExitError::other(format!("a listener cannot be prepared: {error}"));
+    let failed = |error: std::io::Error| {
+        ExitError::from_io(&error, ExitStatus::Other, "a listener cannot be prepared")
+    };
     if let Some(listener) = &metrics {
         listener.set_nonblocking(true).map_err(failed)?;
     }

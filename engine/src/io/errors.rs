@@ -6,7 +6,10 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The TUN device node cannot be opened.
-    #[error("cannot open /dev/net/tun: {source}; load the tun module, and run as root or with CAP_NET_ADMIN")]
+    #[error(
+        "cannot open /dev/net/tun: {source}{}",
+        remedy(source, "; run as root or with CAP_NET_ADMIN")
+    )]
     TunDevice {
         /// What the kernel said.
         source: io::Error,
@@ -34,7 +37,10 @@ pub enum SetupError {
         source: io::Error,
     },
     /// A protocol-41 socket cannot be made.
-    #[error("cannot {action} a raw socket for IPv4 protocol 41: {source}; CAP_NET_RAW is needed")]
+    #[error(
+        "cannot {action} a raw socket for IPv4 protocol 41: {source}{}",
+        remedy(source, "; CAP_NET_RAW is needed")
+    )]
     Socket {
         /// What was tried.
         action: &'static str,
@@ -69,5 +75,48 @@ impl SetupError {
             _ => return false,
         };
         source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
+/// What to do about an error of opening something; `privilege` is what to do when it was refused.
+fn remedy(source: &io::Error, privilege: &'static str) -> &'static str {
+    const NO_DRIVER: [i32; 3] = [libc::ENOENT, libc::ENODEV, libc::ENXIO];
+    match source.raw_os_error() {
+        Some(libc::EMFILE) => "; raise LimitNOFILE= of the unit, or ulimit -n",
+        Some(libc::ENFILE) => "; raise sysctl fs.file-max",
+        Some(errno) if NO_DRIVER.contains(&errno) => "; modprobe tun, or pass the device into the container",
+        _ if source.kind() == io::ErrorKind::PermissionDenied => privilege,
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_fits_the_error() {
+        let socket = |errno| SetupError::Socket {
+            action: "open",
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let device = |errno| SetupError::TunDevice {
+            source: io::Error::from_raw_os_error(errno),
+        };
+        for (error, says) in [
+            (socket(libc::EPERM), Some("CAP_NET_RAW")),
+            (socket(libc::EMFILE), Some("LimitNOFILE")),
+            (socket(libc::ENFILE), Some("fs.file-max")),
+            (socket(libc::ENOMEM), None),
+            (device(libc::EPERM), Some("CAP_NET_ADMIN")),
+            (device(libc::ENOENT), Some("modprobe tun")),
+            (device(libc::EMFILE), Some("LimitNOFILE")),
+        ] {
+            let told = error.to_string();
+            match says {
+                Some(says) => assert!(told.contains(says), "{told}"),
+                None => assert!(!told.contains(';'), "{told}"),
+            }
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Builder<'a> {
     config: String,
     arguments: Vec<String>,
     etc: Option<&'a Etc>,
-    descriptors: Option<usize>,
+    limits: Vec<String>,
     program: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Builder<'a> {
             config: String::new(),
             arguments: Vec::new(),
             etc: None,
-            descriptors: None,
+            limits: Vec::new(),
             program: program("isatapd"),
         }
     }
@@ -50,8 +50,14 @@ impl<'a> Builder<'a> {
 
     /// Lets it have so many descriptors at most.
     #[must_use]
-    pub fn descriptors(mut self, limit: usize) -> Self {
-        self.descriptors = Some(limit);
+    pub fn descriptors(self, limit: usize) -> Self {
+        self.limit("nofile", limit)
+    }
+
+    /// Sets a resource limit, soft and hard, by its name for prlimit(1).
+    #[must_use]
+    pub fn limit(mut self, name: &str, limit: usize) -> Self {
+        self.limits.push(format!("--{name}={limit}"));
         self
     }
 
@@ -63,14 +69,14 @@ impl<'a> Builder<'a> {
     }
 
     fn command(&self) -> Command {
-        match (self.etc, self.descriptors) {
-            (Some(etc), _) => etc.command(&self.program),
-            (None, Some(limit)) => {
+        match self.etc {
+            Some(etc) => etc.command(&self.program),
+            None if self.limits.is_empty() => Command::new(&self.program),
+            None => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}")).arg(&self.program);
+                command.args(&self.limits).arg(&self.program);
                 command
             }
-            (None, None) => Command::new(&self.program),
         }
     }
 

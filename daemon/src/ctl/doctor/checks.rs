@@ -1,26 +1,24 @@
 //! The traps, one function each. Pure: a [`Sight`] goes in, a finding comes out, nothing where the trap cannot be.
 
 use super::sight::{Sight, device_of};
-use super::{Finding, Grade};
+use super::{Finding, Grade, filters, machine};
 use crate::ops::status::Status;
 
 /// IPv4 protocol 41 as `/proc/net/raw` writes it.
 const PROTOCOL_41: &str = ":0029";
-/// What a ring of a worker needs where the kernel counts it (before 5.12).
-const MEMLOCK_WANTED: u64 = 8 << 20;
 /// Bytes of the outer header.
 const OVERHEAD: u32 = 20;
-/// errno of a send that the firewall forbids.
-const EPERM: i32 = 1;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 15] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 18] = [
         daemon,
         readiness,
-        tun,
-        uring,
-        memlock,
+        machine::capabilities,
+        machine::tun,
+        machine::uring,
+        machine::memlock,
+        machine::clock,
         other_tunnels,
         other_receivers,
         forwarding,
@@ -29,13 +27,14 @@ pub(super) fn all(sight: &Sight) -> Vec<Finding> {
         rp_filter,
         underlay_mtu,
         udp_gro,
-        firewall,
+        filters::firewall,
+        filters::translation,
         kernel_drops,
     ];
     checks.iter().filter_map(|check| check(sight)).collect()
 }
 
-fn running(sight: &Sight) -> Option<&Status> {
+pub(super) fn running(sight: &Sight) -> Option<&Status> {
     sight.status.as_ref().ok()
 }
 
@@ -78,47 +77,6 @@ fn readiness(sight: &Sight) -> Option<Finding> {
         };
         Finding::new(Grade::Obstacle, "ready", status.not_ready.join("; "), remedy)
     })
-}
-
-fn tun(sight: &Sight) -> Option<Finding> {
-    Some(match &sight.tun {
-        Ok(()) => Finding::fine("/dev/net/tun", "can be opened"),
-        // The daemon opened it before it gave up its privileges.
-        Err(why) if running(sight).is_some() => Finding::new(
-            Grade::Note,
-            "/dev/net/tun",
-            format!("{why}, but the daemon has it"),
-            "",
-        ),
-        Err(why) => Finding::new(
-            Grade::Obstacle,
-            "/dev/net/tun",
-            why.as_str(),
-            "modprobe tun; in a container, pass the device in (--device /dev/net/tun)",
-        ),
-    })
-}
-
-fn uring(sight: &Sight) -> Option<Finding> {
-    Some(match &sight.uring {
-        Ok(how) => Finding::fine("io_uring", how.as_str()),
-        Err(why) => Finding::new(
-            Grade::Warning,
-            "io_uring",
-            why.as_str(),
-            "the syscall lane does the same, slower; sysctl kernel.io_uring_disabled=0, or a container policy that allows it",
-        ),
-    })
-}
-
-fn memlock(sight: &Sight) -> Option<Finding> {
-    let limit = sight.memlock.filter(|limit| *limit < MEMLOCK_WANTED)?;
-    Some(Finding::new(
-        Grade::Note,
-        "locked memory",
-        format!("the daemon may lock {} KiB", limit / 1024),
-        "kernels before 5.12 count rings as locked memory: LimitMEMLOCK=64M in the unit",
-    ))
 }
 
 /// D3, FAULTS 36: another handler of protocol 41 in the kernel answers for us, or takes packets twice.
@@ -376,64 +334,6 @@ fn udp_gro(sight: &Sight) -> Option<Finding> {
         Finding::fine("GRO", "on, and dealt with")
     } else {
         Finding::fine("GRO", "off")
-    })
-}
-
-fn firewall(sight: &Sight) -> Option<Finding> {
-    let refused: u64 = running(sight).map_or(0, |status| {
-        let errors = status.workers.iter().flat_map(|worker| &worker.errors);
-        errors
-            .filter(|error| error.errno == EPERM)
-            .map(|error| error.count)
-            .sum()
-    });
-    if refused > 0 {
-        return Some(Finding::new(
-            Grade::Obstacle,
-            "firewall",
-            format!("{refused} packet(s) were refused on their way out (EPERM)"),
-            "let protocol 41 out: nft add rule inet filter output ip protocol 41 accept",
-        ));
-    }
-    let ruleset = match &sight.tools.ruleset {
-        Ok(ruleset) => ruleset,
-        Err(why) => {
-            return Some(Finding::new(
-                Grade::Note,
-                "firewall",
-                format!("not looked at: {why}"),
-                "",
-            ));
-        }
-    };
-    let mentions = |line: &str| {
-        ["protocol 41", "protocol ipv6", "l4proto 41", "l4proto ipv6"]
-            .iter()
-            .any(|form| line.contains(form))
-    };
-    let dropped = ruleset
-        .lines()
-        .find(|line| mentions(line) && (line.contains("drop") || line.contains("reject")));
-    if let Some(rule) = dropped {
-        return Some(Finding::new(
-            Grade::Warning,
-            "firewall",
-            format!("a rule drops protocol 41: {}", rule.trim()),
-            "fine at the border of the site; between its hosts protocol 41 must pass",
-        ));
-    }
-    let closed = ruleset
-        .lines()
-        .any(|line| line.contains("hook input") && line.contains("policy drop"));
-    Some(if closed && !ruleset.lines().any(mentions) {
-        Finding::new(
-            Grade::Warning,
-            "firewall",
-            "what comes in is dropped unless a rule accepts it, and no rule names protocol 41",
-            "nft add rule inet filter input ip protocol 41 ip saddr SITE accept",
-        )
-    } else {
-        Finding::fine("firewall", "nothing found against protocol 41")
     })
 }
 

@@ -30,6 +30,8 @@ fn host() -> Sight {
             ruleset: Ok(String::new()),
             features: Ok("generic-receive-offload: on\nrx-udp-gro-forwarding: off\n".to_owned()),
         },
+        capabilities_missing: Vec::new(),
+        clock_is_plausible: true,
         memlock: None,
     }
 }
@@ -75,7 +77,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 15] = [
+    let host_traps: [(&str, Grade, Spoil); 19] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
@@ -119,6 +121,18 @@ fn every_trap_is_found_with_a_remedy() {
         ("firewall", Grade::Warning, |s| {
             s.tools.ruleset =
                 Ok("type filter hook input priority filter; policy drop;\n tcp dport 22 accept\n".into());
+        }),
+        ("capabilities", Grade::Obstacle, |s| {
+            s.status = Err("no daemon".into());
+            s.capabilities_missing.push("CAP_NET_RAW".into());
+        }),
+        ("clock", Grade::Warning, |s| s.clock_is_plausible = false),
+        ("NAT", Grade::Warning, |s| {
+            status(s).locator.address = [192, 168, 1, 7].into();
+            status(s).routers[0].address = [8, 8, 8, 8].into();
+        }),
+        ("NAT", Grade::Note, |s| {
+            s.tools.ruleset = Ok("oifname \"eth0\" masquerade\n".into());
         }),
         ("kernel's drops", Grade::Note, |s| {
             status(s).kernel_drops.insert("0".into(), 9);

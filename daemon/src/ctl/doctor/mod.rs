@@ -6,6 +6,8 @@
 //! ```
 
 mod checks;
+mod filters;
+mod machine;
 mod sight;
 
 use std::path::Path;

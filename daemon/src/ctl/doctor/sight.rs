@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use isatap_engine::io::probe;
 use isatap_engine::io::restrict::RingScope;
 
+use crate::launch::require;
 use crate::ops::status::Status;
 
 /// Everything the checks ask.
@@ -31,6 +33,10 @@ pub(super) struct Sight {
     pub(super) radvd: Option<String>,
     /// What tools say; an error when they are not there or may not look.
     pub(super) tools: Tools,
+    /// Capabilities a start needs that no process started here can get, by name.
+    pub(super) capabilities_missing: Vec<String>,
+    /// Whether it is later than when this program was made.
+    pub(super) clock_is_plausible: bool,
     /// `Max locked memory` of the daemon in bytes, if it has a limit.
     pub(super) memlock: Option<u64>,
 }
@@ -75,6 +81,8 @@ impl Sight {
             forwarding: read("/proc/sys/net/ipv6/conf/all/forwarding").map(|text| text.trim().to_owned()),
             rp_filter: rp_filter.collect(),
             radvd: read("/etc/radvd.conf"),
+            capabilities_missing: require::out_of_reach(),
+            clock_is_plausible: clock_is_plausible(),
             memlock: status.as_ref().ok().and_then(|status| locked_memory(status.pid)),
             tools: Tools {
                 sit_links: output("ip", &["-o", "link", "show", "type", "sit"]),
@@ -86,6 +94,11 @@ impl Sight {
             status,
         }
     }
+}
+
+fn clock_is_plausible() -> bool {
+    let made = std::env::current_exe().and_then(|path| fs::metadata(path)?.modified());
+    made.map_or(true, |made| SystemTime::now() >= made)
 }
 
 fn open_tun() -> Result<(), String> {

@@ -1,0 +1,83 @@
+//! Traps of the kernel and the container: what they allow, before any packet.
+
+use super::checks::running;
+use super::sight::Sight;
+use super::{Finding, Grade};
+
+/// What a ring of a worker needs where the kernel counts it (before 5.12).
+const MEMLOCK_WANTED: u64 = 8 << 20;
+
+/// A daemon that runs got what it needs.
+pub(super) fn capabilities(sight: &Sight) -> Option<Finding> {
+    if running(sight).is_some() {
+        return None;
+    }
+    Some(if sight.capabilities_missing.is_empty() {
+        Finding::fine("capabilities", "the daemon can get what it needs")
+    } else {
+        Finding::new(
+            Grade::Obstacle,
+            "capabilities",
+            format!(
+                "nothing started here can get {}",
+                sight.capabilities_missing.join(", ")
+            ),
+            "in a container, --cap-add each; in a unit, CapabilityBoundingSet= as in the shipped one",
+        )
+    })
+}
+
+pub(super) fn tun(sight: &Sight) -> Option<Finding> {
+    Some(match &sight.tun {
+        Ok(()) => Finding::fine("/dev/net/tun", "can be opened"),
+        // The daemon opened it before it gave up its privileges.
+        Err(why) if running(sight).is_some() => Finding::new(
+            Grade::Note,
+            "/dev/net/tun",
+            format!("{why}, but the daemon has it"),
+            "",
+        ),
+        Err(why) => Finding::new(
+            Grade::Obstacle,
+            "/dev/net/tun",
+            why.as_str(),
+            "modprobe tun; in a container, pass the device in (--device /dev/net/tun)",
+        ),
+    })
+}
+
+pub(super) fn uring(sight: &Sight) -> Option<Finding> {
+    Some(match &sight.uring {
+        Ok(how) => Finding::fine("io_uring", how.as_str()),
+        Err(why) => Finding::new(
+            Grade::Warning,
+            "io_uring",
+            why.as_str(),
+            "the syscall lane carries instead; for this one, sysctl kernel.io_uring_disabled=0, or a container policy that allows it",
+        ),
+    })
+}
+
+pub(super) fn memlock(sight: &Sight) -> Option<Finding> {
+    let limit = sight.memlock.filter(|limit| *limit < MEMLOCK_WANTED)?;
+    Some(Finding::new(
+        Grade::Note,
+        "locked memory",
+        format!("the daemon may lock {} KiB", limit / 1024),
+        "kernels before 5.12 count rings as locked memory: LimitMEMLOCK=64M in the unit",
+    ))
+}
+
+/// Lifetimes are counted by a clock that nobody sets; what people compare by its time is not.
+pub(super) fn clock(sight: &Sight) -> Option<Finding> {
+    Some(if sight.clock_is_plausible {
+        Finding::fine("clock", "not before this program was made")
+    } else {
+        Finding::new(
+            Grade::Warning,
+            "clock",
+            "it shows a time before this program was made: times of logs and captures are wrong",
+            "timedatectl set-ntp true, or date -s; what the daemon does with packets and lifetimes does not depend on it",
+        )
+    })
+}
