@@ -24,6 +24,9 @@ const HOLD: &str = r#"
 set -e
 mount -t tmpfs scratch "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
+# Daemons of tests that run beside this one make the usual root directory on this machine, at any time.
+mkdir "$1/upper/var"
+mknod "$1/upper/var/empty" c 0 0
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 cd "$1/root"
 mkdir -p opt/isatapd-built
