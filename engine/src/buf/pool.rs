@@ -98,8 +98,13 @@ impl Pool {
         Some(KernelLoan {
             id,
             addr,
-            len: self.slot_len - HEAD_ROOM,
+            len: self.loan_len(),
         })
+    }
+
+    /// Bytes of a slot that the kernel may write.
+    pub(crate) fn loan_len(&self) -> usize {
+        self.slot_len - HEAD_ROOM
     }
 
     /// Takes back a slot that the kernel has filled; `None` when the kernel does not hold it.

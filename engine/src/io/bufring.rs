@@ -1,15 +1,16 @@
 //! A provided-buffer ring: the slots that the kernel may fill for one multishot request.
 //!
 //! The ring is shared memory: we write entries and then the tail, the kernel reads them. Slots come back by id in
-//! completions, and only through [`BufRing::reclaim`].
+//! completions, and only through [`BufRing::reclaim`]. The id that travels tells the loans of a slot apart, so that a
+//! completion that comes twice does not take back a slot that has been lent again (FAULTS 39).
 
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
+use super::ring::Ring;
 use crate::buf::{Pool, Region, Slot, SlotId};
 
 /// The ring of one buffer group, with the pool its slots come from.
@@ -20,25 +21,30 @@ pub struct BufRing {
     tail: u16,
     group: u16,
     pool: Rc<Pool>,
+    /// Bits of an id that name the slot; those above count its loans.
+    slot_bits: u32,
+    loans: Box<[u16]>,
 }
 
 impl BufRing {
-    /// Registers a ring for `pool` as buffer group `group`.
+    /// Registers a ring for `pool` as buffer group `group`. To be dropped after `ring`, which knows its memory.
     ///
     /// # Errors
     /// When the memory cannot be mapped, or the kernel (before 5.19) has no buffer rings.
-    pub fn register(submitter: &Submitter<'_>, pool: Rc<Pool>, group: u16) -> io::Result<Self> {
+    pub fn register(ring: &impl Ring, pool: Rc<Pool>, group: u16) -> io::Result<Self> {
         let count =
             u16::try_from(pool.count().next_power_of_two()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let entries = Region::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        // SAFETY: the region is page-aligned, holds `count` entries, and outlives the ring: the lane drops its
-        // `IoUring` before its buffer rings.
-        unsafe { submitter.register_buf_ring_with_flags(entries.base().as_ptr() as u64, count, group, 0) }?;
+        // SAFETY: the region is page-aligned, holds `count` entries, and outlives the ring: the lane drops its ring before
+        // its buffer rings.
+        unsafe { ring.register_buffers(entries.base(), count, group) }?;
         Ok(Self {
             entries,
             mask: count - 1,
             tail: 0,
             group,
+            slot_bits: count.trailing_zeros(),
+            loans: vec![0; pool.count()].into(),
             pool,
         })
     }
@@ -53,6 +59,11 @@ impl BufRing {
         &self.pool
     }
 
+    /// Bytes the kernel may write to a slot.
+    pub fn buffer_len(&self) -> usize {
+        self.pool.loan_len()
+    }
+
     /// Lends every free slot to the kernel.
     pub fn replenish(&mut self) {
         let before = self.tail;
@@ -64,7 +75,10 @@ impl BufRing {
             let entry = unsafe { &mut *entry };
             entry.set_addr(loan.addr.as_ptr() as u64);
             entry.set_len(u32::try_from(loan.len).unwrap_or(u32::MAX));
-            entry.set_bid(loan.id.0);
+            let slot = loan.id.0;
+            let loans = &mut self.loans[usize::from(slot)];
+            *loans = loans.wrapping_add(1);
+            entry.set_bid(slot | loans.unbounded_shl(self.slot_bits));
             self.tail = self.tail.wrapping_add(1);
         }
         if self.tail != before {
@@ -72,9 +86,15 @@ impl BufRing {
         }
     }
 
-    /// Takes back a slot named by a completion; `None` when the kernel does not hold it.
+    /// Takes back a slot named by a completion; `None` when the kernel does not hold it, or holds it by another loan.
+    #[inline]
     pub fn reclaim(&self, id: u16) -> Option<Slot> {
-        self.pool.reclaim(SlotId(id))
+        let slot = id & self.mask;
+        let loans = self.loans.get(usize::from(slot))?;
+        if id != slot | loans.unbounded_shl(self.slot_bits) {
+            return None;
+        }
+        self.pool.reclaim(SlotId(slot))
     }
 
     fn publish_tail(&self) {

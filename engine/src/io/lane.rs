@@ -171,6 +171,11 @@ pub enum LaneFault {
     /// The kernel dropped a completion (EBADR): slots and packets can no longer be accounted for.
     #[error("the kernel was out of memory and lost a completion of the ring: give the machine more memory")]
     CompletionLost,
+    /// The kernel answered what was not asked, or twice, or what cannot be: it may also write to memory that is not its own.
+    #[error(
+        "the ring gave an answer that no request explains: it cannot be trusted any more; a fault of the kernel, or of ours"
+    )]
+    StrayCompletion,
     /// The ring or the poller itself failed.
     #[error("cannot wait for packets: {0}")]
     Wait(io::Error),

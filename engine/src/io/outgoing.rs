@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use nix::libc;
 
 use super::lane::{Bounced, Outgoing, TUN_SLOTS};
+use super::ticket;
 use crate::reason::DropReason;
 use crate::stats::{Direction, IoOperation, LoopEvent, WorkerStats};
 use frame::Frame;
@@ -24,6 +25,7 @@ use load::Load;
 
 /// Frames in one chain: what one enter of the kernel sends at most.
 pub(crate) const CHAIN_LEN: usize = 128;
+const _: () = assert!(CHAIN_LEN <= ticket::PLACES);
 
 /// Frames in the next chain after the kernel refused one.
 const CHAIN_AFTER_REFUSAL: usize = 4;
@@ -51,6 +53,8 @@ pub(crate) struct SendQueue {
     keep_refused: bool,
     /// Frames of the chain in the kernel's hands, or about to be, in order.
     chain: VecDeque<usize>,
+    /// A frame of the chain in the kernel's hands has failed by itself: those behind it are cancelled.
+    broken: bool,
     /// How long the next chain may be: short after a refusal, since a refused frame holds up those behind it.
     limit: usize,
     /// How long a chain may ever be: a ring takes a chain in one submission or not as a chain.
@@ -83,6 +87,7 @@ impl SendQueue {
             refused: VecDeque::with_capacity(loads),
             keep_refused: false,
             chain: VecDeque::with_capacity(CHAIN_LEN),
+            broken: false,
             limit: longest,
             longest,
         }
@@ -113,6 +118,7 @@ impl SendQueue {
             return 0;
         }
         self.returned = 0;
+        self.broken = false;
         while self.chain.len() < self.limit {
             let Some(frame) = self.again.pop_front() else {
                 break;
@@ -167,6 +173,18 @@ impl SendQueue {
         self.frames[frame].message()
     }
 
+    /// By what an answer of the kernel finds the frame. Good until the frame is done.
+    pub(crate) fn ticket(&self, frame: usize) -> u32 {
+        self.frames[frame].uses.ticket(frame)
+    }
+
+    /// The frame of a ticket, if the kernel holds it by that ticket.
+    pub(crate) fn redeem(&self, ticket: u32) -> Option<usize> {
+        let place = ticket::place(ticket);
+        let frame = self.frames.get(place)?;
+        (frame.uses.ticket(place) == ticket).then_some(place)
+    }
+
     /// Records what became of a frame of the chain: bytes sent, or an errno. A frame that was cancelled because one
     /// before it failed keeps its place and is sent again.
     pub(crate) fn done(&mut self, frame: usize, result: Result<usize, i32>, stats: &WorkerStats) {
@@ -175,9 +193,11 @@ impl SendQueue {
             return;
         };
         self.chain.remove(at);
-        if result == Err(libc::ECANCELED) {
+        self.frames[frame].uses.count();
+        if result == Err(libc::ECANCELED) && self.broken {
             return self.send_again(frame);
         }
+        self.broken |= result.is_err();
         self.limit = if result.is_ok() {
             (self.limit + 1).min(self.longest)
         } else {
@@ -189,6 +209,10 @@ impl SendQueue {
             return self.free_frames.push(frame);
         };
         match result {
+            Ok(taken) if taken != sending.len() => {
+                stats.event(LoopEvent::ShortSend).bump();
+                load.refused(&sending.share, false);
+            }
             Ok(_) if sending.has_more() => {
                 sending.advance(&mut load.outgoing);
                 return self.send_again(frame);
@@ -199,7 +223,7 @@ impl SendQueue {
                 if errno == libc::EMSGSIZE && sending.shrink(&mut load.outgoing) {
                     return self.send_again(frame);
                 }
-                if is_foreign(errno) && sending.attempts < MAX_ATTEMPTS {
+                if is_passing(errno) && sending.attempts < MAX_ATTEMPTS {
                     sending.attempts += 1;
                     stats.event(LoopEvent::SendRetried).bump();
                     return self.send_again(frame);
@@ -282,6 +306,12 @@ pub(super) fn is_foreign(errno: i32) -> bool {
             | libc::ENONET
             | libc::EPROTO
     )
+}
+
+/// Whether the same send may well succeed when it is tried again: the error is another packet's, or the kernel was
+/// interrupted, or cancelled the send though nothing before it had failed.
+fn is_passing(errno: i32) -> bool {
+    is_foreign(errno) || matches!(errno, libc::EINTR | libc::EAGAIN | libc::ECANCELED)
 }
 
 #[cfg(test)]

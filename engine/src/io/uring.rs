@@ -8,34 +8,34 @@
 //! Sends of one burst are linked: the kernel takes them in order, a full socket holds the chain up instead of dropping
 //! or reordering it, and a refused packet cancels the rest, which is sent again in order. While the kernel holds TUN
 //! slots nothing more is read from the TUN: its queue fills, and the sender's TCP notices. That is the back-pressure.
+//!
+//! An answer that no request of ours explains, or one that cannot be, ends the worker: whoever gives it may also write to
+//! memory that is not his any more. The next worker begins with a ring and slots of its own.
+
+mod answers;
+mod calls;
+mod token;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use io_uring::squeue::Flags;
-use io_uring::types::{Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
-use nix::libc;
-
 use super::bufring::BufRing;
 use super::lane::{
-    Bounced, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS,
-    Refused, SLOT_LEN, TUN_SLOTS, Turn, Written,
+    Bounced, Inbox, Lane, LaneFault, Outgoing, RAW_SLOTS, REPLY_SLOT_LEN, REPLY_SLOTS, Refused, SLOT_LEN,
+    TUN_SLOTS, Turn, Written,
 };
 use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
 use super::restrict::RingScope;
+use super::ring::{Completion, Files, KernelRing, Request, Ring};
 use super::wake::Bell;
 use super::writes::WriteTable;
 use crate::buf::{Packet, Pool};
-use crate::stats::{IoOperation, LoopEvent, WorkerStats};
-
-const TUN: Fixed = Fixed(0);
-const RAW_RX: Fixed = Fixed(1);
-const RAW_TX: Fixed = Fixed(2);
-const BELL: Fixed = Fixed(3);
+use crate::stats::WorkerStats;
+use answers::Arming;
+use token::Token;
 
 const TUN_GROUP: u16 = 0;
 const RAW_GROUP: u16 = 1;
@@ -45,71 +45,29 @@ const SQ_ENTRIES: u32 = 512;
 /// Every slot filled at once, every frame and write done: no overflow in any order of events.
 const CQ_ENTRIES: u32 = 1024;
 
-/// How long one call waits for sends that the socket has no room for, before it looks at the other direction again.
+/// How long one call waits for sends that the socket has no room for, before it looks at the other direction again; and how
+/// long the worker waits when the kernel takes no requests.
 const COMPLETION_PATIENCE: Duration = Duration::from_millis(1);
 
-/// What a completion belongs to; travels through the kernel as the 64-bit user data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    TunRead,
-    RawReceive,
-    Bell,
-    Cancel,
-    Write(u32),
-    Send(u32),
-}
-
-impl Token {
-    fn pack(self) -> u64 {
-        match self {
-            Token::TunRead => 1 << 32,
-            Token::RawReceive => 2 << 32,
-            Token::Bell => 3 << 32,
-            Token::Cancel => 4 << 32,
-            Token::Write(index) => 5 << 32 | u64::from(index),
-            Token::Send(index) => 6 << 32 | u64::from(index),
-        }
-    }
-
-    fn unpack(data: u64) -> Option<Self> {
-        let index = u32::try_from(data & u64::from(u32::MAX)).ok()?;
-        match data >> 32 {
-            1 => Some(Token::TunRead),
-            2 => Some(Token::RawReceive),
-            3 => Some(Token::Bell),
-            4 => Some(Token::Cancel),
-            5 => Some(Token::Write(index)),
-            6 => Some(Token::Send(index)),
-            _ => None,
-        }
-    }
-}
-
-/// A multishot receive: armed or not, and how often in a row it failed.
-#[derive(Debug, Default)]
-struct Arming {
-    armed: bool,
-    failures: u32,
-}
-
 /// The io_uring lane of one worker. Field order is drop order: the ring closes before the memory it knows is freed.
-pub struct UringLane {
-    ring: IoUring,
+pub struct UringLane<R = KernelRing> {
+    ring: R,
     tun_ring: BufRing,
     raw_ring: BufRing,
     reply_pool: Rc<Pool>,
     sends: SendQueue,
     writes: WriteTable,
-    completions: Vec<cqueue::Entry>,
+    completions: Vec<Completion>,
     tun: Arming,
     raw: Arming,
-    bell_armed: bool,
+    hearing: Arming,
     quiescing: bool,
     bell: Bell,
-    _descriptors: (OwnedFd, RawReceiver, RawSender),
+    /// What went wrong while requests were queued: the next call that may fail says it.
+    fault: Option<LaneFault>,
 }
 
-impl std::fmt::Debug for UringLane {
+impl<R> std::fmt::Debug for UringLane<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UringLane")
             .field("sends", &self.sends)
@@ -142,77 +100,47 @@ impl UringLane {
         sender: RawSender,
         bell: Bell,
         scope: RingScope,
-        [submissions, completions]: [u32; 2],
+        lengths: [u32; 2],
     ) -> io::Result<Self> {
-        let ring = build_ring(submissions, completions, scope)?;
-        let files = [
-            tun.as_raw_fd(),
-            receiver.as_fd().as_raw_fd(),
-            sender.as_fd().as_raw_fd(),
-            bell.as_fd().as_raw_fd(),
-        ];
-        ring.submitter().register_files(&files)?;
-        let tun_ring = BufRing::register(&ring.submitter(), Pool::new(TUN_SLOTS, SLOT_LEN)?, TUN_GROUP)?;
-        let raw_ring = BufRing::register(&ring.submitter(), Pool::new(RAW_SLOTS, SLOT_LEN)?, RAW_GROUP)?;
-        scope.close(&ring)?;
+        let files = Files {
+            tun,
+            receiver,
+            sender,
+            bell: bell.clone(),
+        };
+        let lane = Self::over(KernelRing::new(lengths, files, scope)?, bell)?;
+        lane.ring.close(scope)?;
+        Ok(lane)
+    }
+}
+
+impl<R: Ring> UringLane<R> {
+    /// A lane over this ring, which has not been used yet.
+    fn over(ring: R, bell: Bell) -> io::Result<Self> {
+        let tun_ring = BufRing::register(&ring, Pool::new(TUN_SLOTS, SLOT_LEN)?, TUN_GROUP)?;
+        let raw_ring = BufRing::register(&ring, Pool::new(RAW_SLOTS, SLOT_LEN)?, RAW_GROUP)?;
+        let (submissions, completions) = ring.lengths();
         Ok(Self {
             tun_ring,
             raw_ring,
             reply_pool: Pool::new(REPLY_SLOTS, REPLY_SLOT_LEN)?,
-            sends: SendQueue::new(ring.params().sq_entries() as usize),
+            sends: SendQueue::new(submissions),
             writes: WriteTable::new(),
-            completions: Vec::with_capacity(ring.params().cq_entries() as usize),
+            completions: Vec::with_capacity(completions),
             tun: Arming::default(),
             raw: Arming::default(),
-            bell_armed: false,
+            hearing: Arming::default(),
             quiescing: false,
             bell,
+            fault: None,
             ring,
-            _descriptors: (tun, receiver, sender),
         })
     }
 
-    /// Queues a request; a full submission queue is handed to the kernel first.
-    fn push(&mut self, entry: &squeue::Entry, stats: &WorkerStats) {
-        // SAFETY: every address in an entry is of a slot, frame or ring that this lane keeps until its completion.
-        while unsafe { self.ring.submission().push(entry) }.is_err() {
-            stats.event(LoopEvent::SubmissionFull).bump();
-            if !self.submit(stats) {
-                self.gather();
-            }
-        }
-    }
-
-    /// Hands the submission queue over without waiting; says whether the kernel took it.
-    fn submit(&mut self, stats: &WorkerStats) -> bool {
-        stats.syscalls.bump();
-        let submitted = self.ring.submit();
-        self.note_overflow(stats);
-        if let Err(error) = &submitted {
-            stats
-                .error(IoOperation::Wait, error.raw_os_error().unwrap_or_default())
-                .bump();
-        }
-        submitted.is_ok()
-    }
-
-    /// Counts the calls that left completions behind for want of room in the queue. The kernel keeps them in a list of
-    /// its own (NODROP) and hands them over in the next calls, in order (FAULTS 37).
-    fn note_overflow(&mut self, stats: &WorkerStats) {
-        if self.ring.submission().cq_overflow() {
-            stats.event(LoopEvent::CompletionOverflow).bump();
-        }
-    }
-
     fn arm(&mut self, stats: &WorkerStats) {
-        if !self.bell_armed {
-            let events = u32::try_from(libc::POLLIN).unwrap_or_default();
-            let entry = opcode::PollAdd::new(BELL, events)
-                .multi(true)
-                .build()
-                .user_data(Token::Bell.pack());
-            self.push(&entry, stats);
-            self.bell_armed = true;
+        if !self.hearing.armed {
+            let token = Token::Bell(self.hearing.arm());
+            self.push(&Request::HearBell, token, stats);
         }
         if self.quiescing {
             return self.cancel(stats);
@@ -220,16 +148,14 @@ impl UringLane {
         self.tun_ring.replenish();
         self.raw_ring.replenish();
         if !self.tun.armed && self.tun_ring.pool().census_kernel() > 0 {
-            let entry = opcode::ReadMulti::new(TUN, 0, self.tun_ring.group())
-                .build()
-                .user_data(Token::TunRead.pack());
-            self.push(&entry, stats);
-            self.tun.armed = true;
+            let group = self.tun_ring.group();
+            let token = Token::TunRead(self.tun.arm());
+            self.push(&Request::ReadTun { group }, token, stats);
         }
         if !self.raw.armed && self.raw_ring.pool().census_kernel() > 0 {
-            let entry = opcode::RecvMulti::new(RAW_RX, self.raw_ring.group()).build();
-            self.push(&entry.user_data(Token::RawReceive.pack()), stats);
-            self.raw.armed = true;
+            let group = self.raw_ring.group();
+            let token = Token::RawReceive(self.raw.arm());
+            self.push(&Request::ReceiveRaw { group }, token, stats);
         }
     }
 
@@ -237,15 +163,12 @@ impl UringLane {
     /// cannot be cancelled at that moment.
     fn cancel(&mut self, stats: &WorkerStats) {
         for (armed, token) in [
-            (self.tun.armed, Token::TunRead),
-            (self.raw.armed, Token::RawReceive),
+            (self.tun.armed, Token::TunRead(self.tun.ticket())),
+            (self.raw.armed, Token::RawReceive(self.raw.ticket())),
         ] {
             if armed {
-                // It names no file, but every request of a restricted ring must say that its file is registered.
-                let entry = opcode::AsyncCancel::new(token.pack())
-                    .build()
-                    .flags(Flags::FIXED_FILE);
-                self.push(&entry.user_data(Token::Cancel.pack()), stats);
+                let user_data = token.pack();
+                self.push(&Request::Cancel { user_data }, Token::Cancel, stats);
             }
         }
     }
@@ -253,15 +176,9 @@ impl UringLane {
     /// Hands the next chain over once the last one is done; all but its last frame are linked to their successor.
     fn launch(&mut self, stats: &WorkerStats) {
         let count = self.sends.next_chain();
-        if count == 0 {
+        // A chain must lie in one submission.
+        if count == 0 || !self.make_room(count, stats) {
             return;
-        }
-        let queue = self.ring.submission();
-        let room = queue.capacity() - queue.len();
-        drop(queue);
-        if room < count {
-            // A chain must lie in one submission.
-            self.submit(stats);
         }
         let frames: [usize; CHAIN_LEN] = {
             let mut frames = [0; CHAIN_LEN];
@@ -272,14 +189,12 @@ impl UringLane {
             frames
         };
         for (index, frame) in frames.iter().copied().take(count).enumerate() {
-            let token = Token::Send(u32::try_from(frame).unwrap_or(u32::MAX));
-            let mut entry = opcode::SendMsg::new(RAW_TX, self.sends.message(frame))
-                .build()
-                .user_data(token.pack());
-            if index + 1 < count {
-                entry = entry.flags(Flags::IO_LINK);
-            }
-            self.push(&entry, stats);
+            let token = Token::Send(self.sends.ticket(frame));
+            let request = Request::Send {
+                message: self.sends.message(frame),
+                linked: index + 1 < count,
+            };
+            self.push(&request, token, stats);
         }
     }
 
@@ -289,7 +204,9 @@ impl UringLane {
     }
 
     fn enter(&mut self, patience: Option<Duration>, stats: &WorkerStats) -> Result<(), LaneFault> {
-        stats.syscalls.bump();
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         // Sends and writes complete within the call that submits them: wait for all, so that the next call can sleep. Only
         // a full socket makes that wait long; the other direction must not starve meanwhile.
         let (want, patience) = match self.in_flight() {
@@ -299,115 +216,11 @@ impl UringLane {
                 Some(patience.unwrap_or(COMPLETION_PATIENCE).min(COMPLETION_PATIENCE)),
             ),
         };
-        let entered = match patience {
-            None => self.ring.submit_and_wait(want),
-            Some(patience) => {
-                let timespec = Timespec::from(patience);
-                self.ring
-                    .submitter()
-                    .submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
-            }
-        };
-        self.note_overflow(stats);
-        let Err(error) = entered else { return Ok(()) };
-        let errno = error.raw_os_error().unwrap_or_default();
-        match errno {
-            libc::ETIME => Ok(()),
-            // Interrupted; or completions must be reaped before the kernel takes more.
-            libc::EINTR | libc::EBUSY | libc::EAGAIN => {
-                stats.error(IoOperation::Wait, errno).bump();
-                Ok(())
-            }
-            // The kernel had no memory to keep a completion that did not fit: what it belonged to is not known.
-            libc::EBADR => Err(LaneFault::CompletionLost),
-            _ => Err(LaneFault::Wait(error)),
-        }
-    }
-
-    /// Copies completions out of the ring.
-    fn gather(&mut self) {
-        let mut queue = self.ring.completion();
-        queue.sync();
-        let room = self.completions.capacity() - self.completions.len();
-        self.completions.extend((&mut queue).take(room));
-    }
-
-    fn received(
-        &mut self,
-        operation: IoOperation,
-        entry: &cqueue::Entry,
-        inbox: &mut Inbox,
-        stats: &WorkerStats,
-    ) -> Result<(), LaneFault> {
-        let (arming, ring, packets) = match operation {
-            IoOperation::TunRead => (&mut self.tun, &self.tun_ring, &mut inbox.tun),
-            _ => (&mut self.raw, &self.raw_ring, &mut inbox.raw),
-        };
-        if !cqueue::more(entry.flags()) {
-            arming.armed = false;
-            if !self.quiescing {
-                stats.event(LoopEvent::Rearmed).bump();
-            }
-        }
-        let slot = cqueue::buffer_select(entry.flags()).and_then(|id| ring.reclaim(id));
-        if let Ok(len) = usize::try_from(entry.result()) {
-            arming.failures = 0;
-            match slot {
-                Some(slot) => packets.push(Packet::received(slot, len)),
-                None => stats.event(LoopEvent::StrayCompletion).bump(),
-            }
-            return Ok(());
-        }
-        let errno = -entry.result();
-        match errno {
-            libc::ENOBUFS => {
-                stats.event(LoopEvent::BuffersEmpty).bump();
-                return Ok(());
-            }
-            libc::ECANCELED if self.quiescing => return Ok(()),
-            _ => stats.error(operation, errno).bump(),
-        }
-        if operation == IoOperation::TunRead && matches!(errno, libc::EBADFD | libc::EFAULT | libc::ENODEV) {
-            return Err(LaneFault::TunGone(io::Error::from_raw_os_error(errno)));
-        }
-        arming.failures += 1;
-        if arming.failures >= PERSISTENT_ERRORS {
-            let source = io::Error::from_raw_os_error(errno);
-            return Err(LaneFault::Persistent {
-                operation: operation.name(),
-                source,
-            });
-        }
-        Ok(())
-    }
-
-    fn complete(
-        &mut self,
-        entry: &cqueue::Entry,
-        inbox: &mut Inbox,
-        stats: &WorkerStats,
-    ) -> Result<(), LaneFault> {
-        let result = usize::try_from(entry.result()).map_err(|_| -entry.result());
-        match Token::unpack(entry.user_data()) {
-            Some(Token::TunRead) => self.received(IoOperation::TunRead, entry, inbox, stats)?,
-            Some(Token::RawReceive) => self.received(IoOperation::RawReceive, entry, inbox, stats)?,
-            Some(Token::Send(frame)) => self.sends.done(frame as usize, result, stats),
-            Some(Token::Write(index)) => match self.writes.settle(index, result, stats) {
-                Some(settled) => settled?,
-                None => stats.event(LoopEvent::StrayCompletion).bump(),
-            },
-            Some(Token::Bell) => {
-                self.bell.silence();
-                self.bell_armed &= cqueue::more(entry.flags());
-            }
-            Some(Token::Cancel) => {}
-            None => stats.event(LoopEvent::StrayCompletion).bump(),
-        }
-        Ok(())
+        self.call(want, patience, stats)
     }
 }
 
-impl Lane for UringLane {
+impl<R: Ring> Lane for UringLane<R> {
     fn turn(
         &mut self,
         inbox: &mut Inbox,
@@ -416,28 +229,23 @@ impl Lane for UringLane {
     ) -> Result<Turn, LaneFault> {
         self.arm(stats);
         self.launch(stats);
-        let turn = if self.completions.is_empty() {
-            self.enter(patience, stats)?;
-            Turn::Waited
+        let (turn, entered) = if self.completions.is_empty() {
+            (Turn::Waited, self.enter(patience, stats))
         } else {
-            Turn::AtOnce
+            (Turn::AtOnce, self.fault.take().map_or(Ok(()), Err))
         };
         self.gather();
-        let mut completions = std::mem::take(&mut self.completions);
-        let mut outcome = Ok(());
-        for entry in completions.drain(..) {
-            // Every completion is accounted for, also after a fault.
-            outcome = outcome.and(self.complete(&entry, inbox, stats));
-        }
-        self.completions = completions;
-        outcome.map(|()| turn)
+        // Every completion is accounted for, also after a fault.
+        let settled = self.settle(inbox, stats);
+        entered.and(settled).map(|()| turn)
     }
 
     fn hand_over(&mut self, stats: &WorkerStats) -> Result<(), LaneFault> {
         self.launch(stats);
         if self.in_flight() > 0 {
-            self.enter(None, stats)?;
+            let entered = self.enter(None, stats);
             self.gather();
+            return entered;
         }
         Ok(())
     }
@@ -448,18 +256,18 @@ impl Lane for UringLane {
 
     fn write(&mut self, head: Packet, tails: &mut Vec<Packet>, written: Written, stats: &WorkerStats) {
         match self.writes.insert(head, tails, written) {
-            Ok(index) => {
-                let entry = match self.writes.parts(index) {
-                    [only] => {
-                        let len = u32::try_from(only.iov_len).unwrap_or(u32::MAX);
-                        opcode::Write::new(TUN, only.iov_base.cast(), len).build()
-                    }
-                    parts => {
-                        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-                        opcode::Writev::new(TUN, parts.as_ptr(), count).build()
-                    }
+            Ok(ticket) => {
+                let request = match self.writes.parts(ticket) {
+                    [only] => Request::Write {
+                        bytes: only.iov_base.cast(),
+                        len: u32::try_from(only.iov_len).unwrap_or(u32::MAX),
+                    },
+                    parts => Request::WriteParts {
+                        parts: parts.as_ptr(),
+                        count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+                    },
                 };
-                self.push(&entry.user_data(Token::Write(index).pack()), stats);
+                self.push(&request, Token::Write(ticket), stats);
             }
             Err(written) => {
                 super::writes::refuse(written, stats);
@@ -503,53 +311,12 @@ impl Lane for UringLane {
 
     fn abandon(mut self, stats: &WorkerStats) {
         if !self.is_quiet() {
+            // What the kernel has said is heard; packets it brought go back to their slots.
+            let _ = self.settle(&mut Inbox::new(), stats);
             self.sends.abandon(stats);
             self.writes.abandon(stats);
             // The kernel may still write to slots and read frames: the memory goes with the process.
             std::mem::forget(self);
         }
-    }
-}
-
-/// The fastest set-up this kernel has; each step back costs some speed and nothing else.
-fn build_ring(submissions: u32, completions: u32, scope: RingScope) -> io::Result<IoUring> {
-    let builder = || {
-        let mut builder = IoUring::builder();
-        scope.begin(&mut builder);
-        builder.setup_cqsize(completions);
-        builder
-    };
-    let mut fastest = builder();
-    fastest
-        .dontfork()
-        .setup_submit_all()
-        .setup_single_issuer()
-        .setup_defer_taskrun();
-    fastest.build(submissions).or_else(|_| {
-        let mut faster = builder();
-        faster.dontfork().setup_submit_all().setup_coop_taskrun();
-        faster
-            .build(submissions)
-            .or_else(|_| builder().build(submissions))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_survive_the_kernel() {
-        for token in [
-            Token::TunRead,
-            Token::RawReceive,
-            Token::Bell,
-            Token::Cancel,
-            Token::Write(0),
-            Token::Send(u32::MAX),
-        ] {
-            assert_eq!(Token::unpack(token.pack()), Some(token));
-        }
-        assert_eq!(Token::unpack(0), None);
     }
 }

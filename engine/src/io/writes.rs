@@ -6,6 +6,7 @@ use std::io;
 use nix::libc;
 
 use super::lane::{LaneFault, RAW_SLOTS, REPLY_SLOTS, Refused, Written};
+use super::ticket::{self, Uses};
 use crate::buf::Packet;
 use crate::reason::DropReason;
 use crate::stats::{Direction, IoOperation, LoopEvent, WorkerStats};
@@ -31,6 +32,7 @@ struct Entry {
     writing: Option<Writing>,
     parts: Vec<libc::iovec>,
     spare: Vec<Packet>,
+    uses: Uses,
 }
 
 impl std::fmt::Debug for Entry {
@@ -39,11 +41,15 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// Writes in the kernel's hands, by number: as many as there are slots that can be written.
+/// How many writes there can be: as many as there are slots that can be written.
+const WRITES: usize = RAW_SLOTS as usize + REPLY_SLOTS as usize;
+const _: () = assert!(WRITES <= ticket::PLACES);
+
+/// Writes in the kernel's hands, by ticket.
 #[derive(Debug)]
 pub(crate) struct WriteTable {
     entries: Box<[Entry]>,
-    free: Vec<u32>,
+    free: Vec<usize>,
     /// Packets that the TUN interface refused, for whoever captures; only while somebody does.
     refused: VecDeque<Refused>,
     keep_refused: bool,
@@ -51,10 +57,9 @@ pub(crate) struct WriteTable {
 
 impl WriteTable {
     pub(crate) fn new() -> Self {
-        let count = u32::from(RAW_SLOTS) + u32::from(REPLY_SLOTS);
         Self {
-            entries: (0..count).map(|_| Entry::default()).collect(),
-            free: (0..count).rev().collect(),
+            entries: (0..WRITES).map(|_| Entry::default()).collect(),
+            free: (0..WRITES).rev().collect(),
             refused: VecDeque::with_capacity(usize::from(RAW_SLOTS)),
             keep_refused: false,
         }
@@ -81,8 +86,8 @@ impl WriteTable {
         tails: &mut Vec<Packet>,
         written: Written,
     ) -> Result<u32, Written> {
-        let index = self.free.pop().ok_or(written)?;
-        let entry = &mut self.entries[index as usize];
+        let place = self.free.pop().ok_or(written)?;
+        let entry = &mut self.entries[place];
         let mut writing = Writing {
             head,
             tails: std::mem::take(&mut entry.spare),
@@ -95,13 +100,13 @@ impl WriteTable {
             .parts
             .extend(writing.tails.iter_mut().map(|tail| part(tail.bytes_mut())));
         entry.writing = Some(writing);
-        Ok(index)
+        Ok(entry.uses.ticket(place))
     }
 
     /// The parts of a write, in order. They stay where they are until [`WriteTable::settle`].
-    pub(crate) fn parts(&self, index: u32) -> &[libc::iovec] {
+    pub(crate) fn parts(&self, ticket: u32) -> &[libc::iovec] {
         self.entries
-            .get(index as usize)
+            .get(ticket::place(ticket))
             .map(|entry| &entry.parts[..])
             .unwrap_or_default()
     }
@@ -109,13 +114,18 @@ impl WriteTable {
     /// Accounts for a finished write and lets its slots go; `None` when there is no such write.
     pub(crate) fn settle(
         &mut self,
-        index: u32,
+        ticket: u32,
         result: Result<usize, i32>,
         stats: &WorkerStats,
     ) -> Option<Result<(), LaneFault>> {
-        let entry = self.entries.get_mut(index as usize)?;
+        let place = ticket::place(ticket);
+        let entry = self.entries.get_mut(place)?;
+        if entry.uses.ticket(place) != ticket {
+            return None;
+        }
         let mut writing = entry.writing.take()?;
-        self.free.push(index);
+        entry.uses.count();
+        self.free.push(place);
         let len = writing.len();
         let (refused, settled) = settle_write(len, writing.written, result, stats);
         writing.tails.clear();
@@ -355,6 +365,7 @@ mod tests {
         assert_eq!(pool.census().held, 0);
     }
 
+    /// FAULTS 39: a write is settled once.
     #[test]
     fn the_table_keeps_packets_until_their_completion() {
         let pool = Pool::new(3, 256).unwrap();
@@ -371,7 +382,13 @@ mod tests {
             table.settle(index, Ok(35), &stats).is_none(),
             "a duplicate completion finds nothing"
         );
+        let again = table.insert(packet(10), &mut Vec::new(), Written::Reply).unwrap();
+        assert!(
+            table.settle(index, Ok(10), &stats).is_none(),
+            "nor does a late one find the packet that came to its place"
+        );
         assert!(table.settle(u32::MAX, Ok(35), &stats).is_none());
+        assert!(table.settle(again, Err(libc::EIO), &stats).unwrap().is_ok());
         assert_eq!((table.is_empty(), pool.census().held), (true, 0));
         assert_eq!(stats.event(LoopEvent::ReplySent).get(), 1);
     }

@@ -50,7 +50,7 @@ named_events! {
 named_events! {
     /// What the loop met and dealt with; none of these loses a packet by itself.
     LoopEvent {
-        /// A send that failed for another packet's ICMP error was tried again.
+        /// A send that failed for another packet's ICMP error, or for a passing reason, was tried again.
         SendRetried = "send_retried",
         /// The send socket was full; sends waited in order until it was writable.
         SendBlocked = "send_blocked",
@@ -62,8 +62,10 @@ named_events! {
         CompletionOverflow = "completion_overflow",
         /// The submission queue was full and was submitted early.
         SubmissionFull = "submission_full",
-        /// A completion that no request of ours explains.
+        /// A completion that no request of ours explains; it ends the worker.
         StrayCompletion = "stray_completion",
+        /// The kernel sent less than the whole packet.
+        ShortSend = "short_send",
         /// The kernel wrote less than the whole packet to the TUN interface.
         ShortWrite = "short_write",
         /// A segment of a superpacket could not be sent while others were.

@@ -11,6 +11,7 @@ use nix::libc;
 use super::super::ident;
 use super::super::lane::{Form, Outgoing};
 use super::super::raw::socket_address;
+use super::super::ticket::Uses;
 use super::load::Share;
 use crate::isatap::mtu::TUNNEL_MTU_MIN;
 use crate::isatap::plateau;
@@ -38,6 +39,8 @@ pub(super) struct Frame {
     /// What the message says now.
     piece: Piece,
     pub(super) attempts: u8,
+    /// How often the kernel has answered it.
+    pub(super) uses: Uses,
 }
 
 impl Frame {
@@ -55,6 +58,7 @@ impl Frame {
             dont_fragment: false,
             piece: Piece { start: 0, end: 0 },
             attempts: 0,
+            uses: Uses::default(),
         }
     }
 
@@ -68,6 +72,11 @@ impl Frame {
         self.attempts = 0;
         self.name.sin_addr.s_addr = outgoing.outer.dst.to_bits().to_be();
         self.aim(outgoing);
+    }
+
+    /// Bytes of the message.
+    pub(super) fn len(&self) -> usize {
+        MIN_HEADER_LEN + self.piece.end - self.piece.start
     }
 
     /// Whether something of the share is left when the message is sent.
@@ -84,7 +93,7 @@ impl Frame {
     /// The link refused the piece for its size: cuts it smaller. `false` when that cannot be done, or must not: what is
     /// larger than 1280 bytes inside and has DF set is for its sender to make smaller (RFC 4213 3.2.2).
     pub(super) fn shrink(&mut self, outgoing: &mut Outgoing) -> bool {
-        let refused = u16::try_from(MIN_HEADER_LEN + self.piece.end - self.piece.start).unwrap_or(u16::MAX);
+        let refused = u16::try_from(self.len()).unwrap_or(u16::MAX);
         if refused <= plateau::MIN {
             return false;
         }

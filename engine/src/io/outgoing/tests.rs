@@ -203,6 +203,60 @@ fn superpackets_count_once() {
     assert_eq!(bench.pool.census().held, 0);
 }
 
+/// FAULTS 29, 39: what passes is tried again, a send that is cancelled though none before it failed included; a send that
+/// was cut short is refused, and its superpacket goes on.
+#[test]
+fn interrupted_cancelled_and_short_sends() {
+    for errno in [libc::EINTR, libc::EAGAIN, libc::ECANCELED] {
+        let mut bench = Bench::new();
+        (0..2).for_each(|_| bench.push_whole(100));
+        bench.queue.next_chain();
+        bench.answer(|at| Err(if at == 0 { errno } else { libc::ECANCELED }));
+        assert_eq!(bench.stats.error(IoOperation::RawSend, errno).get(), 1);
+        bench.queue.next_chain();
+        bench.answer(|_| Ok(100));
+        assert_eq!((bench.delivered(), bench.refused()), (2, 0));
+        bench.push_whole(100);
+        let mut chains = 0;
+        while bench.queue.next_chain() > 0 {
+            bench.answer(|_| Err(errno));
+            chains += 1;
+        }
+        assert_eq!((chains, bench.refused()), (MAX_ATTEMPTS + 1, 1), "not for ever");
+    }
+    let mut bench = Bench::new();
+    bench.push_whole(100);
+    bench.push_segments(3);
+    bench.queue.next_chain();
+    bench.answer(|at| Ok([99, 168, 20, 169][at]));
+    let encap = bench.stats.direction(Direction::Encap);
+    assert_eq!(bench.stats.event(LoopEvent::ShortSend).get(), 3);
+    assert_eq!(
+        (bench.delivered(), bench.refused(), encap.segments.get()),
+        (1, 1, 1)
+    );
+    assert!(bench.queue.is_empty());
+}
+
+/// FAULTS 39: a frame is answered once, also when its place is used again.
+#[test]
+fn a_ticket_is_good_for_one_answer() {
+    let mut bench = Bench::new();
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        bench.push_whole(100);
+        assert_eq!(bench.queue.next_chain(), 1);
+        let frame = bench.queue.chain_head().unwrap();
+        let ticket = bench.queue.ticket(frame);
+        assert!(old.iter().all(|old| bench.queue.redeem(*old).is_none()));
+        assert_eq!(bench.queue.redeem(ticket), Some(frame));
+        bench.queue.done(frame, Ok(100), &bench.stats);
+        assert_eq!(bench.queue.redeem(ticket), None);
+        old.push(ticket);
+    }
+    assert_eq!(bench.queue.redeem(u32::MAX), None);
+}
+
 /// FAULTS 39: completions that belong to nothing change nothing.
 #[test]
 fn stray_completions_are_counted() {
