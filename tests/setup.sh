@@ -27,6 +27,8 @@ need dh debhelper
 need mandoc mandoc
 need man man-db
 need strace strace
+need zsh zsh
+need fish fish
 need systemd-analyze systemd
 
 if [ -n "$missing" ]; then

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  overlay: this machine's files below, a tmpfs above        a mount namespace of its own, held by one process
-//!     /dev   null, random, net/tun and no more               /run, /tmp   empty
+//!     /dev   null, random, net/tun, terminals                /run, /tmp   empty
 //!     /opt/isatapd-built   the programs under test
 //! ```
 
@@ -42,7 +42,9 @@ mknod -m 666 dev/full c 1 7
 mknod -m 666 dev/random c 1 8
 mknod -m 666 dev/urandom c 1 9
 mknod -m 666 dev/tty c 5 0
-mkdir dev/net
+mkdir dev/net dev/pts
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mknod -m 666 dev/net/tun c 10 200
 ln -s /proc/self/fd dev/fd
 : >run/inside

@@ -269,8 +269,29 @@ fn completions_load(root: &ScratchRoot) {
             .expect("bash");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(text.trim(), offers, "{output:?}");
+
+        let offered = root.run(&format!("fish -c \"complete -C '{program} {typed}'\""));
+        assert!(offered.starts_with(&format!("{offers}\t")), "{offered}");
+
+        // Completion of zsh exists in a shell with a terminal only.
+        root.write("tmp/complete.zsh", COMPLETE_IN_ZSH);
+        let completed = root.run(&format!(
+            "timeout 60 zsh -f /tmp/complete.zsh '{program} {typed}' {offers}"
+        ));
+        assert!(completed.contains(&format!("{program} {offers}")), "{completed}");
     }
 }
+
+/// Types `$1` and a tab, and prints the line once `$2` is in it.
+const COMPLETE_IN_ZSH: &str = r#"
+zmodload zsh/zpty
+zpty shell "zsh -f -i"
+zpty -w shell 'PS1=; fpath=(/usr/share/zsh/vendor-completions $fpath); autoload -Uz compinit; compinit -u -D; print -r -- rea""dy'
+zpty -r shell line '*ready*'
+zpty -w -n shell "$1"$'\t'
+zpty -r shell line "*$2*"
+print -r -- "$line"
+"#;
 
 #[test]
 fn maintainer_scripts_restart_what_the_new_version_can_run() {
