@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use crate::daemon::TUNNEL;
+use crate::daemon::{Daemon, TUNNEL};
 use crate::netns::Netns;
 use crate::packet::isatap;
 use crate::scene::{PREFIX, SOON};
@@ -121,4 +121,14 @@ pub fn resident_kib(pid: i32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
     number.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+}
+
+/// Open descriptors of a daemon's processes together.
+pub fn descriptors_of(daemon: &Daemon<'_>) -> usize {
+    [daemon.pid(), daemon.engine_pid()].map(descriptors).iter().sum()
+}
+
+/// Resident memory of a daemon's processes together, KiB.
+pub fn resident_kib_of(daemon: &Daemon<'_>) -> u64 {
+    [daemon.pid(), daemon.engine_pid()].map(resident_kib).iter().sum()
 }

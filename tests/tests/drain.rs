@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
 use isatap_tests::configured::Configured;
 use isatap_tests::daemon::{Daemon, TUNNEL, program};
+use isatap_tests::fault::{kill_engine, wait_successor};
 use isatap_tests::fleet::{Holder, MARKER};
 use isatap_tests::packet::{Inner, link_local};
 use isatap_tests::ping::ping_until;
@@ -194,7 +195,7 @@ fn a_router_with_a_shared_address() {
     );
 }
 
-/// A host leads nobody anywhere; a restart ends the draining.
+/// A host leads nobody anywhere; the end of an engine does not end the draining, a restart of the daemon does.
 #[test]
 fn what_cannot_be_drained_and_what_ends_it() {
     let scene = Opposite::new();
@@ -218,6 +219,11 @@ fn what_cannot_be_drained_and_what_ends_it() {
     assert!(router.ctl("reload").status.success());
     router.wait_ready();
     drain(&router, "");
+    // The next engine is drained, too.
+    let old = kill_engine(&router);
+    wait_successor(&router, old);
+    assert_eq!(router.metrics().sum("isatapd_draining", &[]), 1);
+    assert_eq!(router.http("/ready").expect("an answer").0, 503);
     router.signal(Signal::SIGKILL);
     router.wait_exit(SOON);
     let again = Daemon::router(&scene.dut, DUT).start();

@@ -49,7 +49,7 @@ fn a_thousand_silent_connections_hold_up_no_packet() {
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.workers(2));
     let crafter = scene.crafter();
-    let descriptors = state::descriptors(daemon.pid());
+    let descriptors = state::descriptors_of(&daemon);
     let mut silent: Vec<UnixStream> = Vec::with_capacity(MANY);
     for number in 0..MANY {
         let mut stream = control(&daemon);
@@ -64,7 +64,7 @@ fn a_thousand_silent_connections_hold_up_no_packet() {
     assert_eq!(output.status.code(), Some(69), "{told}");
     assert!(told.contains("too many clients"), "{told}");
     assert!(
-        state::descriptors(daemon.pid()) < descriptors + 64,
+        state::descriptors_of(&daemon) < descriptors + 64,
         "what is refused holds nothing"
     );
     drop(silent);

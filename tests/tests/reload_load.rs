@@ -10,7 +10,7 @@ use isatap_tests::daemon::Daemon;
 use isatap_tests::ping::ping_until;
 use isatap_tests::reloading::{Control, assert_holds, in_force, lasting};
 use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene};
-use isatap_tests::state::{descriptors, resident_kib};
+use isatap_tests::state::{descriptors_of, resident_kib_of};
 use isatap_tests::steady::{Pulse, Stream};
 use isatap_tests::wait;
 use nix::sys::signal::Signal;
@@ -79,7 +79,7 @@ fn reloads_lose_nothing() {
     let load = Loaded::start(&scene);
     let mut control = Control::connect(router);
     let held = lasting(router);
-    let (memory, began) = (resident_kib(router.pid()), Instant::now());
+    let (memory, began) = (resident_kib_of(router), Instant::now());
     let (mut done, mut refused) = (0, 0);
     for number in 0..reloads() {
         let turn = usize::try_from(number / 2).unwrap_or(0) % IN_TURN.len();
@@ -102,7 +102,7 @@ fn reloads_lose_nothing() {
         (done, refused)
     );
     assert_holds(router, &held);
-    let grown = resident_kib(router.pid()).saturating_sub(memory);
+    let grown = resident_kib_of(router).saturating_sub(memory);
     eprintln!("{done} reloads, {refused} refused, in {took:.3?}; memory grew by {grown} KiB");
     assert!(grown < GROWTH_KIB, "{grown} KiB in {done} reloads");
     load.finish();
@@ -117,7 +117,7 @@ fn a_storm_of_signals() {
     let running = scene.start(|builder| builder.workers(2));
     let router = &running.router;
     let load = Loaded::start(&scene);
-    let open = descriptors(router.pid());
+    let open = descriptors_of(router);
     let began = Instant::now();
     let mut sent = 0u32;
     while began.elapsed() < STORM {
@@ -146,7 +146,7 @@ fn a_storm_of_signals() {
     // A file that is being written when it is read may be refused, or seem empty; what it says in the end counts.
     assert!(done > 0 && done + failed <= u64::from(sent) + 1);
     wait::holds("no descriptor to be left", SOON, || {
-        descriptors(router.pid()) <= open
+        descriptors_of(router) <= open
     });
     load.finish();
     running.conservation();
