@@ -135,6 +135,11 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
         self.slots.len() > ROOMY_ENTRIES
     }
 
+    /// All keys with their values, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, V)> {
+        self.slots.iter().flatten().copied()
+    }
+
     /// Whether there is no key.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {

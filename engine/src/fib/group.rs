@@ -49,6 +49,16 @@ impl HopGroup {
         self.active.contains(&addr) || self.passive.contains(&addr)
     }
 
+    /// The next hop of each slot.
+    pub fn slots(&self) -> &[Ipv4Addr; SLOTS] {
+        &self.slots
+    }
+
+    /// All gateways that the route names, in use or not.
+    pub fn members(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.active.iter().chain(&self.passive).copied()
+    }
+
     /// The next hops in use.
     pub fn active(&self) -> &[Ipv4Addr] {
         &self.active

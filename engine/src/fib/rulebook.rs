@@ -2,6 +2,8 @@
 //!
 //! Nothing here is per host: a router for a million hosts holds what one for ten holds (DESIGN D13).
 
+mod facts;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::flat::{FlatMap, halves};

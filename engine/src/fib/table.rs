@@ -66,6 +66,36 @@ impl<V: Copy> PrefixTable<V> {
             || self.short.iter().any(|level| level.entries.is_large())
     }
 
+    /// All prefixes with their values, of a table of IPv6 prefixes; in no order.
+    pub fn iter_v6(&self) -> impl Iterator<Item = (Ipv6Prefix, V)> {
+        let long = self.long.iter().flat_map(|level| {
+            let len = level.mask.leading_ones();
+            level.entries.iter().map(move |(bits, value)| (bits, len, value))
+        });
+        let short = self.short.iter().flat_map(|level| {
+            let len = level.mask.leading_ones();
+            level
+                .entries
+                .iter()
+                .map(move |(bits, value)| (u128::from(bits) << 64, len, value))
+        });
+        long.chain(short).filter_map(|(bits, len, value)| {
+            let prefix = Ipv6Prefix::containing(Ipv6Addr::from_bits(bits), u8::try_from(len).ok()?);
+            Some((prefix.ok()?, value))
+        })
+    }
+
+    /// All prefixes with their values, of a table of IPv4 prefixes; in no order.
+    pub fn iter_v4(&self) -> impl Iterator<Item = (Ipv4Prefix, V)> {
+        self.short.iter().flat_map(|level| {
+            let len = u8::try_from(level.mask.leading_ones()).unwrap_or(0);
+            level.entries.iter().filter_map(move |(bits, value)| {
+                let addr = Ipv4Addr::from_bits(u32::try_from(bits >> 32).ok()?);
+                Some((Ipv4Prefix::containing(addr, len).ok()?, value))
+            })
+        })
+    }
+
     /// How many prefixes are held.
     pub fn len(&self) -> usize {
         let long = self.long.iter().map(|level| level.entries.len());
@@ -145,6 +175,7 @@ fn v4_key(addr: Ipv4Addr) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn the_longest_prefix_wins() {
@@ -185,6 +216,7 @@ mod tests {
             }
             let table = PrefixTable::v4(all);
             prop_assert_eq!(table.len(), model.len());
+            prop_assert_eq!(BTreeSet::from_iter(table.iter_v4()), BTreeSet::from_iter(model.iter().copied()));
             let starts = prefixes.iter().map(|(addr, _)| *addr);
             for probe in probes.iter().copied().chain(starts) {
                 let addr = Ipv4Addr::from_bits(probe);
@@ -207,6 +239,8 @@ mod tests {
                 .map(|(i, (bits, len))| (Ipv6Prefix::containing(spread(*bits), *len).unwrap(), i))
                 .collect();
             let table = PrefixTable::v6(all.iter().copied());
+            let model: BTreeMap<_, _> = all.iter().copied().collect();
+            prop_assert_eq!(BTreeMap::from_iter(table.iter_v6()), model);
             for probe in probes.into_iter().map(spread) {
                 let expected =
                     all.iter().filter(|(p, _)| p.contains(probe)).max_by_key(|(p, i)| (p.len(), *i)).map(|(_, v)| v);

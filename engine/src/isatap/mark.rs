@@ -16,6 +16,11 @@ impl Mark {
         Self(secret)
     }
 
+    /// The two numbers, for whoever computes the same elsewhere.
+    pub const fn secret(&self) -> [u64; 2] {
+        self.0
+    }
+
     /// The identification of packets with DF from `src` to `dst`; never 0, which the kernel would replace.
     #[inline]
     pub fn identification(&self, src: Ipv4Addr, dst: Ipv4Addr) -> u16 {
