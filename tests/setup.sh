@@ -22,6 +22,8 @@ need bird bird2
 need promtool prometheus
 need chromium "chromium fonts-dejavu-core"
 need cc gcc
+# The programs of the ebpf lane.
+need clang clang
 # The Debian package, its man pages, its completions, and what systemd says of the unit.
 need dh debhelper
 need mandoc mandoc

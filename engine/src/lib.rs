@@ -16,6 +16,7 @@
 //! | [`worker`] | in which order? |
 //! | [`buf`], [`io`] | who owns the memory; how do bytes get in and out? |
 //! | [`stats`] | what has happened? |
+//! | [`ebpf`] | what may the kernel carry itself? |
 //! | [`capture`] | what did a packet look like, and what became of it? |
 //!
 //! `reason <- wire <- isatap <- fib <- offload <- path <- worker`: a module knows only those to its left; `buf`, `io`,
@@ -37,6 +38,7 @@
 
 pub mod buf;
 pub mod capture;
+pub mod ebpf;
 pub mod fib;
 pub mod io;
 pub mod isatap;

@@ -6,6 +6,8 @@
 
 pub mod bufring;
 pub mod control;
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
 pub mod errors;
 pub mod errqueue;
 mod ident;

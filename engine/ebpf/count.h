@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What is counted: packets carried, packets left to a worker by cause, packets dropped by reason. */
+#pragma once
+
+#include "maps.h"
+
+/* What the checks say of a packet: 0 (go on), or one of these with a number. */
+#define LEAVE(cause) (0x200 | (cause))
+#define DROP(reason) (0x100 | (reason))
+#define IS_LEFT(verdict) ((verdict)&0x200)
+#define NUMBER(verdict) ((verdict)&0xff)
+
+/* Atomic, since a packet may interrupt the work on another one where the kernel is preemptible there. */
+#define ADD(place, count) __sync_fetch_and_add(&(place), (count))
+
+ALWAYS_INLINE struct counters *counters_here(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	return bpf_map_lookup_elem(&isatap_counts, &cpu);
+}
+
+/* Leaves the packet to a worker, as it is, or drops it. */
+ALWAYS_INLINE int refuse(__u32 direction, __u32 verdict)
+{
+	struct counters *counters = counters_here();
+	__u32 number = NUMBER(verdict);
+
+	if (IS_LEFT(verdict)) {
+		if (counters && number < CAUSES)
+			ADD(counters->passed[direction][number], 1);
+		return TC_ACT_UNSPEC;
+	}
+	if (counters && number < REASONS)
+		ADD(counters->drops[direction][number], 1);
+	return TC_ACT_SHOT;
+}
+
+ALWAYS_INLINE void carried(__u32 direction, __u32 bytes, __u32 segments)
+{
+	struct counters *counters = counters_here();
+
+	if (!counters)
+		return;
+	ADD(counters->packets[direction], 1);
+	ADD(counters->bytes[direction], bytes);
+	ADD(counters->segments[direction], segments ? segments : 1);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Whether an outer packet may enter: `engine/src/path/decap.rs` and `isatap::{ingress, loops, ecn}`, check by check and in their order.
+ *
+ * What needs an answer, control, or a closer look is left to a worker, which decides by the same rules.
+ */
+#pragma once
+
+#include "count.h"
+#include "header.h"
+#include "tables.h"
+
+#define ECN_NONE 0xff /* left to a worker: RFC 6040 4.2 calls the pair dangerous, so that it is logged */
+
+/* Indexed by inner << 2 | outer, both as they are in the header; the table of `isatap::ecn`. */
+ALWAYS_INLINE __u8 ecn_of(__u8 inner, __u8 outer)
+{
+	inner &= 3;
+	outer &= 3;
+	if (inner == 0)
+		return outer == 0 ? 0 : ECN_NONE;
+	if (inner == 3)
+		return outer == 1 ? ECN_NONE : 3;
+	if (outer == 3)
+		return 3;
+	/* ECT(1) in either header is the more severe one. */
+	return inner == 1 || outer == 1 ? 1 : 2;
+}
+
+/* `isatap::ingress::check_outer`, for a destination that is one of our locators. */
+FUNCTION int check_sender(struct config *config, __u32 src)
+{
+	if (!config)
+		return LEAVE(CAUSE_RULES);
+	if (is_no_host(src) || is_locator(config, src) || is_broadcast(config, src))
+		return DROP(REASON_OUTER_FORBIDDEN);
+	if (!is_site_host(config, src) && !is_router(config, src))
+		return DROP(REASON_NOT_SITE);
+	return 0;
+}
+
+/* Why an inner source is believed. */
+enum voucher { EMBEDDED = 1, BY_ROUTE, BY_ROUTER };
+
+/* `isatap::ingress::check_source`: a voucher, or what to do with the packet. */
+FUNCTION int check_source(struct config *config, __u32 sender, struct address *src)
+{
+	struct found route = {}, member = {};
+
+	if (!config || !src)
+		return LEAVE(CAUSE_RULES);
+	enum kind kind = kind_of(src);
+
+	if (kind == FORBIDDEN || kind == MULTICAST)
+		return DROP(REASON_SRC_FORBIDDEN);
+	if (kind == UNSPECIFIED && !is_router(config, sender))
+		return DROP(REASON_SRC_FORBIDDEN);
+	int embedded = is_isatap(src) && (__u32)src->low == sender;
+
+	if ((!embedded || config->flags & FLAG_OWNS_FOREIGN) && is_own(config, src))
+		return DROP(REASON_SRC_FORBIDDEN);
+	if (embedded && !(config->flags & FLAG_STRICT))
+		return EMBEDDED;
+	route_of(config, src, &route);
+	if (embedded && (route.extra == HOP_ON_LINK || contains(config, TAG_OWN_PREFIX, src->high, 0)))
+		return EMBEDDED;
+	if (route.extra == HOP_VIA && route.value == sender)
+		return BY_ROUTE;
+	if (route.extra == HOP_GROUP && find(config, TAG_MEMBER, route.value, sender, &member))
+		return BY_ROUTE;
+	if (is_router(config, sender))
+		return BY_ROUTER;
+	return embedded ? DROP(REASON_SRC_PREFIX) : DROP(REASON_SRC_MISMATCH);
+}
+
+/* Whether packets that go this way go to `sender`, or from one router of the link to another (`fib::Rulebook::leads_back`). */
+FUNCTION int leads_back(struct config *config, struct found *route, __u32 sender, struct address *dst)
+{
+	struct found found = {};
+	__u32 hop;
+
+	if (!config || !route || !dst)
+		return 0;
+	if (route->extra == HOP_GROUP) {
+		if (find(config, TAG_MEMBER, route->value, sender, &found))
+			return 1;
+		return contains(config, TAG_GROUP, route->value, 0) && is_router(config, sender);
+	}
+	if (route->extra == HOP_VIA)
+		hop = route->value;
+	else if (route->extra == HOP_ON_LINK && is_isatap(dst))
+		hop = dst->low;
+	else
+		return 0;
+	return hop == sender || (is_router(config, hop) && is_router(config, sender));
+}
+
+/* `isatap::loops::check_received`. */
+FUNCTION int check_loop(struct config *config, __u32 voucher, __u32 sender, struct address *dst)
+{
+	struct found route = {};
+	__u32 end = 0;
+
+	if (!config || !dst)
+		return LEAVE(CAUSE_RULES);
+	int has_end = 1;
+
+	if (is_6to4(dst))
+		end = dst->high >> 16;
+	else if (is_isatap(dst))
+		end = dst->low;
+	else
+		has_end = 0;
+	if (voucher == EMBEDDED && !(has_end && (end == sender || is_locator(config, end))))
+		return 0;
+	if (is_link_local(dst) || is_multicast(dst) || is_own(config, dst))
+		return 0;
+	route_of(config, dst, &route);
+	if (route.extra != HOP_ON_LINK && embeds_ours(config, dst))
+		return DROP(REASON_LOOP);
+	if (route.extra == HOP_ON_LINK && is_isatap(dst) && (__u32)dst->low == sender)
+		return DROP(REASON_LOOP);
+	if (voucher != EMBEDDED && leads_back(config, &route, sender, dst))
+		return DROP(REASON_LOOP);
+	return 0;
+}
+
+/* The inner packet, of which `room` bytes are there: 0, or what to do with the packet. */
+ALWAYS_INLINE int check_inner(struct config *config, __u32 sender, struct inner *inner, __u32 room)
+{
+	struct address src, dst;
+	int verdict;
+
+	if (inner->version_class >> 4 != 6 || inner->payload_len == 0)
+		return DROP(REASON_MALFORMED);
+	__u32 len = INNER_LEN + ntoh16(inner->payload_len);
+
+	if (len > room)
+		return DROP(REASON_TRUNCATED);
+	/* What is behind the packet has to be cut off. */
+	if (len < room)
+		return LEAVE(CAUSE_LENGTH);
+	dst = destination_of(inner);
+	switch (kind_of(&dst)) {
+	case MULTICAST:
+		return LEAVE(CAUSE_MULTICAST);
+	case UNSPECIFIED:
+	case FORBIDDEN:
+		return DROP(REASON_DST_FORBIDDEN);
+	default:
+		break;
+	}
+	src = source_of(inner);
+	verdict = check_source(config, sender, &src);
+	if (verdict & ~0xff)
+		return verdict;
+	if (config->flags & FLAG_LOOP_CHECKS) {
+		verdict = check_loop(config, verdict, sender, &dst);
+		if (verdict)
+			return verdict;
+	}
+	if (is_extension(inner->next_header))
+		return LEAVE(CAUSE_EXTENSION);
+	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
+		return DROP(REASON_NESTED);
+	return 0;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The kernel's own lane: ISATAP (RFC 5214) by two classifiers that never copy a packet, nor cut a superpacket.
+ *
+ *   out:  TUN interface, egress    -> verdict -> outer header, link header -> neighbour of the underlay
+ *   in :  underlay device, ingress -> verdict -> outer header off          -> TUN interface, ingress
+ *
+ * The rules are those of the engine (`path`), in the same order, and a test compares the two packet by packet. A program either
+ * carries a packet, or leaves it exactly as it is to whoever comes next: in the end to a worker, which reads it from the TUN
+ * queue or the raw socket as if there were no programs. Only what a worker would drop without a word is dropped here, and only
+ * when nobody else on this machine listens to protocol 41.
+ *
+ * | file | answers the question |
+ * |---|---|
+ * | kernel.h | what is used of the kernel? |
+ * | maps.h | what is shared with the engine? |
+ * | count.h | what is counted? |
+ * | header.h | what do the bytes say, and what is an address? |
+ * | tables.h | what do the rules know? |
+ * | ingress.h, egress.h | what happens to this packet? |
+ */
+#include "count.h"
+#include "egress.h"
+#include "header.h"
+#include "ingress.h"
+#include "maps.h"
+#include "tables.h"
+
+/* The rules that count now; their generation goes to `number`. */
+ALWAYS_INLINE struct config *rules(__u32 *number)
+{
+	__u32 zero = 0, half;
+	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
+
+	if (!generation)
+		return NULL;
+	*number = ONCE(generation->active);
+	half = *number & 1;
+	return *number ? bpf_map_lookup_elem(&isatap_config, &half) : NULL;
+}
+
+/* Whether the half of the maps that a verdict was read from is being written anew: two generations have come since. */
+ALWAYS_INLINE int is_outdated(__u32 number)
+{
+	__u32 zero = 0;
+	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
+
+#ifdef WEAKLY_ORDERED
+	/* A read that was begun later must not be done earlier: an atomic operation on memory of our own keeps them apart. */
+	struct counters *counters = counters_here();
+
+	if (counters && __sync_fetch_and_add(&counters->packets[0], 0) == ~0ULL)
+		return 1;
+#endif
+	return !generation || (__s32)(ONCE(generation->writing) - number) >= 2;
+}
+
+SEC("classifier")
+int isatap_decap(struct __sk_buff *skb)
+{
+	struct {
+		struct outer outer;
+		struct inner inner;
+	} headers;
+	__u32 number = 0, len;
+	__u8 type = 0, ecn;
+	int verdict;
+
+	if (skb->protocol != hton16(ETH_P_IP))
+		return TC_ACT_UNSPEC;
+	if (bpf_skb_load_bytes_relative(skb, 0, &headers.outer, OUTER_LEN, BPF_HDR_START_NET))
+		return TC_ACT_UNSPEC;
+	if (headers.outer.protocol != PROTO_IPV6)
+		return TC_ACT_UNSPEC;
+	struct config *config = rules(&number);
+
+	if (!config)
+		return TC_ACT_UNSPEC;
+	__u32 src = ntoh32(headers.outer.src), dst = ntoh32(headers.outer.dst);
+
+	/* Not ours: another tunnel's, or on its way to another machine. */
+	if (skb->pkt_type != PACKET_HOST || !is_locator(config, dst))
+		return TC_ACT_UNSPEC;
+	if (!(config->flags & FLAG_CARRY_IN))
+		return refuse(DECAP, LEAVE(CAUSE_HELD));
+	for (__u32 i = 0; i < MAX_LOCATORS; i++) {
+		if (i >= config->locator_count)
+			break;
+		if (config->locators[i] != dst)
+			continue;
+		__u32 device = config->locator_devices[i];
+
+		if (device && device != skb->ifindex)
+			return refuse(DECAP, LEAVE(CAUSE_DEVICE));
+		break;
+	}
+	if (headers.outer.version_ihl != 0x45)
+		return refuse(DECAP, LEAVE(CAUSE_OPTIONS));
+	if (outer_sum(&headers.outer) != 0xffff)
+		return refuse(DECAP, LEAVE(CAUSE_CHECKSUM));
+	if (headers.outer.fragment & hton16(FRAGMENT_BITS))
+		return refuse(DECAP, LEAVE(CAUSE_FRAGMENT));
+	len = ntoh16(headers.outer.total_len);
+	/* Neither padding of the link nor bytes that are missing. */
+	if (skb->len - len != ETH_HLEN)
+		return refuse(DECAP, LEAVE(CAUSE_LENGTH));
+
+	verdict = check_sender(config, src);
+	if (verdict)
+		goto refused;
+	if (bpf_skb_load_bytes_relative(skb, OUTER_LEN, &headers.inner, INNER_LEN, BPF_HDR_START_NET)) {
+		verdict = DROP(REASON_TRUNCATED);
+		goto refused;
+	}
+	verdict = check_inner(config, src, &headers.inner, len - OUTER_LEN);
+	if (verdict)
+		goto refused;
+	if (headers.inner.next_header == PROTO_ICMPV6 &&
+	    (bpf_skb_load_bytes_relative(skb, OUTER_LEN + INNER_LEN, &type, 1, BPF_HDR_START_NET) ||
+	     is_discovery(type)))
+		return refuse(DECAP, LEAVE(CAUSE_CONTROL));
+	ecn = ecn_of(traffic_class(&headers.inner), headers.outer.tos);
+	if (ecn == ECN_NONE)
+		return refuse(DECAP, LEAVE(CAUSE_ECN));
+	/* Datagrams that somebody merged without saying how: a worker finds out. */
+	if (headers.inner.next_header == PROTO_UDP && len - OUTER_LEN > config->mtu && !skb->gso_size)
+		return refuse(DECAP, LEAVE(CAUSE_MERGED));
+	if (is_outdated(number))
+		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
+
+	__u32 tun = config->tun, segments = skb->gso_segs;
+
+	if (bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6))
+		return refuse(DECAP, LEAVE(CAUSE_ROOM));
+	if (ecn != (traffic_class(&headers.inner) & 3)) {
+		__u8 byte = (headers.inner.class_label & 0xcf) | ecn << 4;
+
+		if (bpf_skb_store_bytes(skb, ETH_HLEN + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM))
+			return refuse(DECAP, DROP(REASON_TUN_ERROR));
+	}
+	carried(DECAP, len - OUTER_LEN, segments);
+	return bpf_redirect(tun, BPF_F_INGRESS);
+
+refused:
+	if (is_outdated(number))
+		verdict = LEAVE(CAUSE_OUTDATED);
+	/* Others who listen to protocol 41 hear what we refuse, as they would without us. */
+	else if (!IS_LEFT(verdict) && !(config->flags & FLAG_ALONE))
+		verdict = LEAVE(CAUSE_REFUSED);
+	return refuse(DECAP, verdict);
+}
+
+SEC("classifier")
+int isatap_encap(struct __sk_buff *skb)
+{
+	struct sending sending = {};
+	struct outer outer = {};
+	struct inner inner;
+	__u32 number = 0, len, gso_size = skb->gso_size;
+	int verdict;
+
+	struct config *config = rules(&number);
+
+	if (!config)
+		return TC_ACT_UNSPEC;
+	if (!(config->flags & FLAG_CARRY_OUT))
+		return refuse(ENCAP, LEAVE(CAUSE_HELD));
+	if (skb->protocol != hton16(ETH_P_IPV6) ||
+	    bpf_skb_load_bytes_relative(skb, 0, &inner, INNER_LEN, BPF_HDR_START_NET) ||
+	    inner.version_class >> 4 != 6 || inner.payload_len == 0)
+		return refuse(ENCAP, LEAVE(CAUSE_REFUSED));
+	len = INNER_LEN + ntoh16(inner.payload_len);
+	__u32 link_len = config->link_len;
+
+	if (skb->len - len != link_len || len > 0xffff - OUTER_LEN)
+		return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
+
+	__u8 next_header = inner.next_header;
+
+	if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4) {
+		if (bpf_skb_load_bytes_relative(skb, INNER_LEN, &sending.ports, 4, BPF_HDR_START_NET))
+			return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
+		sending.ports = ntoh32(sending.ports);
+	} else if (next_header == PROTO_ICMPV6) {
+		__u8 type = 0;
+
+		if (bpf_skb_load_bytes_relative(skb, INNER_LEN, &type, 1, BPF_HDR_START_NET) || is_discovery(type))
+			return refuse(ENCAP, LEAVE(CAUSE_CONTROL));
+	}
+	sending.largest = len;
+	sending.segments = 1;
+	if (gso_size) {
+		__u32 header_len = INNER_LEN + 8;
+
+		if (next_header == PROTO_TCP) {
+			__u8 offset = 0;
+
+			if (bpf_skb_load_bytes_relative(skb, INNER_LEN + 12, &offset, 1, BPF_HDR_START_NET))
+				return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
+			header_len = INNER_LEN + (offset >> 4) * 4;
+		} else if (next_header != PROTO_UDP) {
+			return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
+		}
+		if (header_len + gso_size < len)
+			sending.largest = header_len + gso_size;
+		if (skb->gso_segs)
+			sending.segments = skb->gso_segs;
+	}
+	verdict = route_packet(config, &inner, len, &sending, &outer);
+	if (verdict)
+		return refuse(ENCAP, verdict);
+	if (is_outdated(number))
+		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
+
+	if (bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
+	/* From here on there is no way back. */
+	if (bpf_skb_store_bytes(skb, link_len & 0xff, &outer, OUTER_LEN, 0) ||
+	    (link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)))
+		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
+	carried(ENCAP, len, sending.segments);
+	return bpf_redirect_neigh(sending.device, NULL, 0, 0);
+}
+
+/* None of the helpers in use asks for it; what loads the programs shows it to people. */
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

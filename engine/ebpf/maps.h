@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What the programs and the engine share: the rules of two generations, and counters. The engine has all of it mapped into its
+ * memory, writes and reads there, and makes no system call for it.
+ *
+ * A Rulebook becomes one `config` and the entries of one hash table, in the half of the maps that is not in use; then
+ * `active` names it. Layouts are those of `engine/src/ebpf/layout.rs`; numbers come from there as `numbers.h`.
+ */
+#pragma once
+
+#include "kernel.h"
+#include "numbers.h"
+
+/* Which generation counts. `writing` runs ahead while the other half is being written. */
+struct generation {
+	__u32 active; /* 0: there are no rules yet */
+	__u32 writing;
+};
+
+struct config {
+	__u32 flags;
+	__u32 tun; /* interface index */
+	__u32 link_len; /* bytes of link header that its packets have: none, but where packets are tried out */
+	__u32 unused;
+	__u32 mtu; /* largest inner packet */
+	__u32 ttl; /* 0: the inner hop limit */
+	__u32 dscp; /* as a TOS octet; DSCP_INHERIT: the inner one */
+	__u32 peers; /* PEER_ flags of those in no network of their own */
+	__u32 other_paths; /* path MTU << 16 | link MTU of those not known by address */
+	__u32 default_kind; /* HOP_, of what no route covers */
+	__u32 default_hop;
+	__u32 locator_count;
+	__u32 route_levels;
+	__u32 site_levels;
+	__u32 peer_levels;
+	__u32 egress_levels;
+	__u32 base; /* of this generation's half of the table */
+	__u32 mask; /* its length - 1 */
+	__u64 key; /* of the hash */
+	__u64 mark[2];
+	__u32 locators[MAX_LOCATORS]; /* the preferred one first */
+	__u32 locator_devices[MAX_LOCATORS]; /* 0: any */
+	__u8 route_lens[MAX_ROUTE_LEVELS]; /* prefix lengths in use, longest first */
+	__u8 site_lens[MAX_V4_LEVELS];
+	__u8 peer_lens[MAX_V4_LEVELS];
+	__u8 egress_lens[MAX_V4_LEVELS];
+};
+
+/* One entry of the table: under a tag (which set or table, and which prefix length) and up to 128 bits of key. */
+struct slot {
+	__u64 high;
+	__u64 low;
+	__u32 tag; /* 0: empty */
+	__u32 value;
+	__u32 extra;
+	__u32 unused;
+};
+
+/* Of one CPU, so that no two write to the same line. */
+struct counters {
+	__u64 packets[DIRECTIONS];
+	__u64 bytes[DIRECTIONS];
+	__u64 segments[DIRECTIONS];
+	__u64 passed[DIRECTIONS][CAUSES];
+	__u64 drops[DIRECTIONS][REASONS];
+} __attribute__((aligned(64)));
+
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE);
+	UINT(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct generation);
+} isatap_gen SEC(".maps");
+
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE);
+	UINT(max_entries, 2);
+	TYPE(key, __u32);
+	TYPE(value, struct config);
+} isatap_config SEC(".maps");
+
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE);
+	UINT(max_entries, 2); /* the loader says how many */
+	TYPE(key, __u32);
+	TYPE(value, struct slot);
+} isatap_slots SEC(".maps");
+
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE);
+	UINT(max_entries, 1); /* the loader says how many */
+	TYPE(key, __u32);
+	TYPE(value, struct counters);
+} isatap_counts SEC(".maps");
+
+/* Identifications of packets that may be fragmented, counted apart for groups of addresses (RFC 6864 4.2). */
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(max_entries, IDENTS);
+	TYPE(key, __u32);
+	TYPE(value, __u32);
+} isatap_idents SEC(".maps");

@@ -1,0 +1,385 @@
+//! From a Rulebook to what the maps hold: a pure function, so that a lane never knows another rule than the workers.
+//!
+//! What the Rulebook does not say and a program must know comes as [`Surroundings`]: a worker has the kernel's IPv4 find the
+//! way of an outer packet, a program names the device itself.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::layout::{Config, Slot};
+use super::numbers::{
+    DSCP_INHERIT, FLAG_ALONE, FLAG_ANY_SITE, FLAG_CARRY_IN, FLAG_CARRY_OUT, FLAG_LOOP_CHECKS, FLAG_NESTED,
+    FLAG_OWNS_FOREIGN, FLAG_STRICT, GROUP_SLOTS, HOP_GROUP, HOP_NONE, HOP_ON_LINK, HOP_UNREACHABLE, HOP_VIA,
+    MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, PEER_COMPAT, PEER_DYNAMIC, TAG_BROADCAST, TAG_EGRESS,
+    TAG_GROUP, TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_PATH, TAG_PEER,
+    TAG_ROUTE, TAG_ROUTER, TAG_SITE,
+};
+use super::table::Table;
+use crate::fib::group::SLOTS;
+use crate::fib::{HopGroup, Ipv4Prefix, MAX_LOCATORS as RULEBOOK_LOCATORS, NextHop, PeerPolicy, Rulebook};
+use crate::isatap::SiteKnowledge;
+use crate::isatap::ecn::EcnMode;
+use crate::isatap::mtu::{PathMtu, PathMtuMode};
+use crate::isatap::tos::{DscpPolicy, TtlPolicy};
+
+const _: () = assert!(SLOTS == GROUP_SLOTS as usize && RULEBOOK_LOCATORS == MAX_LOCATORS as usize);
+
+/// A network of next hops, and the Ethernet device that the kernel's IPv4 reaches it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The network; the longest that contains a next hop counts.
+    pub network: Ipv4Prefix,
+    /// The interface index; 0 for a network that is left to workers.
+    pub device: u32,
+    /// What the device takes, in bytes of IPv4 packet.
+    pub mtu: u16,
+}
+
+/// What a program must know besides the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The interface index of the TUN interface.
+    pub tun: u32,
+    /// Bytes of link header that packets from the TUN interface have: 0, and 14 where packets are tried out.
+    pub link_len: u8,
+    /// The programs carry packets from the IPv4 network: the TUN interface is up, and nobody captures.
+    pub carry_in: bool,
+    /// The programs carry packets from the TUN interface.
+    pub carry_out: bool,
+    /// Nobody else on this machine listens to protocol 41, so that what is refused may be dropped at once.
+    pub alone: bool,
+    /// The ways to next hops.
+    pub egress: Vec<Egress>,
+}
+
+/// One generation, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The fixed part; where its half of the table begins is the writer's to fill in.
+    pub config: Config,
+    /// The table.
+    pub table: Table,
+}
+
+/// Why a Rulebook is not for the programs. Packets are left to the workers then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Too many different prefix lengths.
+    #[error("{count} prefix lengths among the {what}: the ebpf lane takes {most}")]
+    Levels {
+        /// Which table.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Too many entries.
+    #[error("{entries} routes, routers, networks and paths do not fit the {slots} places of the ebpf lane")]
+    Entries {
+        /// How many there are.
+        entries: usize,
+        /// How many slots there are; a quarter may be used.
+        slots: usize,
+    },
+}
+
+/// Compiles a Rulebook for tables of `slots` entries per generation. `seed` is a random number that nobody outside knows.
+///
+/// # Errors
+/// [`Unfit`] names what is too much; [`leave_all`] is the answer.
+pub fn compile(
+    rules: &Rulebook,
+    surroundings: &Surroundings,
+    slots: usize,
+    seed: u64,
+) -> Result<Image, Unfit> {
+    let mut entries = Entries::default();
+    let mut config = fixed(rules, surroundings);
+
+    let routes = rules.routes().map(|(prefix, hop)| {
+        let (kind, value) = hop_numbers(Some(hop));
+        let bits = halves(prefix.addr().to_bits());
+        (prefix.len(), bits, value, kind)
+    });
+    let lens = entries.levels(TAG_ROUTE, routes);
+    config.route_levels = fill(&mut config.route_lens, &lens, "routes", MAX_ROUTE_LEVELS)?;
+    let v4 = |network: Ipv4Prefix, value, extra| {
+        let bits = (u64::from(network.addr().to_bits()), 0);
+        (network.len(), bits, value, extra)
+    };
+    let site = rules
+        .site()
+        .into_iter()
+        .flatten()
+        .map(|network| v4(network, 0, 0));
+    let lens = entries.levels(TAG_SITE, site);
+    config.site_levels = fill(&mut config.site_lens, &lens, "site networks", MAX_V4_LEVELS)?;
+    let (policies, _) = rules.peer_policies();
+    let policies = policies.map(|(network, policy)| v4(network, peer_flags(policy), 0));
+    let lens = entries.levels(TAG_PEER, policies);
+    config.peer_levels = fill(
+        &mut config.peer_lens,
+        &lens,
+        "networks with a policy",
+        MAX_V4_LEVELS,
+    )?;
+    let ways = surroundings
+        .egress
+        .iter()
+        .map(|way| v4(way.network, way.device, u32::from(way.mtu)));
+    let lens = entries.levels(TAG_EGRESS, ways);
+    config.egress_levels = fill(&mut config.egress_lens, &lens, "IPv4 routes", MAX_V4_LEVELS)?;
+
+    entries.sets(rules);
+    for (number, group) in (0u32..).zip(rules.groups()) {
+        entries.group(rules, number, group);
+    }
+    let table = Table::new(&entries.0, slots, seed).ok_or(Unfit::Entries {
+        entries: entries.0.len(),
+        slots,
+    })?;
+    Ok(image(config, table))
+}
+
+/// The generation in which every packet is left to the workers. `tun` is the interface index.
+pub fn leave_all(tun: u32) -> Image {
+    let config = Config { tun, ..Config::EMPTY };
+    // A table without entries fits anywhere.
+    let table = Table::new(&[], usize::MAX, 0).unwrap_or_else(|| unreachable!("an empty table"));
+    image(config, table)
+}
+
+fn image(mut config: Config, table: Table) -> Image {
+    config.key = table.key();
+    config.mask = u32::try_from(table.slots().len() - 1).unwrap_or(0);
+    Image { config, table }
+}
+
+fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
+    let tunnel = rules.tunnel();
+    let (_, peers) = rules.peer_policies();
+    let (_, other_paths) = rules.paths();
+    let (default_kind, default_hop) = hop_numbers(rules.default_hop());
+    let flags = [
+        (FLAG_CARRY_IN, surroundings.carry_in),
+        (FLAG_CARRY_OUT, surroundings.carry_out),
+        (FLAG_ALONE, surroundings.alone),
+        (FLAG_ANY_SITE, rules.site().is_none()),
+        (FLAG_OWNS_FOREIGN, rules.owns_foreign()),
+        (FLAG_STRICT, tunnel.strict_ingress),
+        (FLAG_NESTED, tunnel.nested),
+        (FLAG_LOOP_CHECKS, tunnel.loop_checks),
+    ];
+    let mut config = Config {
+        flags: flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum(),
+        tun: surroundings.tun,
+        link_len: u32::from(surroundings.link_len),
+        mtu: u32::from(tunnel.mtu.tunnel_mtu()),
+        ttl: match tunnel.ttl {
+            TtlPolicy::Inherit => 0,
+            // A fixed 0 is sent as 1 (`tos::outer_ttl`).
+            TtlPolicy::Fixed(ttl) => u32::from(ttl.max(1)),
+        },
+        dscp: match tunnel.dscp {
+            DscpPolicy::Inherit => DSCP_INHERIT,
+            DscpPolicy::Fixed(dscp) => u32::from(dscp << 2),
+        },
+        peers: peer_flags(peers),
+        other_paths: path_number(other_paths),
+        default_kind,
+        default_hop,
+        locator_count: u32::try_from(rules.locators().len()).unwrap_or(0),
+        mark: tunnel.mark.secret(),
+        ..Config::EMPTY
+    };
+    let places = config.locators.iter_mut().zip(&mut config.locator_devices);
+    for ((addr, device), locator) in places.zip(rules.locators()) {
+        (*addr, *device) = (locator.addr.to_bits(), locator.if_index);
+    }
+    config
+}
+
+/// What goes into the table.
+#[derive(Debug, Default)]
+struct Entries(Vec<Slot>);
+
+impl Entries {
+    fn add(&mut self, tag: u32, (high, low): (u64, u64), value: u32, extra: u32) {
+        self.0.push(Slot {
+            high,
+            low,
+            tag,
+            value,
+            extra,
+            unused: 0,
+        });
+    }
+
+    fn add_v4(&mut self, tag: u32, addr: Ipv4Addr, value: u32) {
+        self.add(tag, (u64::from(addr.to_bits()), 0), value, 0);
+    }
+
+    /// Adds prefixes as length, bits, value, extra; says which lengths there are.
+    fn levels(
+        &mut self,
+        tag: u32,
+        prefixes: impl Iterator<Item = (u8, (u64, u64), u32, u32)>,
+    ) -> BTreeSet<u8> {
+        let mut lens = BTreeSet::new();
+        for (len, bits, value, extra) in prefixes {
+            lens.insert(len);
+            self.add(tag | u32::from(len) << 8, bits, value, extra);
+        }
+        lens
+    }
+
+    fn sets(&mut self, rules: &Rulebook) {
+        for addr in rules.own_addresses() {
+            self.add(TAG_OWN, halves(addr.to_bits()), 0, 0);
+        }
+        for bits in rules.own_prefixes() {
+            self.add(TAG_OWN_PREFIX, (bits, 0), 0, 0);
+        }
+        for addr in rules.all_routers() {
+            self.add_v4(TAG_ROUTER, addr, 0);
+        }
+        for addr in rules.broadcasts() {
+            self.add_v4(TAG_BROADCAST, *addr, 0);
+        }
+        for addr in rules.own_6to4() {
+            self.add_v4(TAG_OWN_6TO4, *addr, 0);
+        }
+        for (addr, path) in rules.paths().0 {
+            self.add_v4(TAG_PATH, addr, path_number(path));
+        }
+    }
+
+    fn group(&mut self, rules: &Rulebook, number: u32, group: &HopGroup) {
+        let key = u64::from(number);
+        if group.active().iter().any(|member| rules.is_router(*member)) {
+            self.add(TAG_GROUP, (key, 0), 0, 0);
+        }
+        for (slot, hop) in (0u64..).zip(group.slots()) {
+            self.add(TAG_GROUP_SLOT, (key, slot), hop.to_bits(), 0);
+        }
+        for member in group.members() {
+            self.add(TAG_MEMBER, (key, u64::from(member.to_bits())), 0, 0);
+        }
+    }
+}
+
+/// Writes the lengths, longest first; how many there are.
+fn fill(places: &mut [u8], lens: &BTreeSet<u8>, what: &'static str, most: u32) -> Result<u32, Unfit> {
+    let (count, most) = (lens.len(), most as usize);
+    if count > most {
+        return Err(Unfit::Levels { what, count, most });
+    }
+    for (place, len) in places.iter_mut().zip(lens.iter().rev()) {
+        *place = *len;
+    }
+    Ok(u32::try_from(count).unwrap_or(0))
+}
+
+fn hop_numbers(hop: Option<NextHop>) -> (u32, u32) {
+    match hop {
+        None => (HOP_NONE, 0),
+        Some(NextHop::OnLink) => (HOP_ON_LINK, 0),
+        Some(NextHop::Via(gateway)) => (HOP_VIA, gateway.to_bits()),
+        Some(NextHop::Group(number)) => (HOP_GROUP, u32::from(number)),
+        Some(NextHop::Unreachable) => (HOP_UNREACHABLE, 0),
+    }
+}
+
+fn peer_flags(policy: PeerPolicy) -> u32 {
+    let dynamic = match policy.path_mtu {
+        PathMtuMode::Static => 0,
+        PathMtuMode::Dynamic => PEER_DYNAMIC,
+    };
+    let compat = match policy.ecn {
+        EcnMode::Normal => 0,
+        EcnMode::Compat => PEER_COMPAT,
+    };
+    dynamic | compat
+}
+
+fn path_number(path: PathMtu) -> u32 {
+    u32::from(path.path()) << 16 | u32::from(path.link())
+}
+
+fn halves(bits: u128) -> (u64, u64) {
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
+    (half(bits >> 64), half(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fib::{Ipv6Prefix, RulebookBuilder};
+
+    fn network(text: &str) -> Ipv4Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lengths_go_from_long_to_short() {
+        let rules = RulebookBuilder {
+            routes: ["::/0", "2001:db8::/32", "2001:db8::1/128"]
+                .map(|text| (text.parse().unwrap(), NextHop::Unreachable))
+                .into(),
+            site: vec![network("10.0.0.0/8"), network("192.168.7.0/24")],
+            ..RulebookBuilder::default()
+        }
+        .build()
+        .unwrap();
+        let image = compile(&rules, &Surroundings::default(), 1024, 1).unwrap();
+        assert_eq!(image.config.route_lens[..5], [128, 64, 32, 0, 0]);
+        assert_eq!((image.config.route_levels, image.config.site_levels), (4, 2));
+        assert_eq!(image.config.site_lens[..2], [24, 8]);
+        let default = image.table.get(TAG_ROUTE, 0, 0).unwrap();
+        assert_eq!(default.extra, HOP_UNREACHABLE);
+        let site = image.table.get(TAG_SITE | 8 << 8, 10 << 24, 0);
+        assert!(site.is_some());
+    }
+
+    #[test]
+    fn what_is_too_much_is_named() {
+        let routes = (0..100).map(|len| {
+            let prefix = Ipv6Prefix::containing("2001:db8::".parse().unwrap(), len).unwrap();
+            (prefix, NextHop::OnLink)
+        });
+        let parts = RulebookBuilder {
+            routes: routes.collect(),
+            ..RulebookBuilder::default()
+        };
+        let rules = parts.build().unwrap();
+        let refused = compile(&rules, &Surroundings::default(), 1 << 16, 1);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "100 prefix lengths among the routes: the ebpf lane takes 64"
+        );
+        let own6 = (0..100).map(|n| n.to_string().parse::<u128>().unwrap());
+        let parts = RulebookBuilder {
+            own6: own6.map(std::net::Ipv6Addr::from_bits).collect(),
+            ..RulebookBuilder::default()
+        };
+        let refused = compile(&parts.build().unwrap(), &Surroundings::default(), 64, 1);
+        assert!(matches!(
+            refused,
+            Err(Unfit::Entries {
+                entries: 101,
+                slots: 64
+            })
+        ));
+    }
+
+    #[test]
+    fn nothing_is_carried_until_somebody_says_so() {
+        let rules = RulebookBuilder::default().build().unwrap();
+        let image = compile(&rules, &Surroundings::default(), 64, 1).unwrap();
+        let carry = FLAG_CARRY_IN | FLAG_CARRY_OUT;
+        assert_eq!(image.config.flags & carry, 0);
+        assert_eq!(leave_all(7).config.flags, 0);
+        assert_eq!(leave_all(7).config.tun, 7);
+    }
+}

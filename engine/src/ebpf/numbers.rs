@@ -1,0 +1,96 @@
+//! The numbers that the programs and the engine agree on. `build.rs` makes the header for the programs from this file.
+
+macro_rules! numbers {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $value:literal; )+) => {
+        $( $(#[doc = $doc])+ pub const $name: u32 = $value; )+
+
+        /// Each with its name.
+        pub const NUMBERS: &[(&str, u32)] = &[ $( (stringify!($name), $name), )+ ];
+    };
+}
+
+numbers! {
+    /// Locators of one interface; as many as a Rulebook takes.
+    MAX_LOCATORS = 16;
+    /// Prefix lengths among the routes.
+    MAX_ROUTE_LEVELS = 64;
+    /// Prefix lengths in a table of IPv4 prefixes: all 33, and some to round up.
+    MAX_V4_LEVELS = 40;
+    /// Entries that one look-up reads at most.
+    MAX_PROBES = 16;
+    /// Counters of identifications.
+    IDENTS = 4096;
+    /// Slots of a group of equal next hops.
+    GROUP_SLOTS = 64;
+    /// What every IPv6 link takes (RFC 8200 5), in bytes.
+    MIN_MTU = 1280;
+    /// The outer DSCP is the inner one.
+    DSCP_INHERIT = 256;
+
+    /// Directions, as in the counters.
+    DIRECTIONS = 2;
+    /// TUN to IPv4.
+    ENCAP = 0;
+    /// IPv4 to TUN.
+    DECAP = 1;
+
+    /// Packets from the IPv4 network are carried; else all are left.
+    FLAG_CARRY_IN = 1;
+    /// Packets from the TUN interface are carried; else all are left.
+    FLAG_CARRY_OUT = 2;
+    /// Nobody else on this machine listens to protocol 41.
+    FLAG_ALONE = 4;
+    /// Every IPv4 host may use the tunnel.
+    FLAG_ANY_SITE = 8;
+    /// One of our IPv6 addresses embeds an IPv4 address that is no locator of ours.
+    FLAG_OWNS_FOREIGN = 16;
+    /// An ISATAP source must be under a prefix of the link.
+    FLAG_STRICT = 32;
+    /// Inner tunnel packets are carried.
+    FLAG_NESTED = 64;
+    /// Packets that would go round between tunnels are dropped (RFC 6324).
+    FLAG_LOOP_CHECKS = 128;
+
+    /// The path to this peer is explored (RFC 4213 3.2.2).
+    PEER_DYNAMIC = 1;
+    /// Towards this peer the outer ECN field is cleared (RFC 6040 4.1).
+    PEER_COMPAT = 2;
+
+    /// No route.
+    HOP_NONE = 0;
+    /// To the IPv4 address in the destination.
+    HOP_ON_LINK = 1;
+    /// To the IPv4 address in the value.
+    HOP_VIA = 2;
+    /// To a member of the group in the value.
+    HOP_GROUP = 3;
+    /// Nowhere.
+    HOP_UNREACHABLE = 4;
+
+    /// Routes by IPv6 prefix: the hop's kind in `extra`. Tags of prefix tables have the prefix length in the second byte.
+    TAG_ROUTE = 1;
+    /// Networks whose hosts may use the tunnel.
+    TAG_SITE = 2;
+    /// PEER_ flags by network.
+    TAG_PEER = 3;
+    /// Devices by network of the next hop, with their MTU in `extra`; 0: none.
+    TAG_EGRESS = 4;
+    /// IPv6 addresses of the interface.
+    TAG_OWN = 5;
+    /// First halves of those in ISATAP's format.
+    TAG_OWN_PREFIX = 6;
+    /// Routers of the PRL, and peer routers.
+    TAG_ROUTER = 7;
+    /// Directed broadcast addresses.
+    TAG_BROADCAST = 8;
+    /// IPv4 addresses whose 6to4 prefix this machine uses.
+    TAG_OWN_6TO4 = 9;
+    /// Path MTU << 16 | link MTU by peer.
+    TAG_PATH = 10;
+    /// Groups with an active member that is a router.
+    TAG_GROUP = 11;
+    /// The next hop of a slot: the group in the high half of the key, the slot in the low one.
+    TAG_GROUP_SLOT = 12;
+    /// Members of a group, active or not: the group in the high half of the key, the address in the low one.
+    TAG_MEMBER = 13;
+}

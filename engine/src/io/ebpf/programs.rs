@@ -1,0 +1,168 @@
+//! The programs in the kernel: loading, attaching, and trying a packet out on them. Takes CAP_BPF and CAP_NET_ADMIN.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::maps::{Map, MapData};
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+
+use super::shared::MapFds;
+use super::{LoadError, OBJECT};
+use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+use crate::stats::Direction;
+
+/// Both programs and their maps. They go away with this, unless something still holds them: a descriptor of a map, an
+/// [`Attachment`].
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    slots_per_table: usize,
+    cpus: usize,
+}
+
+/// One program at one device; it is detached when this is dropped, or the process ends.
+#[derive(Debug)]
+pub struct Attachment {
+    _link: SchedClassifierLink,
+}
+
+/// What a program did with a packet that was tried out on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The verdict of the classifier.
+    pub action: Action,
+    /// The packet afterwards, with its link header.
+    pub frame: Vec<u8>,
+}
+
+/// The verdict of a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on as it is.
+    Left,
+    /// It is dropped.
+    Dropped,
+    /// It is carried.
+    Carried,
+}
+
+impl Programs {
+    /// Loads both, with room for `slots_per_table` entries in each of two generations.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what is missing: clang when this was built, a privilege, a feature of the kernel.
+    pub fn load(slots_per_table: u32) -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NotBuilt(env!("ISATAP_BPF_MISSING")));
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| LoadError::Cpus(error))?;
+        let slots = slots_per_table.next_power_of_two();
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("isatap_slots", 2 * slots)
+            .map_max_entries("isatap_counts", u32::try_from(cpus).unwrap_or(u32::MAX))
+            .load(OBJECT)?;
+        for name in ["isatap_decap", "isatap_encap"] {
+            program(&mut ebpf, name)?.load()?;
+        }
+        let programs = Self {
+            ebpf,
+            slots_per_table: slots as usize,
+            cpus,
+        };
+        programs.check_layout()?;
+        Ok(programs)
+    }
+
+    /// Descriptors of the maps, for whoever writes the rules and reads the counters.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn maps(&self) -> Result<MapFds, LoadError> {
+        let fd = |name| -> Result<OwnedFd, LoadError> {
+            let fd = self.map(name)?.fd().as_fd().try_clone_to_owned();
+            fd.map_err(LoadError::Descriptor)
+        };
+        Ok(MapFds {
+            generation: fd("isatap_gen")?,
+            config: fd("isatap_config")?,
+            slots: fd("isatap_slots")?,
+            counters: fd("isatap_counts")?,
+            slots_per_table: self.slots_per_table,
+            cpus: self.cpus,
+        })
+    }
+
+    /// Attaches a program, behind those of others: decapsulation to the ingress of a device of the IPv4 network,
+    /// encapsulation to the egress of the TUN interface.
+    ///
+    /// # Errors
+    /// What the kernel says: no such device, or no TCX (Linux 6.6).
+    pub fn attach(&mut self, direction: Direction, device: &str) -> Result<Attachment, LoadError> {
+        let (name, hook) = match direction {
+            Direction::Decap => ("isatap_decap", TcAttachType::Ingress),
+            Direction::Encap => ("isatap_encap", TcAttachType::Egress),
+        };
+        let program = program(&mut self.ebpf, name)?;
+        let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+        let id = program.attach_with_options(device, hook, last)?;
+        let link = program.take_link(id)?;
+        Ok(Attachment { _link: link })
+    }
+
+    /// What a program does with a packet, without any device: `frame` begins with an Ethernet header to 00:00:00:00:00:00.
+    /// Counters count it all the same.
+    ///
+    /// # Errors
+    /// What the kernel says, of a frame shorter than that header for one.
+    pub fn try_out(&mut self, direction: Direction, frame: &[u8]) -> Result<Tried, LoadError> {
+        const TC_ACT_SHOT: u32 = 2;
+        const TC_ACT_REDIRECT: u32 = 7;
+        let name = match direction {
+            Direction::Decap => "isatap_decap",
+            Direction::Encap => "isatap_encap",
+        };
+        // Room for the headers that encapsulation adds.
+        let mut out = vec![0; frame.len() + 64];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = program(&mut self.ebpf, name)?.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            TC_ACT_SHOT => Action::Dropped,
+            TC_ACT_REDIRECT => Action::Carried,
+            _ => Action::Left,
+        };
+        Ok(Tried { action, frame: out })
+    }
+
+    fn map(&self, name: &'static str) -> Result<&MapData, LoadError> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => Err(LoadError::Object(name)),
+        }
+    }
+
+    /// The programs and we must mean the same bytes.
+    fn check_layout(&self) -> Result<(), LoadError> {
+        for (name, len) in [
+            ("isatap_gen", size_of::<Generation>()),
+            ("isatap_config", size_of::<Config>()),
+            ("isatap_slots", size_of::<Slot>()),
+            ("isatap_counts", Counter::ROW * 8),
+        ] {
+            let info = self.map(name)?.info()?;
+            if info.value_size() as usize != len {
+                return Err(LoadError::Object(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Object(name))?;
+    Ok(program.try_into()?)
+}

@@ -1,0 +1,140 @@
+//! The tables of the programs, written, and their counters, read, from outside of the kernel and without privilege.
+//!
+//! ```text
+//!   isatap_gen      active 7, writing 7
+//!   isatap_config   [ generation 6 (old) | generation 7 ]
+//!   isatap_slots    [ generation 6 (old) | generation 7 ]
+//! ```
+//!
+//! The next generation goes where the one before the last was: `writing` becomes 8 first, then come the entries, then
+//! `active` becomes 8. A packet reads `active` once and decides by that half; it looks at `writing` afterwards, and when its half
+//! is being written anew leaves itself to a worker. No packet sees a mixture, and nobody waits.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::mapping::Mapping;
+use crate::ebpf::Image;
+use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+
+/// The maps, as they are handed from the process that loaded the programs to the one that writes the rules.
+#[derive(Debug)]
+pub struct MapFds {
+    /// Which generation counts.
+    pub generation: OwnedFd,
+    /// Two configurations.
+    pub config: OwnedFd,
+    /// Two tables.
+    pub slots: OwnedFd,
+    /// A row of counters per CPU.
+    pub counters: OwnedFd,
+    /// Slots of one of the tables.
+    pub slots_per_table: usize,
+    /// CPUs the kernel may ever have.
+    pub cpus: usize,
+}
+
+/// The maps in our memory.
+#[derive(Debug)]
+pub struct Shared {
+    generation: Mapping,
+    config: Mapping,
+    slots: Mapping,
+    counters: Mapping,
+    slots_per_table: usize,
+}
+
+const CONFIG_WORDS: usize = size_of::<Config>() / 8;
+const SLOT_WORDS: usize = size_of::<Slot>() / 8;
+const _: () = assert!(size_of::<Config>().is_multiple_of(8) && size_of::<Slot>().is_multiple_of(8));
+
+impl Shared {
+    /// Maps them; the descriptors are not needed any longer.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn new(maps: &MapFds) -> io::Result<Self> {
+        Ok(Self {
+            generation: Mapping::new(maps.generation.as_fd(), 1)?,
+            config: Mapping::new(maps.config.as_fd(), 2 * CONFIG_WORDS)?,
+            slots: Mapping::new(maps.slots.as_fd(), 2 * maps.slots_per_table * SLOT_WORDS)?,
+            counters: Mapping::new(maps.counters.as_fd(), maps.cpus * Counter::ROW)?,
+            slots_per_table: maps.slots_per_table,
+        })
+    }
+
+    /// How many slots an image may have.
+    pub fn slots_per_table(&self) -> usize {
+        self.slots_per_table
+    }
+
+    /// Which generation packets are decided by; 0 before the first.
+    pub fn generation(&self) -> u32 {
+        self.read_generation().active
+    }
+
+    /// Makes `image` the rules. Only one process, and one thread of it, may do so at a time.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the table is longer than there is room for.
+    pub fn publish(&self, image: &Image) -> io::Result<()> {
+        let slots = image.table.slots();
+        if slots.len() > self.slots_per_table {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let active = self.read_generation().active;
+        // 0 means that there are no rules; the half goes on alternating.
+        let next = match active.wrapping_add(1) {
+            0 => 2,
+            next => next,
+        };
+        self.write_generation(Generation {
+            active,
+            writing: next,
+        });
+        // Whoever sees one of the words below sees `writing` as well.
+        fence(Ordering::SeqCst);
+
+        let half = usize::from(next % 2 == 1);
+        let base = half * self.slots_per_table;
+        let config = Config {
+            base: u32::try_from(base).map_err(|_| io::ErrorKind::InvalidInput)?,
+            ..image.config
+        };
+        write(&self.slots.words()[base * SLOT_WORDS..], slots.as_bytes());
+        write(&self.config.words()[half * CONFIG_WORDS..], config.as_bytes());
+        fence(Ordering::SeqCst);
+        self.write_generation(Generation {
+            active: next,
+            writing: next,
+        });
+        Ok(())
+    }
+
+    /// What has been counted for a direction (0 or 1, as in [`crate::ebpf::numbers`]), on all CPUs.
+    pub fn count(&self, counter: Counter, direction: usize) -> u64 {
+        let at = counter.at(direction);
+        let rows = self.counters.words().chunks(Counter::ROW);
+        rows.map(|row| row[at].load(Ordering::Relaxed)).sum()
+    }
+
+    fn read_generation(&self) -> Generation {
+        let word = self.generation.words()[0].load(Ordering::Acquire).to_ne_bytes();
+        Generation::read_from_bytes(&word).unwrap_or_default()
+    }
+
+    fn write_generation(&self, generation: Generation) {
+        let mut word = [0; 8];
+        word.copy_from_slice(generation.as_bytes());
+        self.generation.words()[0].store(u64::from_ne_bytes(word), Ordering::Release);
+    }
+}
+
+fn write(to: &[AtomicU64], bytes: &[u8]) {
+    for (word, bytes) in to.iter().zip(bytes.as_chunks::<8>().0) {
+        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+    }
+}

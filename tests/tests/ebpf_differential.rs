@@ -1,0 +1,338 @@
+//! The programs of the `ebpf` lane against `path`: the same rules, packet by packet (D1-D12, E1-E9, C1-C5, M2-M9, L1, L2; FAULTS 1-18, 21-25).
+//!
+//! Rulebooks are drawn at random and compiled for the programs; packets are drawn at random and taken from the corpora of
+//! other tests. Each packet is given to both: what the programs carry, `path` carries in the same bytes; what they drop, it
+//! drops for the same reason; what they leave, they leave for a cause that can be seen, and as it was.
+//! `ISATAP_EBPF_SEED` in the environment tries another seed, `ISATAP_EBPF_RULEBOOKS` more Rulebooks.
+
+mod ebpf_cases;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use ebpf_cases::excuses::{Arrival, Departure};
+use ebpf_cases::{Draw, packets, rulebooks};
+use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::{Cause, Surroundings, compile};
+use isatap_engine::fib::Rulebook;
+use isatap_engine::io::ebpf::{Action, Programs, Shared};
+use isatap_engine::path::{self, DecapVerdict, EncapVerdict};
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::Direction;
+use isatap_engine::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
+use isatap_engine::wire::ipv6;
+use isatap_engine::wire::vnet;
+use isatap_tests::corpus;
+
+const SEED: u64 = 6041;
+const RULEBOOKS: usize = 300;
+/// Packets per Rulebook and direction.
+const PACKETS: usize = 250;
+const SLOTS: u32 = 4096;
+const ETHERNET: usize = 14;
+/// The kernel tries out packets of a page at most, with room around them.
+const LONGEST: usize = 3200;
+/// Nor any that is shorter than the header that its Ethernet type promises.
+const SHORTEST_OUTER: usize = 20;
+const SHORTEST_INNER: usize = 40;
+
+/// What the programs counted for one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Counted {
+    Nothing,
+    Carried,
+    Left(Cause),
+    Dropped(DropReason),
+}
+
+struct Bench {
+    programs: Programs,
+    shared: Shared,
+    /// How often each outcome was seen.
+    seen: BTreeMap<(&'static str, Counted), u64>,
+    tried: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("the programs: {error:?}"));
+        let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+        Self {
+            programs,
+            shared,
+            seen: BTreeMap::new(),
+            tried: 0,
+        }
+    }
+
+    fn rules(&mut self, draw: &mut Draw) -> (Rulebook, Surroundings) {
+        let (rules, surroundings) = (rulebooks::rulebook(draw), rulebooks::surroundings(draw));
+        let image = compile(&rules, &surroundings, self.shared.slots_per_table(), draw.bits());
+        self.shared
+            .publish(&image.expect("rules that fit"))
+            .expect("published");
+        (rules, surroundings)
+    }
+
+    /// Counters of all outcomes of a direction, and bytes.
+    fn counters(&self, direction: Direction) -> (Vec<(Counted, u64)>, u64) {
+        let count = |counter| self.shared.count(counter, direction as usize);
+        let mut all = vec![(Counted::Carried, count(Counter::Packets))];
+        all.extend(
+            Cause::ALL
+                .iter()
+                .map(|cause| (Counted::Left(*cause), count(Counter::Passed(*cause)))),
+        );
+        all.extend(
+            DropReason::ALL
+                .iter()
+                .map(|reason| (Counted::Dropped(*reason), count(Counter::Dropped(*reason)))),
+        );
+        (all, count(Counter::Bytes))
+    }
+
+    /// Tries a packet: what was counted for it, once and nothing else, and what it looks like behind its link header.
+    fn try_out(&mut self, direction: Direction, packet: &[u8]) -> (Counted, Vec<u8>) {
+        let ether_type: [u8; 2] = match direction {
+            Direction::Decap => [0x08, 0],
+            Direction::Encap => [0x86, 0xdd],
+        };
+        let frame = [&[0; 12][..], &ether_type, packet].concat();
+        let (before, bytes_before) = self.counters(direction);
+        let tried = self.programs.try_out(direction, &frame);
+        let tried = tried.unwrap_or_else(|error| panic!("{} bytes: {error}", packet.len()));
+        let (after, bytes) = self.counters(direction);
+        let changed: Vec<_> = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before.1 != after.1)
+            .map(|(before, after)| (after.0, after.1 - before.1))
+            .collect();
+        let counted = match changed[..] {
+            [] => Counted::Nothing,
+            [(counted, 1)] => counted,
+            _ => panic!("one packet counted as {changed:?}"),
+        };
+        let expected = match counted {
+            Counted::Nothing | Counted::Left(_) => Action::Left,
+            Counted::Carried => Action::Carried,
+            Counted::Dropped(_) => Action::Dropped,
+        };
+        assert_eq!(tried.action, expected, "{counted:?}");
+        if expected == Action::Left {
+            assert!(
+                tried.frame == frame,
+                "a packet that is left was changed: {counted:?}"
+            );
+        }
+        let carried = tried.frame[ETHERNET.min(tried.frame.len())..].to_vec();
+        let inner_len = match (counted, direction) {
+            (Counted::Carried, Direction::Decap) => carried.len(),
+            (Counted::Carried, Direction::Encap) => packet.len(),
+            _ => 0,
+        };
+        assert_eq!(bytes - bytes_before, inner_len as u64, "inner bytes");
+        self.tried += 1;
+        *self.seen.entry((direction.name(), counted)).or_default() += 1;
+        (counted, carried)
+    }
+
+    fn decap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
+        let verdict = path::decap::decide(rules, packet);
+        let (counted, out) = self.try_out(Direction::Decap, packet);
+        let arrival = Arrival {
+            rules,
+            surroundings,
+            packet,
+            verdict: &verdict,
+        };
+        let agreed = match (counted, verdict) {
+            (Counted::Nothing, _) => !arrival.is_ours(),
+            (Counted::Left(cause), _) => arrival.is_ours() && arrival.excuses(cause),
+            (Counted::Dropped(reason), DecapVerdict::Drop(expected)) => reason == expected,
+            (Counted::Carried, DecapVerdict::Deliver(delivery)) => {
+                let mut expected = packet[delivery.outer_len..][..delivery.inner_len].to_vec();
+                if let Some(mark) = delivery.set_ecn {
+                    ipv6::set_ecn(&mut expected, mark);
+                }
+                delivery.copy.is_none() && !delivery.ecn_dangerous && out == expected
+            }
+            _ => false,
+        };
+        assert!(
+            agreed,
+            "{counted:?} against {verdict:?}\n{packet:02x?}\n{out:02x?}\n{rules:#?}\n{surroundings:?}"
+        );
+    }
+
+    fn encap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
+        let frame = [&[0; vnet::LEN][..], packet].concat();
+        let verdict = path::encap::decide(rules, &frame);
+        let (counted, out) = self.try_out(Direction::Encap, packet);
+        let departure = Departure {
+            surroundings,
+            packet,
+            verdict: &verdict,
+        };
+        let agreed = match (counted, &verdict) {
+            (Counted::Left(cause), _) => departure.excuses(cause),
+            (Counted::Carried, EncapVerdict::Send(route)) => {
+                let mut outer = route.outer;
+                if !outer.dont_fragment {
+                    // The kernel numbers what a worker sends; the programs number themselves.
+                    outer.id = u16::from_be_bytes([out[4], out[5]]);
+                }
+                out == whole(&outer, &packet[..route.inner_len])
+            }
+            _ => false,
+        };
+        assert!(
+            agreed,
+            "{counted:?} against {verdict:?}\n{packet:02x?}\n{out:02x?}\n{rules:#?}\n{surroundings:?}"
+        );
+    }
+}
+
+fn whole(outer: &OuterHeader, inner: &[u8]) -> Vec<u8> {
+    let mut header = [0; MIN_HEADER_LEN];
+    outer.emit(&mut header);
+    [&header, inner].concat()
+}
+
+fn corpus_of(target: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut paths: Vec<_> = fs::read_dir(&dir)
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| fs::read(path).expect("an input"))
+        .collect()
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// DESIGN D6: no rule exists twice in spirit.
+#[test]
+fn the_programs_decide_as_path_does() {
+    let seed = number("ISATAP_EBPF_SEED", SEED);
+    let count = number("ISATAP_EBPF_RULEBOOKS", RULEBOOKS as u64);
+    let mut bench = Bench::new();
+    for round in 0..count {
+        let mut draw = Draw(seed.wrapping_mul(1_000_003).wrapping_add(round));
+        let (rules, surroundings) = bench.rules(&mut draw);
+        for _ in 0..PACKETS {
+            let (outer, inner) = (packets::outer(&mut draw), packets::inner(&mut draw));
+            if outer.len() >= SHORTEST_OUTER {
+                bench.decap(&rules, &surroundings, &outer);
+            }
+            if inner.len() >= SHORTEST_INNER {
+                bench.encap(&rules, &surroundings, &inner);
+            }
+        }
+    }
+    for (outcome, times) in &bench.seen {
+        eprintln!("{times:8} {outcome:?}");
+    }
+    eprintln!("{} packets, seed {seed}", bench.tried);
+    assert!(bench.tried >= 100_000 || count < RULEBOOKS as u64);
+    check_seen(&bench.seen);
+}
+
+/// Nothing is compared that never happens.
+fn check_seen(seen: &BTreeMap<(&'static str, Counted), u64>) {
+    let missing: Vec<_> = [("decap", DECAP_CAUSES), ("encap", ENCAP_CAUSES)]
+        .into_iter()
+        .flat_map(|(direction, causes)| causes.iter().map(move |cause| (direction, Counted::Left(*cause))))
+        .chain(
+            DECAP_REASONS
+                .iter()
+                .map(|reason| ("decap", Counted::Dropped(*reason))),
+        )
+        .filter(|outcome| !seen.contains_key(outcome))
+        .collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+    for direction in ["decap", "encap"] {
+        let carried = seen.get(&(direction, Counted::Carried)).copied().unwrap_or(0);
+        assert!(carried > 1000, "{direction}: {carried} carried");
+    }
+}
+
+const DECAP_CAUSES: &[Cause] = &[
+    Cause::Held,
+    Cause::Device,
+    Cause::Options,
+    Cause::Checksum,
+    Cause::Fragment,
+    Cause::Length,
+    Cause::Multicast,
+    Cause::Extension,
+    Cause::Control,
+    Cause::Ecn,
+    Cause::Merged,
+    Cause::Refused,
+];
+const ENCAP_CAUSES: &[Cause] = &[
+    Cause::Held,
+    Cause::Length,
+    Cause::Multicast,
+    Cause::Extension,
+    Cause::Control,
+    Cause::Refused,
+    Cause::Route,
+    Cause::TooBig,
+    Cause::LinkMtu,
+];
+const DECAP_REASONS: &[DropReason] = &[
+    DropReason::Truncated,
+    DropReason::Malformed,
+    DropReason::OuterForbidden,
+    DropReason::NotSite,
+    DropReason::SrcMismatch,
+    DropReason::SrcPrefix,
+    DropReason::SrcForbidden,
+    DropReason::DstForbidden,
+    DropReason::Nested,
+    DropReason::Loop,
+];
+
+/// The packets that other tests have found worth keeping, under some of the Rulebooks.
+#[test]
+fn the_corpora_are_decided_as_path_does() {
+    let mut bench = Bench::new();
+    let outer: Vec<_> = corpus::generate(1)
+        .into_iter()
+        .flat_map(|case| case.frames)
+        .chain(corpus_of("decap"))
+        .filter(|frame| (SHORTEST_OUTER..=LONGEST).contains(&frame.len()))
+        .collect();
+    let inner: Vec<_> = corpus_of("encap")
+        .into_iter()
+        .filter(|frame| frame.len() >= vnet::LEN + SHORTEST_INNER)
+        .map(|frame| frame[vnet::LEN..].to_vec())
+        .collect();
+    assert!(
+        outer.len() > 5000 && inner.len() > 20,
+        "{} {}",
+        outer.len(),
+        inner.len()
+    );
+    for round in 0..6 {
+        let (rules, surroundings) = bench.rules(&mut Draw(round));
+        outer
+            .iter()
+            .for_each(|packet| bench.decap(&rules, &surroundings, packet));
+        inner
+            .iter()
+            .for_each(|packet| bench.encap(&rules, &surroundings, packet));
+    }
+    eprintln!("{} packets", bench.tried);
+}
