@@ -23,6 +23,7 @@
 //! | [`steady`] | what was lost, and for how long, while something happened? |
 //! | [`fleet`], [`bird`] | what if there are several routers, and routing leads to them? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
+//! | [`programs`] | what if the programs in the kernel carry everything? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
 //! | [`asker`] | what is a host told that asks? |
@@ -68,6 +69,7 @@ pub mod package;
 pub mod packet;
 pub mod ping;
 mod processes;
+pub mod programs;
 pub mod radvd;
 pub mod raw;
 pub mod reloading;

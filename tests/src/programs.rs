@@ -1,0 +1,165 @@
+//! A machine whose tunnel is carried by the programs of the `ebpf` lane alone: no daemon runs, and nobody reads the TUN queue.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::net::Ipv4Addr;
+
+use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::{Cause, Egress, Surroundings, compile};
+use isatap_engine::fib::{Ipv6Prefix, Locator, NextHop, RulebookBuilder};
+use isatap_engine::io::ebpf::{Attachment, Programs, Shared};
+use isatap_engine::io::tun::Tun;
+use isatap_engine::isatap::iid;
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::Direction;
+use isatap_engine::wire::vnet;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::net::if_::if_nametoindex;
+
+use crate::daemon::TUNNEL;
+use crate::netns::Netns;
+use crate::packet::link_local;
+use crate::scene::{PREFIX, SOON, on_link, set_address};
+use crate::wait;
+
+/// Entries of its tables.
+const SLOTS: u32 = 1024;
+
+/// The machine, with programs at its tunnel and at its underlay.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is.
+    pub ns: Netns,
+    v4: Ipv4Addr,
+    shared: Shared,
+    queue: File,
+    _attachments: Vec<Attachment>,
+}
+
+impl Node {
+    /// Programs between the ISATAP interface, which is made here, and `device`, which has the address `v4` already.
+    ///
+    /// # Panics
+    /// When the kernel refuses anything.
+    pub fn new(ns: Netns, v4: Ipv4Addr, device: &str, mtu: u16) -> Self {
+        let (mut tun, mut programs) = ns.enter(|| {
+            let tun = Tun::create(TUNNEL, 1).unwrap_or_else(|error| panic!("{TUNNEL}: {error}"));
+            let programs = Programs::load(SLOTS);
+            (
+                tun,
+                programs.unwrap_or_else(|error| panic!("programs: {error:?}")),
+            )
+        });
+        let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+        let queue = File::from(tun.queues.remove(0));
+        fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a queue that does not block");
+        // Nothing that nobody asked for: no address, no solicitation.
+        ns.ip(&format!("link set {TUNNEL} addrgenmode none mtu {mtu}"));
+        ns.sysctl(&format!("ipv6/conf/{TUNNEL}/accept_ra"), "0");
+        ns.ip(&format!("link set {TUNNEL} up"));
+        ns.ip(&format!("addr add {}/64 dev {TUNNEL} nodad", link_local(v4)));
+        set_address(&ns, v4);
+        // The kernel takes packets for a new address a moment later.
+        for addr in [on_link(v4), link_local(v4)] {
+            wait::holds(&format!("a route to {addr}"), SOON * 6, || {
+                let routes = ns.ip(&format!("-6 route show table local {addr}"));
+                routes.contains("local")
+            });
+        }
+        let attachments = ns.enter(|| {
+            let mut attach = |direction, device: &str| {
+                let attached = programs.attach(direction, device);
+                attached.unwrap_or_else(|error| panic!("attach to {device}: {error:?}"))
+            };
+            vec![attach(Direction::Decap, device), attach(Direction::Encap, TUNNEL)]
+        });
+        Self {
+            ns,
+            v4,
+            shared,
+            queue,
+            _attachments: attachments,
+        }
+    }
+
+    /// What such a machine knows: a router of [`PREFIX`], for everybody.
+    pub fn rules(&self, device: &str, mtu: u16) -> RulebookBuilder {
+        let prefix = Ipv6Prefix::containing(PREFIX.parse().expect("a prefix"), 64).expect("a length");
+        RulebookBuilder {
+            locators: vec![Locator {
+                addr: self.v4,
+                if_index: self.index(device),
+            }],
+            own6: vec![iid::link_local(self.v4), on_link(self.v4)],
+            routes: vec![(prefix, NextHop::OnLink)],
+            any_site: true,
+            mtu,
+            ..RulebookBuilder::default()
+        }
+    }
+
+    /// Has the programs decide by `rules` from now on, with everything that leaves by `device`.
+    ///
+    /// # Panics
+    /// When the rules cannot be.
+    pub fn publish(&self, rules: RulebookBuilder, device: &str) {
+        let surroundings = Surroundings {
+            tun: self.index(TUNNEL),
+            link_len: 0,
+            carry_in: true,
+            carry_out: true,
+            alone: true,
+            egress: vec![Egress {
+                network: "0.0.0.0/0".parse().expect("a prefix"),
+                device: self.index(device),
+                mtu: 1500,
+            }],
+        };
+        let rules = rules.build().expect("a Rulebook");
+        let image = compile(&rules, &surroundings, self.shared.slots_per_table(), 0x5eed);
+        self.shared
+            .publish(&image.expect("rules that fit"))
+            .expect("published");
+    }
+
+    /// A counter of the programs.
+    pub fn count(&self, direction: Direction, counter: Counter) -> u64 {
+        self.shared.count(counter, direction as usize)
+    }
+
+    /// Packets of a direction that the programs left to a worker.
+    pub fn left(&self, direction: Direction) -> u64 {
+        let all = Cause::ALL.iter();
+        all.map(|cause| self.count(direction, Counter::Passed(*cause)))
+            .sum()
+    }
+
+    /// Packets of a direction that the programs dropped.
+    pub fn dropped(&self, direction: Direction) -> u64 {
+        let all = DropReason::ALL.iter();
+        all.map(|reason| self.count(direction, Counter::Dropped(*reason)))
+            .sum()
+    }
+
+    /// The inner packets that wait for a worker.
+    ///
+    /// # Panics
+    /// When the queue cannot be read.
+    pub fn queued(&mut self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut frame = vec![0; 1 << 16];
+        loop {
+            match self.queue.read(&mut frame) {
+                Ok(len) => packets.push(frame[vnet::LEN..len].to_vec()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return packets,
+                Err(error) => panic!("the TUN queue: {error}"),
+            }
+        }
+    }
+
+    fn index(&self, device: &str) -> u32 {
+        self.ns
+            .enter(|| if_nametoindex(device))
+            .unwrap_or_else(|error| panic!("{device}: {error}"))
+    }
+}
