@@ -33,6 +33,7 @@
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`confined`] | what if the machine refuses it something? |
+//! | [`cgroup`] | what if there is little memory? |
 //! | [`scratch_root`] | where may it install, remove, or listen at fixed paths? |
 //! | [`package`] | what does an installation consist of? |
 //! | [`unit`], [`service`] | does it run when systemd has taken away what the unit says? |
@@ -44,6 +45,7 @@ pub mod advertiser;
 pub mod asker;
 pub mod bird;
 pub mod browser;
+pub mod cgroup;
 pub mod config_files;
 pub mod configured;
 pub mod confined;

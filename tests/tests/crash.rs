@@ -226,6 +226,39 @@ fn a_busy_machine_wedges_nobody() {
     running.conservation();
 }
 
+/// FAULTS 68: an engine that gets no time at all, since its class is the idle one and others are busy, is not wedged either.
+#[test]
+fn a_starved_engine_is_not_wedged() {
+    let scene = Scene::new(1);
+    let running = scene.start(|builder| builder.workers(1));
+    let daemon = &running.router;
+    let engine = daemon.engine_pid();
+    let class = |option: &str| {
+        daemon
+            .ns()
+            .run(&format!("chrt --all-tasks {option} --pid 0 {engine}"));
+    };
+    let done = AtomicBool::new(false);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..4 * cores {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        class("--idle");
+        // Long enough to be condemned twice. Nothing can be waited for: nothing is to happen.
+        thread::sleep(Duration::from_secs(10));
+        class("--other");
+        done.store(true, Ordering::Relaxed);
+    });
+    ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
+    assert_eq!(daemon.try_engine_pid(), Some(engine), "{}", daemon.log());
+    running.conservation();
+}
+
 /// A crash loop becomes slow, says why, and ends as soon as the reason is gone.
 #[test]
 fn a_crash_loop_backs_off() {

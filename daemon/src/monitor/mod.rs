@@ -13,7 +13,7 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime and no second thread either. The monitor runs through [`serve`]; [`holdings`] says what an
-//! engine is handed, [`policy`] when a dead one is followed by the next, [`upgrade`] how another program takes
+//! engine is handed, [`silence`] when one is taken for dead, [`policy`] when it is followed by the next, [`upgrade`] how another program takes
 //! over.
 
 pub mod engine;
@@ -21,6 +21,7 @@ pub mod gate;
 pub mod holdings;
 pub mod policy;
 pub mod serve;
+pub mod silence;
 pub mod text;
 pub mod upgrade;
 pub mod wire;

@@ -26,6 +26,7 @@ use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
 use super::holdings::Holdings;
 use super::policy::Policy;
+use super::silence::{Meaning, Progress, SILENCE, Silence};
 use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
 use super::{text, upgrade};
 use crate::exit::{ExitError, ExitStatus};
@@ -43,11 +44,6 @@ const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// How long one that is about to die may take to be gone. One that the kernel or a debugger holds longer than that is
 /// followed all the same: it runs no more.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
-/// Without a word for so long one is asked for ...
-const SILENCE: Duration = Duration::from_millis(1500);
-/// ... and after so many times in a row it counts as wedged. The monitor must have been awake each time: a machine that
-/// has no time for either of them, or was asleep, wedges nobody (FAULTS 68).
-const MAX_SILENCES: u32 = 3;
 /// Messages taken in one turn: a flood of them must not keep signals waiting.
 const MAX_MESSAGES: usize = 64;
 
@@ -92,8 +88,7 @@ struct Running {
     refused: BTreeMap<Refusal, u64>,
     /// Engines that were followed before they were gone, to be waited for.
     corpses: Vec<EngineProcess>,
-    silences: u32,
-    heard_at: Instant,
+    silence: Silence,
     /// When the service manager last heard that the daemon lives.
     passed_on_at: Option<Instant>,
 }
@@ -122,8 +117,7 @@ impl Monitor {
             policy: Policy::default(),
             refused: BTreeMap::new(),
             corpses: Vec::new(),
-            silences: 0,
-            heard_at: now,
+            silence: Silence::new(now),
             passed_on_at: None,
         };
         let outcome = loop {
@@ -202,8 +196,7 @@ impl Running {
                     warn!("the engine does not take what it is handed: {error}");
                 }
                 self.engine = Some(engine);
-                self.silences = 0;
-                self.heard_at = Instant::now();
+                self.silence.broken(Instant::now());
                 Ok(())
             }
             Err(error) if self.served => {
@@ -425,34 +418,31 @@ impl Running {
         }
     }
 
-    /// An engine that says nothing is wedged.
+    /// An engine that says nothing is wedged, unless it waits for a core.
     fn watch_over(&mut self, spoken: bool) {
         let now = Instant::now();
-        let silent = now.duration_since(self.heard_at);
         if spoken {
-            self.silences = 0;
-            self.heard_at = now;
+            self.silence.broken(now);
             return;
         }
         let Some(engine) = &self.engine else { return };
-        if self.stopping.is_some() || silent < SILENCE {
+        if self.stopping.is_some() {
             return;
         }
-        self.heard_at = now;
         if engine.ready_at.is_none() {
             if engine.started_at.elapsed() > START_LIMIT {
                 self.condemn(Cause::WedgedControl, "it does not get ready");
             }
             return;
         }
-        // Who overslept cannot judge.
-        if silent > 2 * SILENCE {
-            self.silences = 0;
-            return;
-        }
-        self.silences += 1;
-        if self.silences >= MAX_SILENCES {
-            self.condemn(Cause::WedgedControl, "its control loop gives no sign of life");
+        match self.silence.lasts(now, || Progress::of(engine.process_id())) {
+            Meaning::Nothing => {}
+            Meaning::Starved => {
+                warn!(
+                    "the engine waits for a core that others have: give it more (Nice=, CPUWeight= of the unit)"
+                );
+            }
+            Meaning::Wedged => self.condemn(Cause::WedgedControl, "its control loop gives no sign of life"),
         }
     }
 
