@@ -5,7 +5,7 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz
+.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz audit
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots 
 fuzz: ## every fuzz target for a minute; ARGS="--seconds 600 decap" (nightly, cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
 	$(CARGO) run -q -p isatap-fuzz --bin isatap-fuzz -- $(ARGS)
+
+audit: ## licences, sources and known vulnerabilities of every dependency (cargo-deny; the network)
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --all-features check $(ARGS)
 
 docs: ## man pages and completions under target/docs
 	$(CARGO) run -q -p isatapd --example documents target/docs
