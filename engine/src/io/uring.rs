@@ -14,6 +14,8 @@
 
 mod answers;
 mod calls;
+#[cfg(test)]
+mod testing;
 mod token;
 
 use std::io;
