@@ -46,5 +46,6 @@ pub mod offload;
 pub mod path;
 pub mod reason;
 pub mod stats;
+mod sync;
 pub mod wire;
 pub mod worker;

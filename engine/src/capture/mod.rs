@@ -13,6 +13,7 @@ mod fate;
 mod filter;
 mod reader;
 mod ring;
+mod state;
 mod tap;
 
 pub use fate::Fate;

@@ -8,7 +8,8 @@ use crossbeam_channel::{Sender, bounded};
 use super::fate::Fate;
 use super::filter::Filter;
 use super::ring::{self, Reader};
-use super::tap::{Tap, TapState, Taps};
+use super::state::TapState;
+use super::tap::{Tap, Taps};
 use crate::io::wake::Bell;
 use crate::path::limit::TokenBucket;
 use crate::stats::Direction;
@@ -194,15 +195,14 @@ impl Capture {
     /// Ends it: workers let go at the end of their turn. Records that wait can still be taken.
     pub fn end(&self) {
         for line in &self.lines {
-            line.state.ended.store(true, Ordering::Release);
+            line.state.end();
         }
         self.tell();
     }
 
     /// Whether every worker has let go: no record comes any more, and the counts are final.
     pub fn is_released(&self) -> bool {
-        let released = |line: &Line| line.state.released.load(Ordering::Acquire);
-        self.lines.iter().all(released)
+        self.lines.iter().all(|line| line.state.is_released())
     }
 
     /// What happened in one direction, all workers together.

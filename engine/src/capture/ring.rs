@@ -9,8 +9,7 @@
 //! The words are atomic, so that nothing here needs `unsafe`: a relaxed load or store costs what an ordinary one does. A record
 //! becomes visible by the release of `written`, its room is free again by the release of `read`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Words before the bytes of a record. The first one's lower half is the number of bytes.
 pub(super) const HEAD_WORDS: usize = 4;

@@ -1,7 +1,5 @@
 //! The workers' end: filter, limit, copy, count.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Receiver;
@@ -9,27 +7,10 @@ use crossbeam_channel::Receiver;
 use super::fate::Fate;
 use super::filter::Filter;
 use super::ring::{Head, Writer};
+use super::state::TapState;
 use crate::path::limit::TokenBucket;
-use crate::stats::{Counter, Direction};
-
-/// What one tap counts, per direction. Written by its worker alone.
-#[derive(Debug, Default)]
-pub(super) struct TapCounters {
-    pub(super) seen: Counter,
-    pub(super) matched: Counter,
-    pub(super) over_rate: Counter,
-    pub(super) no_room: Counter,
-}
-
-/// What a tap shares with the capture it belongs to.
-#[derive(Debug, Default)]
-pub(super) struct TapState {
-    pub(super) counters: [TapCounters; Direction::ALL.len()],
-    /// The capture is over: the worker is to let go.
-    pub(super) ended: AtomicBool,
-    /// The worker has let go: its counters are final.
-    pub(super) released: AtomicBool,
-}
+use crate::stats::Direction;
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// One capture's hand in one worker.
 #[derive(Debug)]
@@ -95,7 +76,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        self.state.released.store(true, Ordering::Release);
+        self.state.release();
     }
 }
 
@@ -140,12 +121,12 @@ impl Taps {
 
     #[cold]
     fn change(&mut self, began: Instant) {
-        self.taps.retain(|tap| !tap.state.ended.load(Ordering::Acquire));
+        self.taps.retain(|tap| !tap.state.has_ended());
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = since_1970.saturating_sub(began.elapsed());
         for mut tap in self.arrivals.try_iter() {
             // One that ended before it began here is dropped here.
-            if !tap.state.ended.load(Ordering::Acquire) {
+            if !tap.state.has_ended() {
                 tap.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
                 self.taps.push(tap);
             }

@@ -3,14 +3,11 @@
 //! `arc-swap` makes the load cheap, but the last holder of an `Arc` frees it: a worker that let go last would pay for a
 //! million routes. So the publisher keeps every retired snapshot until it is the only holder left (STYLE, principle 6).
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
 use super::Rulebook;
+use crate::sync::{Arc, ArcSwap, Guard};
 
 /// A Rulebook as a worker holds it for one batch.
-pub type Snapshot = arc_swap::Guard<Arc<Rulebook>>;
+pub type Snapshot = Guard<Arc<Rulebook>>;
 
 /// The control side: publishes, and frees what no worker holds any more.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! One counter: one writer, any number of readers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// A number that only its worker changes.
 ///

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use hdrhistogram::Histogram;
 
 use super::worker::Direction;
+use crate::sync::{Receiver, Sender, bounded};
 
 /// Values are kept to two significant digits within these bounds, in nanoseconds; what lies outside counts as the bound.
 const LOWEST: u64 = 100;
@@ -93,8 +93,8 @@ pub(crate) struct LatencyCollector {
 
 /// Both ends for so many workers.
 pub(crate) fn latency_channels(workers: usize) -> (LatencyCollector, Vec<LatencyRecorder>) {
-    // One request and one answer per worker can be under way: more would be asked for by nobody.
-    let (answer, answers) = bounded(workers);
+    // One request per worker can be under way, and its answer; that of a worker that was late may still wait beside it.
+    let (answer, answers) = bounded(2 * workers);
     let (requests, recorders) = (0..workers)
         .map(|worker| {
             let (request, requests) = bounded(1);
@@ -119,15 +119,17 @@ impl LatencyRecorder {
         &mut self.current
     }
 
-    /// Hands the histogram over if somebody asked for it.
+    /// Hands the histogram over if somebody asked for it, and keeps it if nobody takes it.
     #[inline]
     pub(crate) fn answer(&mut self) {
         if let Ok(empty) = self.requests.try_recv() {
-            let latencies = std::mem::replace(&mut self.current, empty);
-            let _ = self.answers.try_send(Harvest {
+            let harvest = Harvest {
                 worker: self.worker,
-                latencies,
-            });
+                latencies: std::mem::replace(&mut self.current, empty),
+            };
+            if let Err(refused) = self.answers.try_send(harvest) {
+                self.current = refused.into_inner().latencies;
+            }
         }
     }
 }
@@ -151,6 +153,25 @@ impl LatencyCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_that_find_no_room_are_kept() {
+        let (collector, mut recorders) = latency_channels(1);
+        let recorder = &mut recorders[0];
+        for _ in 0..5 {
+            let stay = Duration::from_micros(50);
+            recorder.current().record(Direction::Encap, stay, 1);
+            collector.request();
+            recorder.answer();
+        }
+        let taken: u64 = collector
+            .answers()
+            .try_iter()
+            .map(|harvest| harvest.latencies.direction(Direction::Encap).len())
+            .sum();
+        assert_eq!(taken, 2);
+        assert_eq!(recorder.current().direction(Direction::Encap).len(), 3);
+    }
 
     #[test]
     fn a_histogram_changes_hands_and_no_value_is_lost_or_doubled() {
