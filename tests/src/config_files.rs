@@ -97,6 +97,11 @@ const COMMON: &[(&str, &[&str], &[&str])] = &[
 /// Repeatable names that both roles take.
 const COMMON_LISTS: &[(&str, &[&str], &[&str])] = &[
     (
+        "SandboxWaive",
+        &["landlock", "ring, seccomp", "Seccomp"],
+        &["chroot", "none", "ring yes", ""],
+    ),
+    (
         "PathMtu",
         &["dynamic 10.1.0.0/16", "static 10.2.0.0/16"],
         &["dynamic 10.1.0.1/16", "fast", "dynamic 10.0.0.0/33"],

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::program;
@@ -14,12 +14,20 @@ use crate::daemon::program;
 /// # Panics
 /// When `folder` cannot be written to.
 pub fn refusing(folder: &TempDir, name: &str, call: &str, errno: i32) -> PathBuf {
+    refusing_rules(folder, name, &json!([{ "syscall": call }]), errno)
+}
+
+/// The same for calls that match one of `rules`, in the form of seccompiler.
+///
+/// # Panics
+/// When `folder` cannot be written to.
+pub fn refusing_rules(folder: &TempDir, name: &str, rules: &Value, errno: i32) -> PathBuf {
     let filters = folder.path().join("filters.json");
     let filter = json!({
         "refusing": {
             "mismatch_action": "allow",
             "match_action": { "errno": errno },
-            "filter": [{ "syscall": call }]
+            "filter": rules
         }
     });
     fs::write(&filters, filter.to_string()).expect("write the filter");

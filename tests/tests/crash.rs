@@ -173,6 +173,12 @@ fn each_way_to_die_is_found_told_and_mended() {
         ("control_panic", "panic", "as a test wished"),
         ("worker_panic", "panic", "as a test wished"),
         ("abort", "signal", "it was killed by SIGABRT"),
+        // FAULTS 71: nothing in an engine starts programs.
+        (
+            "program",
+            "forbidden_call",
+            "it made a system call that nothing in it makes",
+        ),
         ("worker_wedge", "wedged_worker", "worker 0 is stuck"),
         ("nonsense", "fault", "it said something that is no message"),
         (

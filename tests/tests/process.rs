@@ -20,6 +20,7 @@ use isatap_tests::ping::ping;
 use isatap_tests::raw::Sniffer;
 use isatap_tests::scene::{DUT, Opposite, SOON, Scene, X, host_v4, on_link};
 use isatap_tests::topology::UNDERLAY;
+use isatap_tests::wait;
 
 /// From the start of the process to the first packet carried.
 const START_TO_FIRST_PACKET: Duration = Duration::from_millis(100);
@@ -50,10 +51,31 @@ fn mask(status: &str, set: &str) -> u64 {
     u64::from_str_radix(field(status, set), 16).expect("a mask")
 }
 
-/// FAULTS 71.
+/// How many filters of system calls a thread of the engine has: two of the process, two of its kind.
+const FILTERS: u64 = 4;
+
+/// FAULTS 71: each thread of both processes, in both roles, those that look names up included.
 fn threads_are_confined(lane: Lane) {
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.lane(lane).workers(3));
+    processes_are_confined(&daemon, lane);
+    drop(daemon);
+    let daemon = Daemon::host(&scene.dut, DUT, &[X])
+        .config("ServerAddress isatap.example")
+        .lane(lane)
+        .workers(3)
+        .start();
+    wait::holds("a helper that looks names up", SOON, || {
+        threads(daemon.engine_pid())
+            .iter()
+            .any(|(name, _)| name == "control-lookup")
+    });
+    processes_are_confined(&daemon, lane);
+}
+
+fn processes_are_confined(daemon: &Daemon<'_>, lane: Lane) {
+    let already = threads(nix::unistd::getpid().as_raw());
+    let already: u64 = field(&already[0].1, "Seccomp_filters").parse().expect("a number");
     let nobody = nix::unistd::User::from_name("nobody")
         .expect("passwd")
         .expect("nobody")
@@ -72,10 +94,12 @@ fn threads_are_confined(lane: Lane) {
     assert_eq!(field(status, "NoNewPrivs"), "1", "the monitor");
 
     let all = threads(daemon.engine_pid());
-    assert!(
-        all.len() >= 4,
-        "three workers and control: {:?}",
-        all.iter().map(|(name, _)| name).collect::<Vec<_>>()
+    let named = |prefix: &str| all.iter().filter(|(name, _)| name.starts_with(prefix)).count();
+    assert_eq!(named("worker-"), 3, "{lane:?}");
+    assert_eq!(
+        (named("isatapd-engine"), named("monitor-watch")),
+        (1, 1),
+        "{lane:?}"
     );
     for (name, status) in &all {
         for ids in ["Uid", "Gid"] {
@@ -87,6 +111,9 @@ fn threads_are_confined(lane: Lane) {
         }
         assert_eq!(field(status, "Groups"), "", "{name} is in no group");
         assert_eq!(field(status, "NoNewPrivs"), "1", "{name}");
+        assert_eq!(field(status, "Seccomp"), "2", "{name}");
+        let filters: u64 = field(status, "Seccomp_filters").parse().expect("a number");
+        assert_eq!(filters - already, FILTERS, "{name}");
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd"] {
             assert_eq!(mask(status, set), 0, "{set} of {name}");
         }

@@ -473,6 +473,7 @@ fn what_waits_for_a_restart() {
         "InterfaceName",
         "Lane",
         "PidFile",
+        "SandboxWaive",
         "User",
         "Workers",
     ];

@@ -77,6 +77,11 @@ impl Settings {
             Key::User => vec![self.user.name.clone()],
             Key::ChrootDir => vec![self.chroot_dir.display().to_string()],
             Key::PidFile => vec![self.pidfile.display().to_string()],
+            Key::SandboxWaive => self
+                .sandbox_waive
+                .iter()
+                .map(|layer| layer.name().to_owned())
+                .collect(),
             Key::Advertise => vec![yes_no(advertise.on)],
             Key::AdvertiseMtu => advertise.mtu.iter().map(ToString::to_string).collect(),
             Key::RouterLifetime => vec![advertise.router_lifetime.to_string()],

@@ -12,7 +12,7 @@ use super::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Origin, Sourced, did_you_me
 use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PathMtuMode, TtlPolicy};
 use super::lines::{self, Line, Word};
 use super::names::{Key, Repeat};
-use super::resolved::{Facility, LogLevel};
+use super::resolved::{Facility, Layer, LogLevel};
 use super::values::{self, Host, Refusal};
 
 /// What a file says. `None` and empty lists: nothing.
@@ -47,6 +47,7 @@ pub struct FileConfig {
     pub user: Option<Sourced<String>>,
     pub chroot_dir: Option<Sourced<PathBuf>>,
     pub pidfile: Option<Sourced<PathBuf>>,
+    pub sandbox_waive: Vec<Sourced<Layer>>,
     pub advertise: AdvertiseText,
 }
 
@@ -246,6 +247,7 @@ impl Parser {
             Key::User => set(&mut config.user, words.only(values::account_name)),
             Key::ChrootDir => set(&mut config.chroot_dir, words.only(values::absolute_path)),
             Key::PidFile => set(&mut config.pidfile, words.only(values::absolute_path)),
+            Key::SandboxWaive => config.sandbox_waive.extend(words.list(values::layer)),
             Key::Advertise
             | Key::AdvertisePrefix
             | Key::AdvertiseRoute

@@ -4,6 +4,7 @@
 //!  source -> lines -> file (+ values, advertise) -> resolve (+ machine) -> Settings -> reload::plan -> control
 //! ```
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 pub mod advertise;
@@ -65,6 +66,11 @@ impl Loader {
             overrides,
             machine: Remembering::new(ThisMachine),
         })
+    }
+
+    /// The directory that the file is read in again.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.source.directory()
     }
 }
 

@@ -96,6 +96,7 @@ names! {
     User Once Restart "a user name"
     ChrootDir Once Restart "an absolute path"
     PidFile Once Restart "an absolute path"
+    SandboxWaive Many Restart "seccomp, landlock or ring"
 }
 
 impl Key {
@@ -152,6 +153,7 @@ mod tests {
             Key::User,
             Key::ChrootDir,
             Key::PidFile,
+            Key::SandboxWaive,
         ];
         assert_eq!(restart, expected.iter().collect::<Vec<_>>());
     }

@@ -87,6 +87,7 @@ fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
         Key::User => old.user != new.user,
         Key::ChrootDir => old.chroot_dir != new.chroot_dir,
         Key::PidFile => old.pidfile != new.pidfile,
+        Key::SandboxWaive => old.sandbox_waive != new.sandbox_waive,
         Key::PathMtu => old.path_mtu != new.path_mtu,
         Key::Advertise => old.advertise.on != new.advertise.on,
         Key::AdvertisePrefix => old.advertise.prefixes != new.advertise.prefixes,
@@ -109,6 +110,7 @@ fn keep(key: Key, settings: &mut Settings, old: &Settings) {
         Key::User => settings.user.clone_from(&old.user),
         Key::ChrootDir => settings.chroot_dir.clone_from(&old.chroot_dir),
         Key::PidFile => settings.pidfile.clone_from(&old.pidfile),
+        Key::SandboxWaive => settings.sandbox_waive.clone_from(&old.sandbox_waive),
         _ => {}
     }
 }

@@ -13,8 +13,8 @@ use super::diagnostic::{ConfigError, Diagnostic, Origin, Sourced, quoted};
 use super::file::{BindText, FileConfig, LaneText, PerNetworkText, SiteText, SocketText};
 use super::machine::{Candidate, Machine};
 use super::resolved::{
-    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, LaneChoice, LogLevel, MAX_SERVERS, PathMtuMode,
-    PerNetwork, Role, Settings, SiteNetworks, TtlPolicy, User,
+    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, LaneChoice, Layer, LogLevel, MAX_SERVERS,
+    PathMtuMode, PerNetwork, Role, Settings, SiteNetworks, TtlPolicy, User,
 };
 use super::values::Host;
 use crate::exit::ExitStatus;
@@ -155,6 +155,7 @@ pub fn resolve(
             .pidfile
             .clone()
             .unwrap_or_else(|| or(file.pidfile, || DEFAULT_PIDFILE.into())),
+        sandbox_waive: layers(&file.sandbox_waive),
         syslog_facility: or(file.facility, || Facility::DAEMON),
         log_level: or(file.log_level, || LogLevel::Info),
         config_path,
@@ -216,6 +217,11 @@ fn choose<T>(argument: Option<T>, name: &'static str, file: Option<Sourced<T>>) 
 fn unique<T: Copy + Eq + Hash>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut seen = HashSet::new();
     items.filter(|item| seen.insert(*item)).collect()
+}
+
+fn layers(texts: &[Sourced<Layer>]) -> Vec<Layer> {
+    let is_named = |layer: &Layer| texts.iter().any(|text| text.value == *layer);
+    Layer::ALL.into_iter().filter(is_named).collect()
 }
 
 fn default_workers(machine: &dyn Machine) -> usize {

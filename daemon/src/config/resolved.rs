@@ -69,6 +69,8 @@ pub struct Settings {
     pub chroot_dir: PathBuf,
     /// Where the process id is written and locked.
     pub pidfile: PathBuf,
+    /// Layers of the sandbox that the engine does without; each once, in the order of [`Layer::ALL`].
+    pub sandbox_waive: Vec<Layer>,
     /// Under which name the system log files our lines.
     pub syslog_facility: Facility,
     /// Which lines are written.
@@ -134,6 +136,31 @@ pub struct User {
     pub uid: u32,
     /// Its primary group, never 0.
     pub gid: u32,
+}
+
+/// A layer of the engine's sandbox without which the daemon starts only if it is told to (`SandboxWaive`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Filters of system calls.
+    Seccomp,
+    /// Rules for files, ports, signals and sockets.
+    Landlock,
+    /// Rings that take the operations of their lane only.
+    Ring,
+}
+
+impl Layer {
+    /// All of them, in the order in which they are entered.
+    pub const ALL: [Self; 3] = [Self::Landlock, Self::Seccomp, Self::Ring];
+
+    /// The word of the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// `LogLevel`.

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,6 +108,11 @@ impl ConfigSource {
     /// The path as it is now, links followed.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory that the file is read in again.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.place.as_ref().map(|(dir, _)| dir.as_fd())
     }
 
     /// The path as the operator wrote it, for messages.

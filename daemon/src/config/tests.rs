@@ -12,7 +12,7 @@ use super::names::{Key, Reload};
 use super::reload::plan;
 use super::resolve::{Overrides, resolve};
 use super::resolved::{
-    Bind, DscpPolicy, EcnMode, LaneChoice, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,
+    Bind, DscpPolicy, EcnMode, LaneChoice, Layer, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,
 };
 use super::values::Host;
 use super::{ConfigError, Loader, source};

@@ -7,7 +7,7 @@ use super::diagnostic::did_you_mean;
 use super::engine_types::{
     DscpPolicy, EcnMode, Ipv4Prefix, Ipv6Prefix, MAX_WORKERS, PathMtuMode, PrefixError, TtlPolicy,
 };
-use super::resolved::{Facility, INTERVAL_INFINITE, LogLevel};
+use super::resolved::{Facility, INTERVAL_INFINITE, Layer, LogLevel};
 
 /// Longest name of an interface: `IFNAMSIZ` without the NUL.
 const MAX_INTERFACE_NAME_LEN: usize = 15;
@@ -184,6 +184,14 @@ pub fn log_level(text: &str) -> Result<LogLevel, Refusal> {
         ("debug", LogLevel::Debug),
     ];
     one_of(text, &levels)
+}
+
+/// One layer of `SandboxWaive`.
+///
+/// # Errors
+/// [`Refusal::Expected`], with a suggestion.
+pub fn layer(text: &str) -> Result<Layer, Refusal> {
+    one_of(text, &Layer::ALL.map(|layer| (layer.name(), layer)))
 }
 
 /// `SyslogFacility`; the spelling of syslog(3), `LOG_DAEMON`, is understood too.

@@ -34,6 +34,7 @@ use crate::advertise::consistency::Told;
 use crate::config::resolved::{Facility, LogLevel, Role};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
+use crate::launch::confine::Confinement;
 use crate::launch::notify::Notice;
 use crate::link::apply::Installed;
 use crate::link::dns::DnsHandover;
@@ -109,6 +110,8 @@ pub(super) struct Daemon {
     pub(super) interface: Interface,
     /// Carries out what changes the interface.
     pub(super) link: MonitorLink,
+    /// What this process is confined to.
+    pub(super) confinement: Confinement,
     pub(super) watchdog: Watchdog,
     pub(super) routers: Routers,
     pub(super) slaac: Slaac,

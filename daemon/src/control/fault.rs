@@ -19,6 +19,12 @@ impl Daemon {
                 std::thread::sleep(Duration::from_secs(1));
             },
             Fault::Abort => std::process::abort(),
+            Fault::Program => {
+                let started = std::process::Command::new("/bin/true").spawn();
+                return Ok(vec![
+                    started.map_or_else(|error| error.to_string(), |_| "done".to_owned()),
+                ]);
+            }
             Fault::Nonsense => self.link.babble(),
             Fault::Forbidden => return Ok(self.ask_too_much().await),
         }

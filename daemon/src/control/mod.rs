@@ -39,11 +39,12 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use isatap_engine::worker::Descriptors;
+use isatap_engine::worker::{Descriptors, WorkerHook};
 
 use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
+use crate::launch::confine::Confinement;
 use crate::launch::notify::Notice;
 use crate::monitor::wire::{Cause, Setup};
 use crate::prl::resolver::Resolver;
@@ -79,6 +80,8 @@ pub struct Startup {
     pub forwards: bool,
     /// The way to the monitor.
     pub link: MonitorLink,
+    /// What the process is confined to, and what its threads are still to enter.
+    pub confinement: Confinement,
     /// What the process does for us.
     pub hooks: Hooks,
 }
@@ -86,7 +89,7 @@ pub struct Startup {
 /// What control asks of the process around it.
 pub struct Hooks {
     /// Gives up every privilege of a worker thread; called in each before its first packet.
-    pub worker_start: fn() -> Result<(), String>,
+    pub worker_start: WorkerHook,
     /// Tells the service manager, and at the first [`Notice::Ready`] whoever else waits for the start.
     pub notify: Box<dyn Fn(Notice)>,
     /// Lets go of the terminal that somebody waits at, if there is one.

@@ -221,6 +221,7 @@ impl Daemon {
             kernel_drops: self.kernel_drops().collect(),
             qdisc_drops: self.losses.qdisc,
             captures: self.engine.captures(),
+            sandbox: self.confinement.status(self.engine.lane()),
             configuration: self.configuration(),
             control: self.counters.clone(),
         }

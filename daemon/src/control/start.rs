@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::fib::Publisher;
+use isatap_engine::io::probe;
 use isatap_engine::io::restrict::RingScope;
 use isatap_engine::isatap::mark::Mark;
 use isatap_engine::path::limit::TokenBucket;
-use isatap_engine::worker::{Engine, EngineConfig};
+use isatap_engine::worker::{Engine, EngineConfig, SetupError};
 use tracing::{info, warn};
 
 use super::configure::slaac_config;
@@ -26,8 +27,10 @@ use super::{MonitorLink, Startup, icmp, locator};
 use crate::advertise::Advertiser;
 use crate::advertise::consistency::Told;
 use crate::config::Settings;
-use crate::config::resolved::Role;
+use crate::config::names::Key;
+use crate::config::resolved::{Layer, Role};
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::confine::filters::ThreadKind;
 use crate::launch::descriptors;
 use crate::launch::notify::Notice;
 use crate::launch::start::setup_error;
@@ -61,6 +64,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         resolver,
         forwards,
         link,
+        confinement,
         hooks,
     } = startup;
     let orders = link.listen().map_err(descriptor_error)?;
@@ -68,13 +72,13 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let prepared = Engine::prepare(
         EngineConfig {
             lane: settings.lane,
-            ring: RingScope::Lane,
+            ring: confinement.ring(),
             cpus: cpus_for(workers),
             on_worker_start: hooks.worker_start,
         },
         descriptors,
     )
-    .map_err(setup_error)?;
+    .map_err(|error| lane_error(error, confinement.ring()))?;
     if let Some(why) = prepared.without_ring() {
         info!("the syscall lane carries, since io_uring cannot: {why}");
     }
@@ -122,6 +126,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .map_err(|error| ExitError::config(error.to_string()))?;
     let publisher = Publisher::new(first);
     let engine = prepared.start(&publisher.reader()).map_err(setup_error)?;
+    // The workers have their rings: no other is made from here on. Helpers of this thread come later.
+    confinement.enter_thread(ThreadKind::Control)?;
     let queues = engine
         .error_queues()
         .map(|queue| queue.try_clone_to_owned())
@@ -182,6 +188,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         netlink,
         interface,
         link,
+        confinement,
         routers,
         slaac,
         installed,
@@ -289,6 +296,20 @@ fn unix_listener(listener: std::os::unix::net::UnixListener) -> Result<tokio::ne
         .set_nonblocking(true)
         .and_then(|()| tokio::net::UnixListener::from_std(listener))
         .map_err(descriptor_error)
+}
+
+/// Who insists on a lane whose ring cannot be restricted, and could do without that, is told so.
+fn lane_error(error: SetupError, ring: RingScope) -> ExitError {
+    let could_be_waived = matches!(error, SetupError::Lane { .. })
+        && ring == RingScope::Lane
+        && probe::uring(RingScope::Anything).is_ok();
+    let error = setup_error(error);
+    if could_be_waived {
+        let (key, layer) = (Key::SandboxWaive, Layer::Ring.name());
+        error.with_remedy(format!("\"{key} {layer}\" in the configuration uses it as it is"))
+    } else {
+        error
+    }
 }
 
 fn netlink_error(error: NetlinkError) -> ExitError {

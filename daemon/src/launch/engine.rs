@@ -2,7 +2,8 @@
 //! configuration and runs control.
 //!
 //! ```text
-//!  setup and descriptors -> log, places to read from -> sandbox -> configuration in force -> control::run
+//!  setup and descriptors -> log, places to read from -> sandbox: privilege, confine -> configuration in force
+//!  -> control::run
 //! ```
 //!
 //! Nothing is parsed before the sandbox is entered but what the monitor says.
@@ -14,13 +15,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isatap_engine::io::passing::MessageSocket;
+use isatap_engine::worker::WorkerHook;
 use nix::sys::signal::SigSet;
 
+use super::confine::Confinement;
+use super::confine::filters::ThreadKind;
 use super::log::Logs;
 use super::privilege::{self, Sandbox};
 use super::start::destination;
 use crate::config::kept::Kept;
-use crate::config::resolved::{Facility, LogLevel};
+use crate::config::resolved::{Facility, Layer, LogLevel};
 use crate::control::{self, Hooks, MonitorLink, Startup};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::sysctl;
@@ -115,14 +119,25 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         names,
         text,
     } = holdings;
+    let waived: Vec<_> = Layer::ALL
+        .into_iter()
+        .zip(setup.waived)
+        .filter_map(|(layer, is_waived)| is_waived.then_some(layer))
+        .collect();
     Sandbox::new(root, setup.ids).enter().map_err(fault)?;
-    watch_the_monitor(socket).map_err(fault)?;
+    let directories: Vec<_> = loader
+        .directory()
+        .into_iter()
+        .chain(resolver.directories())
+        .collect();
+    let confinement = Confinement::enter(&waived, &directories).map_err(fault)?;
+    watch_the_monitor(socket, &confinement).map_err(fault)?;
     let kept = kept(text).map_err(fault)?;
     let settings = loader.load_kept(&kept).map_err(|error| fault(error.into()))?;
     logs.set_level(settings.log_level);
     logs.set_facility(settings.syslog_facility);
     let link = MonitorLink::new(Arc::clone(socket));
-    let hooks = hooks(&logs, null, &link);
+    let hooks = hooks(&logs, null, &link, &confinement);
     let outcome = control::run(Startup {
         settings,
         drained: kept.drained,
@@ -135,6 +150,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         resolver,
         forwards,
         link,
+        confinement,
         hooks,
     });
     logs.flush_suppressed(Instant::now());
@@ -157,13 +173,14 @@ fn kept(text: OwnedFd) -> Result<Kept, ExitError> {
 }
 
 /// No engine outlives its monitor: control ends in order when the socket closes, and this thread sees to it that it does.
-fn watch_the_monitor(socket: &Arc<MessageSocket>) -> Result<(), ExitError> {
-    let socket = Arc::clone(socket);
+fn watch_the_monitor(socket: &Arc<MessageSocket>, confinement: &Confinement) -> Result<(), ExitError> {
+    let (socket, confinement) = (Arc::clone(socket), confinement.clone());
     std::thread::Builder::new()
         .name("monitor-watch".into())
         .stack_size(64 << 10)
         .spawn(move || {
-            if socket.wait_for_end().is_ok() {
+            // Without its filter it is not to be: the end of the process says so.
+            if confinement.enter_thread(ThreadKind::Watch).is_ok() && socket.wait_for_end().is_ok() {
                 std::thread::sleep(ORPHAN_LIMIT);
             }
             std::process::abort();
@@ -172,12 +189,16 @@ fn watch_the_monitor(socket: &Arc<MessageSocket>) -> Result<(), ExitError> {
         .map_err(|error| ExitError::other(format!("the watch of the monitor cannot be started: {error}")))
 }
 
-fn hooks(logs: &Logs, null: Option<OwnedFd>, link: &MonitorLink) -> Hooks {
+fn hooks(logs: &Logs, null: Option<OwnedFd>, link: &MonitorLink, confinement: &Confinement) -> Hooks {
     let (set_log, reopen_log, flush_log) = (logs.clone(), logs.clone(), logs.clone());
     let link = link.clone();
+    let confinement = confinement.clone();
     Hooks {
         notify: Box::new(move |notice| link.notify(notice)),
-        worker_start: privilege::drop_all_in_thread,
+        worker_start: WorkerHook::new(move |lane| {
+            privilege::drop_all_in_thread()?;
+            confinement.enter_worker(lane).map_err(|error| error.to_string())
+        }),
         let_terminal_go: Box::new(move || {
             if let Some(null) = &null {
                 let _ = nix::unistd::dup2_stdout(null);

@@ -6,12 +6,14 @@
 //!     |  ready / failed + status            monitor (`start`): session of its own, pid file locked, log opened,
 //!     +<------------------------------------        everything opened, then `crate::monitor`
 //!     v                                         |
-//!  exit status                                  +-- engine's process (`engine`): chroot, user, no capability,
-//!                                                   then `crate::control`
+//!  exit status                                  +-- engine's process (`engine`): chroot, user, no capability
+//!                                                   (`privilege`), files and system calls (`confine`), then
+//!                                                   `crate::control`
 //! ```
 //!
 //! Nothing here forks without executing: a copy of a process with threads, or of half a start, never runs.
 
+pub mod confine;
 pub mod descriptors;
 pub mod detach;
 pub mod engine;

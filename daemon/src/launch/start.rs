@@ -23,10 +23,10 @@ use super::listen::{self, SocketFile};
 use super::log::{self, Destination, Logs};
 use super::pidfile::PidFile;
 use super::privilege::{self, ChrootDir};
-use super::{descriptors, notify, require};
+use super::{confine, descriptors, notify, require};
 use crate::cli::Options;
 use crate::config::kept::Kept;
-use crate::config::resolved::{Facility, Role, User};
+use crate::config::resolved::{Facility, Layer, Role};
 use crate::config::{Loader, Settings};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::change::direct::Direct;
@@ -83,12 +83,20 @@ fn start(options: Options, detached: bool, ready: Ready) -> Result<(), Failure> 
     for warning in complaint.into_iter().chain(loaded.warnings) {
         warn!("{warning}");
     }
+    tell_waived(&loaded.settings);
     let outcome = run(&loaded.settings, &loader, arguments, detached, ready);
     if let Err((_, error)) = &outcome {
         logs.record_failure(&error.to_string());
     }
     logs.flush_suppressed(Instant::now());
     outcome
+}
+
+/// Who waived a layer of the sandbox long ago is told again.
+fn tell_waived(settings: &Settings) {
+    if let Some(words) = confine::waived_words(&settings.sandbox_waive) {
+        warn!("{words}");
+    }
 }
 
 /// Where a daemon's words go.
@@ -128,7 +136,7 @@ fn run(
         ready,
         signals: opened.signals,
         arguments,
-        setup: setup(&settings.user, detached),
+        setup: setup(settings, detached),
         helper: opened.helper,
         program: opened.program,
         lock,
@@ -221,6 +229,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         destination(setup.detached, settings.syslog_facility),
         settings.log_level,
     );
+    tell_waived(&settings);
     let pidfile = PidFile::inherit(&settings.pidfile, lock)?;
     let lock = pidfile
         .handle()
@@ -323,7 +332,7 @@ fn dns_helper(role: Role, interface: &str) -> Option<(OwnedFd, std::process::Chi
         .map(DnsHelper::into_parts)
 }
 
-fn setup(user: &User, detached: bool) -> Setup {
+fn setup(settings: &Settings, detached: bool) -> Setup {
     Setup {
         version: VERSION,
         // What belongs to the descriptors is filled in when they are handed out.
@@ -335,7 +344,8 @@ fn setup(user: &User, detached: bool) -> Setup {
         steered: false,
         metrics: false,
         names: false,
-        ids: [user.uid, user.gid],
+        ids: [settings.user.uid, settings.user.gid],
+        waived: Layer::ALL.map(|layer| settings.sandbox_waive.contains(&layer)),
         detached,
         successor: false,
         restarts: [0; Cause::ALL.len()],

@@ -198,6 +198,12 @@ pub fn cause_of(status: Option<ExitStatus>, last_words: Option<&LastWords>) -> (
     }
     let status = status.map(|status| (status.signal(), status.code()));
     match status.unwrap_or_default() {
+        (Some(signal), _) if signal == Signal::SIGSYS as i32 => (
+            Cause::ForbiddenCall,
+            "it made a system call that nothing in it makes, and was ended for it (SIGSYS): an attack or a fault; \
+             the kernel's log names the call (audit, type=1326)"
+                .to_owned(),
+        ),
         (Some(signal), _) => {
             let name =
                 Signal::try_from(signal).map_or_else(|_| signal.to_string(), |known| known.to_string());
@@ -221,6 +227,13 @@ mod tests {
         let words = LastWords::new(Cause::Panic, 1, "it panicked".into());
         for (script, words, cause, text) in [
             ("kill -9 $$", None, Cause::Signal, "it was killed by SIGKILL"),
+            (
+                "kill -SYS $$",
+                None,
+                Cause::ForbiddenCall,
+                "it made a system call that nothing in it makes, and was ended for it (SIGSYS): an attack or a fault; \
+                 the kernel's log names the call (audit, type=1326)",
+            ),
             ("exit 3", None, Cause::Exit, "it ended with status 3"),
             ("exit 0", None, Cause::Exit, "it ended with status 0"),
             ("exit 101", Some(&words), Cause::Panic, "it panicked"),

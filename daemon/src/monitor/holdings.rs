@@ -212,6 +212,7 @@ mod tests {
             udp_offload: false,
             steered: false,
             ids: [65534, 65533],
+            waived: [false, true, false],
             detached: true,
             successor: false,
             restarts: [7; Cause::ALL.len()],

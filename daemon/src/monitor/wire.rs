@@ -11,12 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use isatap_engine::fib::{Ipv6Prefix, Role};
 
+use crate::config::resolved::Layer;
 use crate::link::apply::RouteId;
 use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -40,7 +41,9 @@ pub enum Cause {
     WedgedWorker,
     /// Its control loop gives no sign of life.
     WedgedControl,
-    /// A signal ended it.
+    /// It made a system call that nothing in it makes, and was ended for it.
+    ForbiddenCall,
+    /// Another signal ended it.
     Signal,
     /// It ended without being told to.
     Exit,
@@ -48,21 +51,23 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fault,
         Self::Panic,
         Self::WedgedWorker,
         Self::WedgedControl,
+        Self::ForbiddenCall,
         Self::Signal,
         Self::Exit,
     ];
 
     /// Their labels on metrics, in the same order.
-    pub const NAMES: [&str; 6] = [
+    pub const NAMES: [&str; 7] = [
         "fault",
         "panic",
         "wedged_worker",
         "wedged_control",
+        "forbidden_call",
         "signal",
         "exit",
     ];
@@ -157,6 +162,8 @@ pub struct Setup {
     pub steered: bool,
     /// Who to become: user and group.
     pub ids: [u32; 2],
+    /// Which layers of the sandbox are waived, in the order of [`Layer::ALL`].
+    pub waived: [bool; Layer::ALL.len()],
     /// A launcher waits for the daemon, so that it logs to the system and lets the terminal go.
     pub detached: bool,
     /// There was an engine before this one, so that the interface is as it left it.
@@ -211,7 +218,8 @@ macro_rules! numbered {
 numbered!(bool: false, true);
 numbered!(Origin: Origin::Advertised, Origin::Own);
 numbered!(Role: Role::Host, Role::Router);
-numbered!(Cause: Cause::Fault, Cause::Panic, Cause::WedgedWorker, Cause::WedgedControl, Cause::Signal, Cause::Exit);
+numbered!(Cause: Cause::Fault, Cause::Panic, Cause::WedgedWorker, Cause::WedgedControl,
+    Cause::ForbiddenCall, Cause::Signal, Cause::Exit);
 numbered!(Asked: Asked::Reload, Asked::Summary, Asked::ReopenLogs, Asked::Terminate, Asked::Interrupt, Asked::HandOver);
 
 impl Field for String {
@@ -330,7 +338,7 @@ structures! {
     RouteId { prefix, metric, via, preference, origin }
     AddressChange { addr, prefix_len, valid, preferred, origin }
     Setup {
-        version, interface, if_index, key, workers, udp_offload, steered, ids, detached, successor, restarts, upgrades,
+        version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
         metrics, names,
     }
 }

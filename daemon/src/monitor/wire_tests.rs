@@ -81,12 +81,12 @@ fn order() -> impl Strategy<Value = Order> {
         ".{0,100}".prop_map(Answer::Refused),
     ];
     let setup = (
-        any::<([u32; 3], u16, [u32; 2], [bool; 6])>(),
-        any::<([u64; 6], u64)>(),
+        any::<([u32; 3], u16, [u32; 2], [bool; 6], [bool; 3])>(),
+        any::<([u64; 7], u64)>(),
         "[a-z0-9]{1,15}",
     );
     let setup = setup.prop_map(
-        |((numbers, workers, ids, flags), (restarts, upgrades), interface)| {
+        |((numbers, workers, ids, flags, waived), (restarts, upgrades), interface)| {
             Order::Setup(Setup {
                 version: numbers[0],
                 interface,
@@ -96,6 +96,7 @@ fn order() -> impl Strategy<Value = Order> {
                 udp_offload: flags[0],
                 steered: flags[1],
                 ids,
+                waived,
                 detached: flags[2],
                 successor: flags[3],
                 restarts,

@@ -16,6 +16,8 @@ pub enum Fault {
     ControlWedge,
     /// The process aborts.
     Abort,
+    /// A program is started.
+    Program,
     /// The monitor is asked for what it must refuse.
     Forbidden,
     /// The monitor is told bytes that are no message.

@@ -74,6 +74,9 @@ pub struct Status {
     /// Captures that run now.
     #[serde(default)]
     pub captures: usize,
+    /// What the engine's process is confined by besides another user, another root and no capability.
+    #[serde(default)]
+    pub sandbox: SandboxStatus,
     /// The configuration in force, as the lines of a file would say it.
     #[serde(default)]
     pub configuration: Vec<SettingStatus>,
@@ -82,6 +85,37 @@ pub struct Status {
     pub paths: PathsStatus,
     /// What control did.
     pub control: ControlStatus,
+}
+
+/// The layers of the engine's sandbox that may be waived.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxStatus {
+    /// Each layer.
+    pub layers: Vec<LayerStatus>,
+    /// Each kind of thread.
+    pub threads: Vec<ThreadsStatus>,
+}
+
+/// One layer of the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LayerStatus {
+    /// `landlock`, `seccomp` or `ring`.
+    pub name: String,
+    /// The configuration does without it (`SandboxWaive`).
+    pub waived: bool,
+    /// How it is in force, or why not, in words.
+    pub detail: String,
+}
+
+/// What threads of one kind may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ThreadsStatus {
+    /// `control`, `worker (uring)`, `worker (syscall)` or `monitor-watch`.
+    pub kind: String,
+    /// How many system calls they may make, some with certain arguments only; `None` without a filter.
+    pub system_calls: Option<usize>,
+    /// How many operations they may ask of a ring; `None` without a restriction.
+    pub ring_operations: Option<usize>,
 }
 
 /// What is known about the paths to peers; the list is cut off at a bound.
@@ -501,6 +535,7 @@ pub(crate) mod tests {
             kernel_drops: BTreeMap::from([("0".to_owned(), 3)]),
             qdisc_drops: 0,
             captures: 0,
+            sandbox: SandboxStatus::default(),
             configuration: vec![SettingStatus {
                 name: "Mtu".to_owned(),
                 value: "1280".to_owned(),

@@ -7,6 +7,7 @@
 //!  start(names) --> a task each --> files (blocking thread) --> dns --> next() -> (name, result)
 //! ```
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,11 @@ impl Resolver {
         Self {
             files: Arc::new(Files::open()),
         }
+    }
+
+    /// The directories that both files are read in again.
+    pub fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.files.directories()
     }
 
     /// Looks one name up; takes at most [`LOOKUP_LIMIT`] and keeps nothing else from running.

@@ -34,6 +34,23 @@ pub const MAX_WORKERS: usize = 128;
 /// How long a worker may take to set its lane up.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// What a worker's thread does first, given its lane: see [`EngineConfig::on_worker_start`].
+#[derive(Clone)]
+pub struct WorkerHook(Arc<dyn Fn(LaneKind) -> Result<(), String> + Send + Sync>);
+
+impl WorkerHook {
+    /// Runs `hook` in each worker's thread.
+    pub fn new(hook: impl Fn(LaneKind) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+}
+
+impl std::fmt::Debug for WorkerHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerHook").finish_non_exhaustive()
+    }
+}
+
 /// What an engine is made of.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -45,7 +62,7 @@ pub struct EngineConfig {
     pub cpus: Vec<usize>,
     /// Runs first in every worker thread once its lane is set up, before the first packet: the place to give up
     /// privileges. An error keeps the engine from starting.
-    pub on_worker_start: fn() -> Result<(), String>,
+    pub on_worker_start: WorkerHook,
 }
 
 /// An engine about to start.
@@ -243,7 +260,7 @@ impl Prepared {
                     .cpus
                     .get(worker % self.config.cpus.len().max(1))
                     .copied(),
-                hook: self.config.on_worker_start,
+                hook: self.config.on_worker_start.clone(),
                 duty: Some(Duty {
                     rules: rules.clone(),
                     punts: punt_sender.clone(),
@@ -289,7 +306,7 @@ struct WorkerThread {
     lane: LaneKind,
     ring: RingScope,
     cpu: Option<usize>,
-    hook: fn() -> Result<(), String>,
+    hook: WorkerHook,
     duty: Option<Duty>,
     stats: EngineStats,
     ready: Sender<Result<(), SetupError>>,
@@ -330,7 +347,7 @@ impl WorkerThread {
             Ok(lane) => lane,
             Err(error) => return refuse(format!("lane {}: {error}", self.lane.name())),
         };
-        if let Err(reason) = (self.hook)() {
+        if let Err(reason) = (self.hook.0)(self.lane) {
             return refuse(reason);
         }
         let (Some(stats), Some(duty)) = (self.stats.worker(worker), self.duty.take()) else {

@@ -19,7 +19,7 @@ pub use crate::io::errors::SetupError;
 pub use crate::io::lane::{LaneChoice, LaneKind};
 pub use carry::Carriage;
 pub use descriptors::{Descriptors, Shape, WorkerDescriptors};
-pub use engine::{Engine, EngineConfig, MAX_WORKERS, Prepared, WorkerExit};
+pub use engine::{Engine, EngineConfig, MAX_WORKERS, Prepared, WorkerExit, WorkerHook};
 #[cfg(debug_assertions)]
 pub use fault::WorkerFault;
 pub use punt::{MAX_PUNTS_WAITING, OuterEnds, Punt};

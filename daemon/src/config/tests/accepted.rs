@@ -79,6 +79,8 @@ ControlSocket /run/x.sock netops 0600
 User isatap
 ChrootDir /srv/empty,really
 PidFile /run/x.pid
+SandboxWaive ring, seccomp
+SandboxWaive ring
 ";
     let settings = load(text);
     assert_eq!(settings.servers, [v4("192.0.2.7"), v4("192.0.2.1")]);
@@ -123,6 +125,7 @@ PidFile /run/x.pid
         (990, Path::new("/srv/empty,really"))
     );
     assert_eq!(settings.pidfile, Path::new("/run/x.pid"));
+    assert_eq!(settings.sandbox_waive, [Layer::Seccomp, Layer::Ring]);
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn spellings_of_the_default_route() {
 #[test]
 fn what_is_printed_can_be_read_again() {
     let text = "ServerAddress isatap.example\nTtl inherit\nDscp inherit\nEcn compat\nSiteNetwork any 10.0.0.0/8\n\
-                DefaultRoute no\nMetricsListen off\nControlSocket /x netops 600\nPrlRefreshInterval infinite\n";
+                DefaultRoute no\nSandboxWaive ring landlock seccomp\nMetricsListen off\nControlSocket /x netops 600\nPrlRefreshInterval infinite\n";
     let router = "Advertise yes\nAdvertisePrefix 2001:db8:1:2::/64 on-link preferred 60 for 10.1.0.0/16\n\
                   AdvertisePrefix 2001:db8:1:3::/64 valid infinity\nAdvertiseRoute ::/0 preference low\n\
                   AdvertiseRoute 2001:db8::/32 lifetime 7\nAdvertiseDns 2001:db8::53, 2001:db8::54 lifetime 9\n\
@@ -189,6 +192,7 @@ fn the_example_file_names_everything_and_its_values_are_right() {
                         | Key::AdvertiseDns
                         | Key::AdvertiseSearch
                         | Key::AdvertiseMtu
+                        | Key::SandboxWaive
                 ) =>
             {
                 assert_eq!(load(body), defaults, "{line}");

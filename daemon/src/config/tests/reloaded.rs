@@ -37,6 +37,7 @@ const CHANGES: &[(Key, &str)] = &[
     (Key::User, "User isatap"),
     (Key::ChrootDir, "ChrootDir /srv/empty"),
     (Key::PidFile, "PidFile /run/other.pid"),
+    (Key::SandboxWaive, "SandboxWaive landlock"),
 ];
 
 #[test]

@@ -11,13 +11,14 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 18] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 19] = [
         daemon,
         readiness,
         machine::capabilities,
         machine::tun,
         machine::uring,
         machine::memlock,
+        machine::sandbox,
         machine::clock,
         other_tunnels,
         other_receivers,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ctl::doctor::sight::Tools;
 use crate::ops::status::tests::example;
-use crate::ops::status::{ErrorStatus, SettingStatus};
+use crate::ops::status::{ErrorStatus, LayerStatus, SettingStatus};
 
 /// A host in good order.
 fn host() -> Sight {
@@ -33,6 +33,7 @@ fn host() -> Sight {
         capabilities_missing: Vec::new(),
         clock_is_plausible: true,
         memlock: None,
+        missing_layers: Vec::new(),
     }
 }
 
@@ -196,4 +197,31 @@ fn sections_of_radvd_conf() {
     assert!(has_option(&section, "AdvSendAdvert", "on"));
     assert!(!has_option(&section, "UnicastOnly", "on"));
     assert!(section_of(text, "is1").is_none() && section_of(text, "b").is_some());
+}
+
+/// FAULTS 71.
+#[test]
+fn a_sandbox_with_holes_is_named() {
+    let layer = |name: &str, waived| LayerStatus {
+        name: name.to_owned(),
+        waived,
+        detail: "version 7".to_owned(),
+    };
+    let mut sight = host();
+    status(&mut sight).sandbox.layers = vec![layer("landlock", false), layer("seccomp", false)];
+    let finding = about(&sight, "sandbox");
+    assert_eq!(finding.grade, Grade::Fine);
+    assert_eq!(finding.found, "landlock (version 7), seccomp (version 7)");
+    status(&mut sight).sandbox.layers[1].waived = true;
+    let finding = about(&sight, "sandbox");
+    assert_eq!(
+        (finding.grade, finding.found.as_str()),
+        (Grade::Warning, "without seccomp")
+    );
+
+    sight.status = Err("no daemon".to_owned());
+    sight.missing_layers = vec![("landlock", "this kernel has no Landlock".to_owned())];
+    let finding = about(&sight, "sandbox");
+    assert_eq!(finding.grade, Grade::Obstacle);
+    assert!(finding.remedy.contains("SandboxWaive landlock"), "{finding:?}");
 }

@@ -68,6 +68,41 @@ pub(super) fn memlock(sight: &Sight) -> Option<Finding> {
     ))
 }
 
+/// FAULTS 71: what the engine is confined by; before a start, what would keep it from one.
+pub(super) fn sandbox(sight: &Sight) -> Option<Finding> {
+    let Some(status) = running(sight) else {
+        let (layer, why) = sight.missing_layers.first()?;
+        return Some(Finding::new(
+            Grade::Obstacle,
+            "sandbox",
+            why.as_str(),
+            format!("have the kernel, or the container's policy, allow it; or SandboxWaive {layer}"),
+        ));
+    };
+    let layers = &status.sandbox.layers;
+    let waived: Vec<_> = layers
+        .iter()
+        .filter(|layer| layer.waived)
+        .map(|layer| layer.name.as_str())
+        .collect();
+    let in_force = layers
+        .iter()
+        .filter(|layer| !layer.waived)
+        .map(|layer| format!("{} ({})", layer.name, layer.detail));
+    if layers.is_empty() {
+        None
+    } else if waived.is_empty() {
+        Some(Finding::fine("sandbox", in_force.collect::<Vec<_>>().join(", ")))
+    } else {
+        Some(Finding::new(
+            Grade::Warning,
+            "sandbox",
+            format!("without {}", waived.join(", ")),
+            "SandboxWaive names them: take out what this machine does not refuse",
+        ))
+    }
+}
+
 /// Lifetimes are counted by a clock that nobody sets; what people compare by its time is not.
 pub(super) fn clock(sight: &Sight) -> Option<Finding> {
     Some(if sight.clock_is_plausible {

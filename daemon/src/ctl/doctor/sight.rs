@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use isatap_engine::io::probe;
 use isatap_engine::io::restrict::RingScope;
 
-use crate::launch::require;
+use crate::launch::{confine, require};
 use crate::ops::status::Status;
 
 /// Everything the checks ask.
@@ -37,6 +37,8 @@ pub(super) struct Sight {
     pub(super) capabilities_missing: Vec<String>,
     /// Whether it is later than when this program was made.
     pub(super) clock_is_plausible: bool,
+    /// Layers of the sandbox that this machine does not have, and why.
+    pub(super) missing_layers: Vec<(&'static str, String)>,
     /// `Max locked memory` of the daemon in bytes, if it has a limit.
     pub(super) memlock: Option<u64>,
 }
@@ -84,6 +86,7 @@ impl Sight {
             capabilities_missing: require::out_of_reach(),
             clock_is_plausible: clock_is_plausible(),
             memlock: status.as_ref().ok().and_then(|status| locked_memory(status.pid)),
+            missing_layers: confine::missing(),
             tools: Tools {
                 sit_links: output("ip", &["-o", "link", "show", "type", "sit"]),
                 addresses,

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -31,6 +31,12 @@ impl Files {
             hosts: Place::open(Path::new("/etc/hosts")),
             resolv_conf: Place::open(Path::new("/etc/resolv.conf")),
         }
+    }
+
+    pub(super) fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let places = [&self.hosts, &self.resolv_conf].into_iter();
+        let directories = places.flat_map(|place| place.named.iter().chain(&place.linked));
+        directories.map(|(dir, _)| dir.as_fd())
     }
 
     /// IPv4 addresses of a name in the hosts file; a file that cannot be read has none.
