@@ -1,0 +1,161 @@
+//! Rules that change while packets are decided: each packet by one generation of them, or by none (FAULTS 45).
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::{Cause, Egress, Image, Surroundings, compile, leave_all};
+use isatap_engine::fib::{Locator, NextHop, RulebookBuilder};
+use isatap_engine::io::ebpf::{Action, Programs, Shared};
+use isatap_engine::isatap::tos::{DscpPolicy, TtlPolicy};
+use isatap_engine::stats::Direction;
+use isatap_tests::packet::Inner;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+const SLOTS: u32 = 4096;
+/// Packets at least, and at most while none has met with two changes.
+const PACKETS: usize = 60_000;
+const PACKETS_MOST: usize = 600_000;
+const ETHERNET: usize = 14;
+
+/// Rules of which everything that shows in a packet differs from one number to the next: source, destination, TTL, DSCP.
+fn image(number: u8) -> Image {
+    let mut rules = RulebookBuilder {
+        locators: vec![Locator {
+            addr: Ipv4Addr::new(10, 0, 1, number),
+            if_index: 0,
+        }],
+        routes: vec![(
+            "2001:db8:99::/48".parse().expect("a prefix"),
+            NextHop::Via(Ipv4Addr::new(10, 0, 2, number)),
+        )],
+        any_site: true,
+        ttl: TtlPolicy::Fixed(number),
+        dscp: DscpPolicy::Fixed(number),
+        ..RulebookBuilder::default()
+    };
+    // Tables of different lengths, full of other things.
+    rules.own6 = (0..u128::from(number) * 40)
+        .map(|n| std::net::Ipv6Addr::from_bits(1 << 125 | n))
+        .collect();
+    let surroundings = Surroundings {
+        tun: 1,
+        link_len: 14,
+        carry_out: true,
+        egress: vec![Egress {
+            network: "0.0.0.0/0".parse().expect("a prefix"),
+            device: 1,
+            mtu: 1500,
+        }],
+        ..Surroundings::default()
+    };
+    let rules = rules.build().expect("a Rulebook");
+    compile(&rules, &surroundings, SLOTS as usize, u64::from(number)).expect("rules that fit")
+}
+
+/// Tells the publisher to stop, however the test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps this thread on one of the CPUs it may run on, if there are so many.
+fn run_on(number: usize) {
+    let mine = sched_getaffinity(Pid::from_raw(0)).expect("the CPUs of this thread");
+    let allowed = (0..CpuSet::count()).filter(|cpu| mine.is_set(*cpu).unwrap_or(false));
+    if let Some(cpu) = allowed.into_iter().nth(number) {
+        let mut one = CpuSet::new();
+        one.set(cpu).expect("a CPU");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("a CPU of our own");
+    }
+}
+
+fn frame() -> Vec<u8> {
+    let inner = Inner::new(
+        "2001:db8:1::1".parse().expect("an address"),
+        "2001:db8:99::1".parse().expect("an address"),
+    );
+    [&[0; 12][..], &[0x86, 0xdd], &inner.udp(1, 9, b"which rules?")].concat()
+}
+
+/// A reload, or a change of routes, under load: no packet sees half of it.
+#[test]
+fn a_packet_sees_one_generation() {
+    let mut programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    let images: Vec<_> = (1..=8).map(image).collect();
+    shared.publish(&images[0]).expect("published");
+    let (frame, stop) = (frame(), AtomicBool::new(false));
+    let (mut carried, mut left) = (0, 0);
+    thread::scope(|scope| {
+        let publisher = scope.spawn(|| {
+            run_on(1);
+            let mut published = 1u64;
+            while !stop.load(Ordering::Relaxed) {
+                for image in &images {
+                    shared.publish(image).expect("published");
+                    published += 1;
+                }
+            }
+            published
+        });
+        let at_end = Stop(&stop);
+        run_on(0);
+        let mut tries = 0;
+        while tries < PACKETS || (left == 0 && tries < PACKETS_MOST) {
+            tries += 1;
+            let tried = programs.try_out(Direction::Encap, &frame).expect("tried");
+            match tried.action {
+                Action::Carried => {
+                    let outer = &tried.frame[ETHERNET..];
+                    let number = outer[8];
+                    assert_eq!(outer[1], number << 2, "DSCP");
+                    assert_eq!(outer[12..20], [10, 0, 1, number, 10, 0, 2, number], "addresses");
+                    carried += 1;
+                }
+                // Twice replaced meanwhile.
+                Action::Left => left += 1,
+                Action::Dropped => panic!("nothing is dropped"),
+            }
+        }
+        drop(at_end);
+        let published = publisher.join().expect("the publisher");
+        eprintln!("{published} generations, {carried} packets carried, {left} left");
+        assert!(published > 100 && carried > 0);
+    });
+    let count = |counter| shared.count(counter, Direction::Encap as usize);
+    assert_eq!(count(Counter::Packets), carried);
+    // The half that a packet reads may be half written; it is found out afterwards, whatever was read.
+    let all: u64 = Cause::ALL
+        .iter()
+        .map(|cause| count(Counter::Passed(*cause)))
+        .sum();
+    assert_eq!(all, left);
+}
+
+/// Rules that do not fit are no reason to carry by old ones; before the first rules nothing is carried, either.
+#[test]
+fn without_rules_everything_is_left() {
+    let mut programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    let action = |programs: &mut Programs| {
+        programs
+            .try_out(Direction::Encap, &frame())
+            .expect("tried")
+            .action
+    };
+    assert_eq!((shared.generation(), action(&mut programs)), (0, Action::Left));
+    shared.publish(&image(1)).expect("published");
+    assert_eq!((shared.generation(), action(&mut programs)), (1, Action::Carried));
+    shared.publish(&leave_all(1)).expect("published");
+    assert_eq!((shared.generation(), action(&mut programs)), (2, Action::Left));
+    // Another process, started after the first, goes on where that ended.
+    let next = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    next.publish(&image(2)).expect("published");
+    assert_eq!((shared.generation(), action(&mut programs)), (3, Action::Carried));
+}
