@@ -22,6 +22,8 @@ pub mod restrict;
 pub mod ring;
 pub mod steer;
 pub mod syscall;
+#[cfg(test)]
+pub(crate) mod testing;
 mod ticket;
 pub mod tun;
 pub mod uring;

@@ -3,16 +3,19 @@
 //! Same order, same back-pressure, same counters as [`super::uring`]; only slower: a TUN queue gives and takes one
 //! packet per system call.
 
+mod batch;
+mod calls;
+#[cfg(test)]
+mod testing;
+
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::lane::{
     BURST, Bounced, Inbox, Lane, LaneFault, Outgoing, PERSISTENT_ERRORS, RAW_SLOTS, REPLY_SLOT_LEN,
@@ -22,21 +25,15 @@ use super::outgoing::{CHAIN_LEN, SendQueue};
 use super::raw::{RawReceiver, RawSender};
 use super::wake::Bell;
 use super::writes::WriteTable;
-use crate::buf::{HEAD_ROOM, Packet, Pool, Slot};
+use crate::buf::{HEAD_ROOM, Packet, Pool};
 use crate::stats::{IoOperation, LoopEvent, WorkerStats};
-
-const TOKEN_TUN: u64 = 0;
-const TOKEN_RAW: u64 = 1;
-const TOKEN_SEND: u64 = 2;
-const TOKEN_BELL: u64 = 3;
+use batch::ReceiveBatch;
+pub use calls::{Calls, KernelCalls, Ready};
 
 /// The system-call lane of one worker.
 #[derive(Debug)]
-pub struct SyscallLane {
-    epoll: Epoll,
-    tun: OwnedFd,
-    receiver: RawReceiver,
-    sender: RawSender,
+pub struct SyscallLane<C = KernelCalls> {
+    calls: C,
     bell: Bell,
     tun_pool: Rc<Pool>,
     raw_pool: Rc<Pool>,
@@ -46,7 +43,7 @@ pub struct SyscallLane {
     batch: ReceiveBatch,
     /// The send socket was full: nothing is sent until it is writable.
     blocked: bool,
-    /// Which descriptors epoll watches now.
+    /// Whether the TUN queue is watched now.
     watching_tun: bool,
     quiescing: bool,
     tun_failures: u32,
@@ -60,17 +57,14 @@ impl SyscallLane {
     /// # Errors
     /// What the kernel says.
     pub fn new(tun: OwnedFd, receiver: RawReceiver, sender: RawSender, bell: Bell) -> io::Result<Self> {
-        let flags = OFlag::from_bits_truncate(fcntl(&tun, FcntlArg::F_GETFL)?) | OFlag::O_NONBLOCK;
-        fcntl(&tun, FcntlArg::F_SETFL(flags))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&tun, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_TUN))?;
-        epoll.add(&receiver, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_RAW))?;
-        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_BELL))?;
+        Self::over(KernelCalls::new(tun, receiver, sender, &bell)?, bell)
+    }
+}
+
+impl<C: Calls> SyscallLane<C> {
+    fn over(calls: C, bell: Bell) -> io::Result<Self> {
         Ok(Self {
-            epoll,
-            tun,
-            receiver,
-            sender,
+            calls,
             bell,
             tun_pool: Pool::new(TUN_SLOTS, SLOT_LEN)?,
             raw_pool: Pool::new(RAW_SLOTS, SLOT_LEN)?,
@@ -112,19 +106,13 @@ impl SyscallLane {
             message.msg_hdr = unsafe { self.sends.message(frame).read() };
         }
         stats.syscalls.bump();
-        let wanted = u32::try_from(count).unwrap_or_default();
-        let flags = libc::MSG_DONTWAIT;
-        // SAFETY: `messages` holds `count` messages whose parts and addresses live in frames and slots until done.
-        let sent = unsafe {
-            libc::sendmmsg(
-                self.sender.as_fd().as_raw_fd(),
-                messages.as_mut_ptr(),
-                wanted,
-                flags,
-            )
-        };
-        let Ok(sent) = usize::try_from(sent) else {
-            return self.refused(frames[0], Errno::last(), stats);
+        // SAFETY: names, parts and bytes of these messages live in frames and slots until the frames are done.
+        let sent = unsafe { self.calls.send(&mut messages[..count]) };
+        let sent = match sent {
+            // Never, of messages that are there; it must not be asked again for ever.
+            Ok(0) => return self.refused(frames[0], Errno::EIO, stats),
+            Ok(sent) => sent,
+            Err(errno) => return self.refused(frames[0], errno, stats),
         };
         for (frame, message) in frames.iter().zip(&messages).take(sent) {
             self.sends.done(*frame, Ok(message.msg_len as usize), stats);
@@ -139,8 +127,7 @@ impl SyscallLane {
             Errno::EAGAIN => {
                 stats.event(LoopEvent::SendBlocked).bump();
                 // Watched only while full: an unread error queue would otherwise make epoll return at once, always.
-                self.epoll
-                    .add(&self.sender, EpollEvent::new(EpollFlags::EPOLLOUT, TOKEN_SEND))?;
+                self.calls.watch_room(true)?;
                 self.blocked = true;
             }
             errno => {
@@ -156,7 +143,7 @@ impl SyscallLane {
 
     fn unblock(&mut self) -> io::Result<()> {
         if self.blocked {
-            self.epoll.delete(&self.sender)?;
+            self.calls.watch_room(false)?;
             self.blocked = false;
         }
         Ok(())
@@ -169,7 +156,16 @@ impl SyscallLane {
                 return Ok(());
             };
             stats.syscalls.bump();
-            match nix::unistd::read(&self.tun, &mut slot.bytes_mut()[HEAD_ROOM..]) {
+            match self.calls.read(&mut slot.bytes_mut()[HEAD_ROOM..]) {
+                // The end of a stream, which no TUN queue is.
+                Ok(0) => {
+                    stats.error(IoOperation::TunRead, 0).bump();
+                    return persistent(
+                        &mut self.tun_failures,
+                        IoOperation::TunRead,
+                        io::ErrorKind::UnexpectedEof.into(),
+                    );
+                }
                 Ok(len) => {
                     self.tun_failures = 0;
                     inbox.tun.push(Packet::received(slot, len));
@@ -180,7 +176,7 @@ impl SyscallLane {
                     if matches!(errno, Errno::EBADFD | Errno::EFAULT | Errno::ENODEV) {
                         return Err(LaneFault::TunGone(errno.into()));
                     }
-                    return persistent(&mut self.tun_failures, IoOperation::TunRead, errno);
+                    return persistent(&mut self.tun_failures, IoOperation::TunRead, errno.into());
                 }
             }
         }
@@ -195,7 +191,7 @@ impl SyscallLane {
                 return Ok(());
             }
             stats.syscalls.bump();
-            match self.batch.receive(self.receiver.as_fd(), inbox) {
+            match self.batch.receive(&mut self.calls, inbox) {
                 Ok(received) => {
                     self.raw_failures = 0;
                     if received < wanted {
@@ -205,7 +201,7 @@ impl SyscallLane {
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => {
                     stats.error(IoOperation::RawReceive, errno as i32).bump();
-                    return persistent(&mut self.raw_failures, IoOperation::RawReceive, errno);
+                    return persistent(&mut self.raw_failures, IoOperation::RawReceive, errno.into());
                 }
             }
         }
@@ -216,13 +212,7 @@ impl SyscallLane {
     fn watch_tun(&mut self) -> io::Result<()> {
         let wanted = !self.quiescing && self.tun_pool.census_free() > 0;
         if wanted != self.watching_tun {
-            let flags = if wanted {
-                EpollFlags::EPOLLIN
-            } else {
-                EpollFlags::empty()
-            };
-            self.epoll
-                .modify(&self.tun, &mut EpollEvent::new(flags, TOKEN_TUN))?;
+            self.calls.watch_tun(wanted)?;
             self.watching_tun = wanted;
         }
         Ok(())
@@ -234,14 +224,9 @@ impl SyscallLane {
         inbox: &mut Inbox,
         stats: &WorkerStats,
     ) -> Result<(), LaneFault> {
-        let mut events = [EpollEvent::empty(); 4];
-        let timeout = match patience {
-            None => EpollTimeout::NONE,
-            Some(patience) => EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::MAX),
-        };
         stats.syscalls.bump();
-        let count = match self.epoll.wait(&mut events, timeout) {
-            Ok(count) => count,
+        let ready = match self.calls.wait(patience) {
+            Ok(ready) => ready,
             Err(errno) => {
                 stats.error(IoOperation::Wait, errno as i32).bump();
                 return if errno == Errno::EINTR {
@@ -251,33 +236,36 @@ impl SyscallLane {
                 };
             }
         };
-        for event in &events[..count] {
-            match event.data() {
-                TOKEN_TUN if !self.quiescing => self.read_tun(inbox, stats)?,
-                TOKEN_RAW if !self.quiescing => self.receive_raw(inbox, stats)?,
-                TOKEN_SEND => self.unblock().map_err(LaneFault::Wait)?,
-                TOKEN_BELL => {
-                    self.bell.silence();
-                }
-                _ => {}
+        if ready.bell {
+            self.bell.silence();
+        }
+        if ready.room {
+            self.unblock().map_err(LaneFault::Wait)?;
+        }
+        if !self.quiescing {
+            if ready.tun {
+                self.read_tun(inbox, stats)?;
+            }
+            if ready.raw {
+                self.receive_raw(inbox, stats)?;
             }
         }
         Ok(())
     }
 }
 
-fn persistent(failures: &mut u32, operation: IoOperation, errno: Errno) -> Result<(), LaneFault> {
+fn persistent(failures: &mut u32, operation: IoOperation, source: io::Error) -> Result<(), LaneFault> {
     *failures += 1;
     if *failures < PERSISTENT_ERRORS {
         return Ok(());
     }
     Err(LaneFault::Persistent {
         operation: operation.name(),
-        source: errno.into(),
+        source,
     })
 }
 
-impl Lane for SyscallLane {
+impl<C: Calls> Lane for SyscallLane<C> {
     fn turn(
         &mut self,
         inbox: &mut Inbox,
@@ -313,12 +301,10 @@ impl Lane for SyscallLane {
                 return;
             }
         };
-        let parts = self.writes.parts(index);
-        let count = libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX);
         stats.syscalls.bump();
         // SAFETY: the parts point into slots that the table keeps until the write is settled, below.
-        let taken = unsafe { libc::writev(self.tun.as_raw_fd(), parts.as_ptr(), count) };
-        let result = usize::try_from(taken).map_err(|_| Errno::last() as i32);
+        let taken = unsafe { self.calls.write(self.writes.parts(index)) };
+        let result = taken.map_err(|errno| errno as i32);
         if let Some(Err(fault)) = self.writes.settle(index, result, stats) {
             self.fault = Some(fault);
         }
@@ -350,7 +336,7 @@ impl Lane for SyscallLane {
         if !self.quiescing {
             self.quiescing = true;
             // Level-triggered sources nobody reads any more would make every wait return at once.
-            let _ = self.epoll.delete(&self.receiver);
+            self.calls.forget_receiver();
         }
     }
 
@@ -361,75 +347,6 @@ impl Lane for SyscallLane {
     fn abandon(mut self, stats: &WorkerStats) {
         // The kernel holds nothing between two system calls: memory can be freed.
         self.sends.abandon(stats);
-    }
-}
-
-/// The structures of one `recvmmsg`, with the slots it fills.
-struct ReceiveBatch {
-    messages: Vec<libc::mmsghdr>,
-    parts: Vec<libc::iovec>,
-    slots: Vec<Slot>,
-}
-
-impl std::fmt::Debug for ReceiveBatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReceiveBatch")
-            .field("slots", &self.slots.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// How many outer packets one `recvmmsg` takes.
-const RECEIVE_BATCH: usize = 32;
-
-impl ReceiveBatch {
-    fn new() -> Self {
-        // SAFETY: `mmsghdr` and `iovec` are plain data for which all zeroes is a valid value.
-        let (message, part): (libc::mmsghdr, libc::iovec) = unsafe { (zeroed(), zeroed()) };
-        Self {
-            messages: vec![message; RECEIVE_BATCH],
-            parts: vec![part; RECEIVE_BATCH],
-            slots: Vec::with_capacity(RECEIVE_BATCH),
-        }
-    }
-
-    /// Takes slots for the next call; slots left over from the last one are used first.
-    fn load(&mut self, pool: &Rc<Pool>, room: usize) -> usize {
-        let wanted = room.min(RECEIVE_BATCH);
-        while self.slots.len() < wanted {
-            let Some(slot) = pool.take() else { break };
-            self.slots.push(slot);
-        }
-        self.slots.len().min(wanted)
-    }
-
-    fn receive(&mut self, fd: BorrowedFd<'_>, inbox: &mut Inbox) -> Result<usize, Errno> {
-        for ((message, part), slot) in self.messages.iter_mut().zip(&mut self.parts).zip(&mut self.slots) {
-            let bytes = &mut slot.bytes_mut()[HEAD_ROOM..];
-            *part = libc::iovec {
-                iov_base: bytes.as_mut_ptr().cast(),
-                iov_len: bytes.len(),
-            };
-            message.msg_hdr.msg_iov = part;
-            message.msg_hdr.msg_iovlen = 1;
-        }
-        let wanted = u32::try_from(self.slots.len()).unwrap_or_default();
-        // SAFETY: the first `wanted` messages point to parts, and those into slots, that we own through the call; no
-        // names or ancillary data are asked for.
-        let received = unsafe {
-            libc::recvmmsg(
-                fd.as_raw_fd(),
-                self.messages.as_mut_ptr(),
-                wanted,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-            )
-        };
-        let received = usize::try_from(received).map_err(|_| Errno::last())?;
-        for (slot, message) in self.slots.drain(..received).zip(&self.messages) {
-            inbox.raw.push(Packet::received(slot, message.msg_len as usize));
-        }
-        Ok(received)
     }
 }
 

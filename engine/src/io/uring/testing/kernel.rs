@@ -3,7 +3,7 @@
 //! It does what io_uring does: multishot requests that end, buffers out of shared rings, linked sends that are carried out one
 //! after the other and cancelled behind one that fails, answers that wait in a list while their queue is full, calls that take
 //! a part of the submission queue or nothing. Memory it was given is read as late as it may be, so that whoever used it again
-//! too early is found out by the [`World`].
+//! too early is found out by the world.
 
 mod input;
 mod output;
@@ -18,10 +18,8 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::dice::Dice;
-use super::faults::{Faults, Trap};
-use super::world::World;
 use crate::io::ring::{Completion, Request, Ring};
+use crate::io::testing::{Common, Dice, Fake, Trap};
 use input::{Armed, Group};
 use output::{Send, Write};
 use stray::Past;
@@ -30,27 +28,12 @@ use stray::Past;
 const BUFFER: u32 = 1;
 const MORE: u32 = 2;
 
-/// Calls of one turn, beyond those its requests explain: more is a loop that does not end.
-const CALLS_PER_TURN: u32 = 160;
-
 /// The kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    pub(crate) dice: Dice,
-    pub(crate) faults: Faults,
-    pub(crate) world: World,
-    /// Packets come.
-    pub(crate) flowing: bool,
-    /// What is to go wrong for good.
-    pub(crate) trap: Option<Trap>,
-    /// Whether it has.
-    pub(crate) sprung: bool,
+    pub(crate) common: Common,
     /// Sends and writes are taken and never answered.
     pub(crate) swallows: bool,
-    /// Answers given.
-    pub(crate) answered: u64,
-    /// Packets brought from the TUN queue and the raw socket.
-    pub(crate) brought: [u32; 2],
     lengths: (usize, usize),
     queue: VecDeque<(Request, u64)>,
     groups: [Option<Group>; 2],
@@ -62,9 +45,6 @@ pub(crate) struct Kernel {
     overflow: VecDeque<Completion>,
     /// Answers given before, for a kernel that gives them again.
     past: [VecDeque<Completion>; 4],
-    calls: u32,
-    pushes: u32,
-    scratch: Vec<u8>,
 }
 
 /// The lane's hold on the kernel.
@@ -72,17 +52,10 @@ pub(crate) struct Kernel {
 pub(crate) struct FakeRing(pub(crate) Rc<RefCell<Kernel>>);
 
 impl Kernel {
-    pub(crate) fn new(dice: Dice, submissions: usize, completions: usize) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self {
-            dice,
-            faults: Faults::default(),
-            world: World::default(),
-            flowing: true,
-            trap: None,
-            sprung: false,
+    pub(crate) fn new(dice: Dice, submissions: usize, completions: usize) -> Self {
+        Self {
+            common: Common::new(dice),
             swallows: false,
-            answered: 0,
-            brought: [0; 2],
             lengths: (submissions, completions),
             queue: VecDeque::with_capacity(submissions),
             groups: [None, None],
@@ -93,20 +66,7 @@ impl Kernel {
             posted: VecDeque::with_capacity(completions),
             overflow: VecDeque::new(),
             past: std::array::from_fn(|_| VecDeque::new()),
-            calls: 0,
-            pushes: 0,
-            scratch: Vec::new(),
-        }))
-    }
-
-    /// A turn begins: what it may ask is counted anew.
-    pub(crate) fn begin_turn(&mut self) {
-        (self.calls, self.pushes) = (0, 0);
-    }
-
-    /// Calls since the turn began.
-    pub(crate) fn calls(&self) -> u32 {
-        self.calls
+        }
     }
 
     /// Buffers of a group that wait to be filled.
@@ -137,41 +97,31 @@ impl Kernel {
         self.queue.is_empty() && self.chains.is_empty() && self.writes.is_empty() && self.filled() == 0
     }
 
-    fn count_call(&mut self) {
-        self.calls += 1;
-        assert!(
-            self.calls <= CALLS_PER_TURN + 4 * self.pushes,
-            "{} calls for {} requests",
-            self.calls,
-            self.pushes
-        );
-    }
-
     fn call(&mut self, want: usize, patience: Option<Duration>) -> io::Result<usize> {
-        self.count_call();
+        self.common.count_call();
         let refuse = |errno| Err(io::Error::from_raw_os_error(errno));
-        match self.trap {
+        match self.common.trap {
             Some(Trap::TakesNothing) => {
-                self.sprung = true;
-                return refuse(self.dice.pick(&[libc::EAGAIN, libc::EBUSY]));
+                self.common.sprung = true;
+                return refuse(self.common.dice.pick(&[libc::EAGAIN, libc::EBUSY]));
             }
             Some(Trap::WaitFails) => {
-                self.sprung = true;
+                self.common.sprung = true;
                 return refuse(libc::ENOMEM);
             }
             Some(Trap::CompletionLost) if self.queue.is_empty() => {
-                self.sprung = true;
+                self.common.sprung = true;
                 return refuse(libc::EBADR);
             }
             _ => {}
         }
         let offered = self.queue.len();
-        if self.dice.roll(self.faults.refused) {
+        if self.common.dice.roll(self.common.faults.refused) {
             let all = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
-            return refuse(self.dice.pick(&all[..if offered == 0 { 1 } else { 3 }]));
+            return refuse(self.common.dice.pick(&all[..if offered == 0 { 1 } else { 3 }]));
         }
-        let taken = if self.dice.roll(self.faults.partial) {
-            self.dice.below(offered + 1)
+        let taken = if self.common.dice.roll(self.common.faults.partial) {
+            self.common.dice.below(offered + 1)
         } else {
             offered
         };
@@ -187,7 +137,7 @@ impl Kernel {
             };
         }
         while self.posted.len() < want.min(self.lengths.1) {
-            let out_of_time = patience.is_some() && self.dice.roll(self.faults.late);
+            let out_of_time = patience.is_some() && self.common.dice.roll(self.common.faults.late);
             if out_of_time || !self.move_on() {
                 break;
             }
@@ -245,14 +195,14 @@ impl Kernel {
         if !chain.is_empty() {
             // A chain ends with its submission: what follows is a chain of its own.
             assert!(!self.queue.is_empty(), "the lane cut a chain");
-            self.world.disorder = true;
+            self.common.world.disorder = true;
             self.begin_chain(chain);
         }
     }
 
     fn begin_chain(&mut self, chain: VecDeque<Send>) {
         assert!(
-            self.chains.is_empty() || self.world.disorder,
+            self.chains.is_empty() || self.common.world.disorder,
             "a chain before the last one is done"
         );
         self.chains.push_back(chain);
@@ -266,7 +216,7 @@ impl Kernel {
         let result = match at {
             None => -libc::ENOENT,
             // It is just being carried out.
-            Some(_) if self.dice.roll(self.faults.late) => -libc::EALREADY,
+            Some(_) if self.common.dice.roll(self.common.faults.late) => -libc::EALREADY,
             Some(at) => {
                 self.end(at, -libc::ECANCELED, 0);
                 0
@@ -292,7 +242,7 @@ impl Kernel {
         let mut at = 0;
         while at < self.chains.len() {
             let before = self.chains.len();
-            while self.chains.len() == before && !self.dice.roll(self.faults.late) {
+            while self.chains.len() == before && !self.common.dice.roll(self.common.faults.late) {
                 self.send(at);
             }
             at += usize::from(self.chains.len() == before);
@@ -300,22 +250,22 @@ impl Kernel {
         let mut left = self.writes.len();
         while left > 0 {
             left -= 1;
-            if !self.dice.roll(self.faults.late) {
-                let at = self.dice.below(left + 1);
+            if !self.common.dice.roll(self.common.faults.late) {
+                let at = self.common.dice.below(left + 1);
                 self.answer_write(at);
             }
         }
-        if self.flowing {
+        if self.common.flowing {
             for at in 0..2 {
-                for _ in 0..self.dice.below(24) {
+                for _ in 0..self.common.dice.below(24) {
                     if !self.receive(at) {
                         break;
                     }
                 }
             }
         }
-        let deaf = self.trap == Some(Trap::DeafBell);
-        if deaf || self.dice.roll(if self.flowing { 600 } else { 0 }) {
+        let deaf = self.common.trap == Some(Trap::DeafBell);
+        if deaf || self.common.rings() {
             self.ring_bell();
         }
     }
@@ -326,13 +276,13 @@ impl Kernel {
             return false;
         }
         if !self.chains.is_empty() {
-            let at = self.dice.below(self.chains.len());
+            let at = self.common.dice.below(self.chains.len());
             self.send(at);
         } else if !self.writes.is_empty() {
-            let at = self.dice.below(self.writes.len());
+            let at = self.common.dice.below(self.writes.len());
             self.answer_write(at);
-        } else if self.flowing {
-            let at = self.dice.below(2);
+        } else if self.common.flowing {
+            let at = self.common.dice.below(2);
             return self.receive(at) || self.receive(1 - at);
         } else {
             return false;
@@ -341,7 +291,7 @@ impl Kernel {
     }
 
     fn post(&mut self, user_data: u64, result: i32, flags: u32) {
-        self.answered += 1;
+        self.common.answered += 1;
         let answer = Completion {
             user_data,
             result,
@@ -361,6 +311,16 @@ impl Kernel {
             };
             self.posted.push_back(answer);
         }
+    }
+}
+
+impl Fake for Kernel {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut Common {
+        &mut self.common
     }
 }
 
@@ -388,7 +348,7 @@ impl Ring for FakeRing {
         if kernel.queue.len() == kernel.lengths.0 {
             return false;
         }
-        kernel.pushes += 1;
+        kernel.common.requests += 1;
         kernel.queue.push_back((*request, user_data));
         true
     }
@@ -399,8 +359,8 @@ impl Ring for FakeRing {
 
     fn pause(&mut self, _patience: Duration) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
-        kernel.count_call();
-        if !matches!(kernel.trap, Some(Trap::TakesNothing | Trap::WaitFails)) {
+        kernel.common.count_call();
+        if !matches!(kernel.common.trap, Some(Trap::TakesNothing | Trap::WaitFails)) {
             kernel.work();
             kernel.flush();
         }

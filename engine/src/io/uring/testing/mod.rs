@@ -1,67 +1,76 @@
-//! The io_uring lane over a kernel that fails: late, short, with any errno, out of buffers, twice (FAULTS 37-40, 42).
-//!
-//! | module | is |
-//! |---|---|
-//! | [`dice`] | where choices come from: a seed |
-//! | [`faults`] | what goes wrong, and how often |
-//! | [`kernel`] | the other end of the ring |
-//! | [`world`] | where packets come from and go to |
-//! | [`rig`] | the worker, and the accounts |
-//!
-//! `ISATAP_FAULT_SEED=n cargo test -p isatap-engine --lib ring_faults` begins with the lane whose seed a failure named;
-//! `ISATAP_FAULT_COMPLETIONS=n` goes on for so many completions.
+//! The lane over a ring whose kernel fails (FAULTS 37-40, 42).
 
-mod dice;
-mod faults;
 mod kernel;
-mod rig;
-#[cfg(test)]
 mod tests;
-mod world;
 
-use dice::Dice;
-use faults::{Faults, Trap};
-use rig::Rig;
+use std::cell::RefCell;
+use std::rc::Rc;
 
-/// What a run was made of.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    /// Answers of the kernel.
-    pub(crate) completions: u64,
-    /// Lanes that were made.
-    pub(crate) lanes: u64,
-    /// Of those, lanes that ended with a fault, as they should.
-    pub(crate) fallen: u64,
+use super::UringLane;
+use crate::buf::Pool;
+use crate::io::lane::{RAW_SLOTS, TUN_SLOTS};
+use crate::io::testing::{Dice, Fake, Rig, Subject};
+use crate::io::wake::Bell;
+use kernel::{FakeRing, Kernel};
+
+/// Lengths of submission and completion queue that are tried.
+const QUEUES: [(usize, usize); 4] = [(4, 8), (8, 16), (64, 128), (512, 1024)];
+
+/// A lane with queues of some length.
+fn rig(mut dice: Dice) -> Rig<UringLane<FakeRing>> {
+    let queues = dice.pick(&QUEUES);
+    with_queues(dice, queues)
 }
 
-/// One lane in this many ends with a fault: its memory is left to the end of the process.
-const FALLEN: usize = 64;
+/// The same with queues of this length: submissions, completions.
+fn with_queues(dice: Dice, queues: (usize, usize)) -> Rig<UringLane<FakeRing>> {
+    let kernel = Rc::new(RefCell::new(Kernel::new(dice, queues.0, queues.1)));
+    let bell = Bell::new().expect("a bell");
+    let lane = UringLane::over(FakeRing(Rc::clone(&kernel)), bell).expect("a lane");
+    Rig::over(lane, kernel)
+}
 
-/// The life of one lane: times in which things go wrong and times of rest, and an end.
-pub(crate) fn live(mut dice: Dice, tally: &mut Tally) {
-    let (epochs, falls) = (1 + dice.below(8), dice.below(FALLEN) == 0);
-    let mut rig = Rig::new(dice);
-    for _ in 0..epochs {
-        let (faults, turns) = {
-            let dice = &mut rig.kernel.borrow_mut().dice;
-            (Faults::some(dice), dice.below(400))
-        };
-        rig.suffer(faults, turns)
-            .expect("nothing happened that a lane does not survive");
-        rig.rest();
-        // And carries on.
-        rig.suffer(Faults::default(), 8).expect("nothing happened");
+impl Subject for UringLane<FakeRing> {
+    type Kernel = Kernel;
+    const LEAVES_MEMORY: bool = true;
+
+    fn pools(&self) -> [&Rc<Pool>; 2] {
+        [self.tun_ring.pool(), self.raw_ring.pool()]
     }
-    tally.lanes += 1;
-    tally.completions += rig.kernel.borrow().answered;
-    if falls {
-        tally.fallen += 1;
-        let trap = rig.kernel.borrow_mut().dice.pick(&Trap::SUDDEN);
-        rig.fall_into(trap);
-        rig.abandon();
-    } else {
-        let faults = Faults::some(&mut rig.kernel.borrow_mut().dice);
-        rig.kernel.borrow_mut().faults = faults;
-        rig.quiesce();
+
+    fn check(&self, kernel: &Kernel) {
+        let (sends, writes) = kernel.pending();
+        assert!(
+            self.sends.chain_len() >= sends && self.writes.len() >= writes,
+            "let go of what the kernel still reads"
+        );
+        if kernel.common().sprung {
+            return;
+        }
+        let gathered = self.completions.iter();
+        let gathered = gathered.filter(|answer| answer.buffer().is_some()).count();
+        let [tun, raw] = self.pools().map(|pool| pool.census().kernel);
+        assert_eq!(
+            tun + raw,
+            kernel.available(0) + kernel.available(1) + kernel.filled() + gathered,
+            "slots that the kernel has"
+        );
+    }
+
+    fn is_idle(&self, kernel: &Kernel) -> bool {
+        kernel.is_idle() && self.in_flight() == 0 && self.sends.is_empty() && self.completions.is_empty()
+    }
+
+    fn check_rest(&self, kernel: &Kernel) {
+        assert!(kernel.is_armed(0) && kernel.is_armed(1), "silent for ever");
+        assert_eq!(
+            (kernel.available(0), kernel.available(1)),
+            (usize::from(TUN_SLOTS), usize::from(RAW_SLOTS)),
+            "slots lost"
+        );
+    }
+
+    fn check_quiet(&self, kernel: &Kernel) {
+        assert!(!kernel.is_armed(0) && !kernel.is_armed(1), "it may still write");
     }
 }

@@ -1,49 +1,19 @@
 //! Runs of the lane over a kernel that fails, and each way to fail by itself.
 
-use std::time::Instant;
-
 use nix::libc;
 
 use super::*;
 use crate::io::lane::LaneFault;
+use crate::io::testing::{Faults, Seed, Trap, run};
 use crate::reason::DropReason;
 use crate::stats::{Direction, IoOperation, LoopEvent};
-
-/// Completions of an ordinary run.
-const COMPLETIONS: u64 = 200_000;
-
-fn from_environment(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-/// Says how to see a failure again.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("this lane again: ISATAP_FAULT_SEED={}", self.0);
-        }
-    }
-}
 
 /// FAULTS 37, 38, 39, 40, 42: completions late, short, failed and cancelled, receives that end, pools that run dry, queues that
 /// overflow and calls that are refused or half taken: no slot, no packet and no order is lost, the lane rests when the faults do,
 /// and ends when it is told.
 #[test]
 fn ring_faults_lose_nothing() {
-    let wanted = from_environment("ISATAP_FAULT_COMPLETIONS").unwrap_or(COMPLETIONS);
-    let mut seed = from_environment("ISATAP_FAULT_SEED").unwrap_or(1);
-    let (mut tally, began) = (Tally::default(), Instant::now());
-    while tally.completions < wanted {
-        let shown = Seed(seed);
-        live(Dice::seeded(seed), &mut tally);
-        seed = seed.wrapping_add(1);
-        drop(shown);
-    }
-    let rate = tally.completions as f64 / began.elapsed().as_secs_f64();
-    println!("{tally:?}, {rate:.0} completions a second, next seed {seed}");
+    run(rig, &Trap::SUDDEN);
 }
 
 /// FAULTS 39, 56: what a sound kernel never does, and what no worker survives, ends the lane with its fault and a counter; each
@@ -52,7 +22,7 @@ fn ring_faults_lose_nothing() {
 fn ring_faults_that_end_a_lane() {
     let fall = |trap: Trap, seed: u64| {
         let _shown = Seed(seed);
-        let mut rig = Rig::new(Dice::seeded(seed));
+        let mut rig = rig(Dice::seeded(seed));
         // Some of everything is under way.
         rig.suffer(
             Faults {
@@ -95,24 +65,24 @@ fn ring_faults_that_end_a_lane() {
 /// stays full ends the lane, one with room waits for better times.
 #[test]
 fn ring_faults_of_a_kernel_that_takes_nothing() {
-    let mut rig = Rig::with_queues(Dice::seeded(1), (4, 8));
+    let mut rig = with_queues(Dice::seeded(1), (4, 8));
     let fault = rig.fall_into(Trap::TakesNothing);
     assert!(matches!(fault, LaneFault::Wait(_)), "{fault}");
     rig.abandon();
 
-    let mut rig = Rig::with_queues(Dice::seeded(2), (512, 1024));
+    let mut rig = with_queues(Dice::seeded(2), (512, 1024));
     rig.suffer(Faults::default(), 10).unwrap();
-    rig.kernel.borrow_mut().trap = Some(Trap::TakesNothing);
+    rig.kernel.borrow_mut().common.trap = Some(Trap::TakesNothing);
     for _ in 0..100 {
         rig.turn().unwrap();
         assert!(
-            rig.kernel.borrow().calls() <= 4,
+            rig.kernel.borrow().common.calls <= 4,
             "a call and a pause, in turn and hand-over"
         );
     }
     {
         let mut kernel = rig.kernel.borrow_mut();
-        (kernel.trap, kernel.sprung) = (None, false);
+        (kernel.common.trap, kernel.common.sprung) = (None, false);
     }
     rig.rest();
     rig.quiesce();
@@ -121,7 +91,7 @@ fn ring_faults_of_a_kernel_that_takes_nothing() {
 /// FAULTS 39, 42: completions that never come cost their packets, which are counted, and the memory, which is not freed.
 #[test]
 fn ring_faults_that_swallow_completions() {
-    let mut rig = Rig::with_queues(Dice::seeded(3), (512, 1024));
+    let mut rig = with_queues(Dice::seeded(3), (512, 1024));
     rig.suffer(Faults::default(), 10).unwrap();
     rig.kernel.borrow_mut().swallows = true;
     rig.suffer(Faults::default(), 10).unwrap();

@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use nix::libc;
 
-use super::super::dice::Odds;
-use super::super::faults::{self, Trap};
-use super::super::world;
 use super::stray::Past;
 use super::{BUFFER, Kernel, MORE};
+use crate::io::testing::{Odds, Trap, faults};
 
 /// A buffer ring as the kernel sees it.
 #[derive(Debug)]
@@ -34,34 +32,34 @@ impl Kernel {
             return false;
         };
         let (user_data, group) = (armed.user_data, usize::from(armed.group));
-        match self.trap {
+        match self.common.trap {
             Some(Trap::FailingReceive) => {
-                self.sprung = true;
+                self.common.sprung = true;
                 self.end(at, -libc::ENOMEM, 0);
                 return true;
             }
             Some(Trap::EmptyReceive) => {
-                self.sprung = true;
+                self.common.sprung = true;
                 self.end(at, 0, 0);
                 return true;
             }
             Some(Trap::ReadGone) if at == 0 => {
-                self.sprung = true;
-                let errno = faults::gone(&mut self.dice);
+                self.common.sprung = true;
+                let errno = faults::gone(&mut self.common.dice);
                 self.end(at, -errno, 0);
                 return true;
             }
             _ => {}
         }
-        if self.dice.roll(self.faults.errno) {
+        if self.common.dice.roll(self.common.faults.errno) {
             // Some paths of the kernel give the buffer back with the error.
-            let flags = match self.dice.roll(Odds::MAX / 8) {
+            let flags = match self.common.dice.roll(Odds::MAX / 8) {
                 true => self
                     .take_buffer(group)
                     .map_or(0, |(_, _, id)| BUFFER | u32::from(id) << 16),
                 false => 0,
             };
-            let errno = faults::errno(&mut self.dice);
+            let errno = faults::errno(&mut self.common.dice);
             self.end(at, -errno, flags);
             return true;
         }
@@ -69,39 +67,17 @@ impl Kernel {
             self.end(at, -libc::ENOBUFS, 0);
             return true;
         };
-        let packet = self.packet(at, len);
         // SAFETY: the entry lends `len` bytes at `addr` to the kernel until the completion.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(addr, packet.1) };
-        if packet.2 {
-            world::fill_super(packet.0, buffer);
-        } else {
-            world::fill(packet.0, buffer);
-        }
-        let result = i32::try_from(packet.1).unwrap_or(i32::MAX);
+        let buffer = unsafe { std::slice::from_raw_parts_mut(addr, len) };
+        let result = i32::try_from(self.common.bring(at, buffer)).unwrap_or(i32::MAX);
         let flags = BUFFER | u32::from(id) << 16;
-        if self.dice.roll(self.faults.ends) {
+        if self.common.dice.roll(self.common.faults.ends) {
             self.end(at, result, flags);
         } else {
             self.post(user_data, result, flags | MORE);
         }
         self.remember(Past::Packet);
         true
-    }
-
-    /// The next packet: its serial, its length, and whether it is a superpacket.
-    pub(super) fn packet(&mut self, at: usize, room: usize) -> (u32, usize, bool) {
-        let serial = self.brought[at];
-        self.brought[at] += 1;
-        let is_super = at == 0 && self.dice.roll(4000);
-        let len = if is_super {
-            let most = if self.dice.roll(2000) { 200 } else { 12 };
-            world::HEADERS + usize::from(world::GSO_SIZE) * (1 + self.dice.below(most)) + 8
-        } else if self.dice.roll(200) {
-            8 * (1 + self.dice.below(8000))
-        } else {
-            8 * (1 + self.dice.below(30))
-        };
-        (serial, len.min(room & !7), is_super)
     }
 
     /// The next buffer of a group: address, length, number.
@@ -111,17 +87,21 @@ impl Kernel {
 
     pub(super) fn ring_bell(&mut self) {
         let Some(user_data) = self.bell else { return };
-        if self.trap == Some(Trap::DeafBell) {
-            self.sprung = true;
+        if self.common.trap == Some(Trap::DeafBell) {
+            self.common.sprung = true;
             self.bell = None;
             return self.post(user_data, -libc::EINVAL, 0);
         }
-        if self.dice.roll(self.faults.errno / 8) {
+        if self.common.dice.roll(self.common.faults.errno / 8) {
             self.bell = None;
-            let errno = faults::errno(&mut self.dice);
+            let errno = faults::errno(&mut self.common.dice);
             return self.post(user_data, -errno, 0);
         }
-        let more = if self.dice.roll(self.faults.ends) { 0 } else { MORE };
+        let more = if self.common.dice.roll(self.common.faults.ends) {
+            0
+        } else {
+            MORE
+        };
         if more == 0 {
             self.bell = None;
         }

@@ -2,7 +2,6 @@
 
 use nix::libc;
 
-use super::super::faults::{self, Trap};
 use super::Kernel;
 use super::stray::Past;
 use crate::io::ring::Completion;
@@ -29,17 +28,7 @@ impl Kernel {
             .map(|(base, len)| unsafe { std::slice::from_raw_parts(*base, *len) })
             .collect();
         let bytes = slices.concat();
-        let result = if self.trap == Some(Trap::WriteGone) {
-            self.sprung = true;
-            -libc::EBADFD
-        } else if self.dice.roll(self.faults.errno) {
-            -faults::errno(&mut self.dice)
-        } else if self.dice.roll(self.faults.short) {
-            i32::try_from(self.dice.below(bytes.len())).unwrap_or(0)
-        } else {
-            self.world.wrote(&slices);
-            i32::try_from(bytes.len()).unwrap_or(i32::MAX)
-        };
+        let result = answer(self.common.write(&slices));
         let completion = Completion {
             user_data,
             result,
@@ -72,32 +61,8 @@ impl Kernel {
         let Some(send) = self.chains[at].pop_front() else {
             return;
         };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
         // SAFETY: the lane keeps the message and its parts until the send is answered.
-        let parts = unsafe {
-            let message = &*send.message;
-            assert_eq!(message.msg_namelen as usize, size_of::<libc::sockaddr_in>());
-            std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen)
-        };
-        for part in parts {
-            // SAFETY: as above.
-            let bytes = unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) };
-            scratch.extend_from_slice(bytes);
-        }
-        let result = if self.dice.roll(self.faults.errno) {
-            -faults::errno(&mut self.dice)
-        } else {
-            let short = self.dice.roll(self.faults.short);
-            let taken = if short {
-                self.dice.below(scratch.len())
-            } else {
-                scratch.len()
-            };
-            self.world.sent(&scratch, taken);
-            i32::try_from(taken).unwrap_or(i32::MAX)
-        };
-        self.scratch = scratch;
+        let result = answer(unsafe { self.common.send(send.message) });
         self.post(send.user_data, result, 0);
         self.remember(Past::Send);
         if result < 0 {
@@ -109,4 +74,9 @@ impl Kernel {
             self.chains.remove(at);
         }
     }
+}
+
+/// As completions say it.
+fn answer(result: Result<usize, i32>) -> i32 {
+    result.map_or_else(|errno| -errno, |len| i32::try_from(len).unwrap_or(i32::MAX))
 }

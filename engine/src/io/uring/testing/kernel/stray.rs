@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::super::faults::Trap;
 use super::{BUFFER, Kernel, MORE};
 use crate::io::ring::Completion;
+use crate::io::testing::Trap;
 use crate::io::ticket;
 
 /// Which of [`Kernel::past`].
@@ -19,18 +19,18 @@ pub(super) enum Past {
 impl Kernel {
     /// Whether an answer was given that no request explains: nothing else happens then, so that the lane has no other sign of it.
     pub(super) fn has_strayed(&self) -> bool {
-        self.sprung && self.trap.is_some_and(Trap::is_stray)
+        self.common.sprung && self.common.trap.is_some_and(Trap::is_stray)
     }
 
     /// Does what no kernel may do, once there is something to do it with.
     pub(super) fn spring(&mut self) {
-        if self.sprung {
+        if self.common.sprung {
             return;
         }
-        let Some(trap) = self.trap else { return };
+        let Some(trap) = self.common.trap else { return };
         let any = |kernel: &mut Self, past: Past| {
             let past = &kernel.past[past as usize];
-            let at = kernel.dice.below(past.len());
+            let at = kernel.common.dice.below(past.len());
             past.get(at).copied()
         };
         let made = |user_data, result, flags| Completion {
@@ -41,7 +41,7 @@ impl Kernel {
         let receiving = self.receives[1].as_ref().map(|armed| armed.user_data);
         let answer = match trap {
             Trap::UnknownToken => Some(made(
-                self.dice.pick(&[0, 7 << 32, 5 << 32 | 0xff, u64::MAX]),
+                self.common.dice.pick(&[0, 7 << 32, 5 << 32 | 0xff, u64::MAX]),
                 0,
                 0,
             )),
@@ -69,16 +69,16 @@ impl Kernel {
             _ => None,
         };
         if let Some(answer) = answer {
-            self.sprung = true;
+            self.common.sprung = true;
             // It may come before what it repeats.
-            self.world.disorder = true;
+            self.common.world.disorder = true;
             self.posted.push_back(answer);
         }
     }
 
     /// Keeps the last answer for later.
     pub(super) fn remember(&mut self, past: Past) {
-        if self.trap.is_none() {
+        if self.common.trap.is_none() {
             return;
         }
         let last = self.overflow.back().or(self.posted.back()).copied();

@@ -7,32 +7,25 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::UringLane;
-use super::dice::{Dice, Odds};
+use super::dice::Odds;
+use super::fake::{Fake, Subject};
 use super::faults::{Faults, Trap};
-use super::kernel::{FakeRing, Kernel};
 use super::world::{self, GSO_SIZE};
 use crate::buf::Packet;
-use crate::io::lane::{
-    Form, Inbox, Lane, LaneFault, Outgoing, RAW_SLOTS, REPLY_SLOTS, TUN_SLOTS, Turn, Written,
-};
-use crate::io::wake::Bell;
+use crate::io::lane::{Form, Inbox, LaneFault, Outgoing, RAW_SLOTS, REPLY_SLOTS, TUN_SLOTS, Turn, Written};
 use crate::offload::split::SplitPlan;
 use crate::reason::DropReason;
 use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
 use crate::wire::vnet::{GsoType, VnetHeader};
 
-/// Lengths of submission and completion queue that are tried.
-const QUEUES: [(usize, usize); 4] = [(4, 8), (8, 16), (64, 128), (512, 1024)];
-
 /// Turns a lane may take to become idle once nothing goes wrong any more.
 const TURNS_TO_REST: usize = 4000;
 
 /// A lane over a kernel that fails, and its worker.
-pub(crate) struct Rig {
-    lane: UringLane<FakeRing>,
-    pub(crate) kernel: Rc<RefCell<Kernel>>,
+pub(crate) struct Rig<L: Subject> {
+    lane: L,
+    pub(crate) kernel: Rc<RefCell<L::Kernel>>,
     pub(crate) stats: WorkerStats,
     inbox: Inbox,
     /// Packets the worker keeps, oldest first: TUN, raw.
@@ -41,16 +34,16 @@ pub(crate) struct Rig {
     last: [Option<u32>; 2],
     /// Packets the lane brought.
     received: [u64; 2],
-    /// Packets given to [`Lane::send`].
+    /// Packets given to the lane to be sent.
     sent: u64,
-    /// Packets given to [`Lane::write`], those of one write counted one by one; and our own.
+    /// Packets given to it to be written, those of one write counted one by one; and our own.
     written: u64,
     replies: u64,
     dropped: [u64; 2],
     tails: Vec<Packet>,
 }
 
-impl std::fmt::Debug for Rig {
+impl<L: Subject> std::fmt::Debug for Rig<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rig")
             .field("lane", &self.lane)
@@ -59,18 +52,9 @@ impl std::fmt::Debug for Rig {
     }
 }
 
-impl Rig {
-    /// A lane with queues of some length.
-    pub(crate) fn new(mut dice: Dice) -> Self {
-        let queues = dice.pick(&QUEUES);
-        Self::with_queues(dice, queues)
-    }
-
-    /// The same with queues of this length: submissions, completions.
-    pub(crate) fn with_queues(dice: Dice, queues: (usize, usize)) -> Self {
-        let kernel = Kernel::new(dice, queues.0, queues.1);
-        let bell = Bell::new().expect("a bell");
-        let lane = UringLane::over(FakeRing(Rc::clone(&kernel)), bell).expect("a lane");
+impl<L: Subject> Rig<L> {
+    /// A worker for this lane over this kernel.
+    pub(crate) fn over(lane: L, kernel: Rc<RefCell<L::Kernel>>) -> Self {
         Self {
             lane,
             kernel,
@@ -88,11 +72,11 @@ impl Rig {
     }
 
     fn roll(&self, odds: Odds) -> bool {
-        self.kernel.borrow_mut().dice.roll(odds)
+        self.kernel.borrow_mut().common_mut().dice.roll(odds)
     }
 
     fn below(&self, bound: usize) -> usize {
-        self.kernel.borrow_mut().dice.below(bound)
+        self.kernel.borrow_mut().common_mut().dice.below(bound)
     }
 
     /// One turn of the worker's loop. A fault ends the lane: only [`Rig::abandon`] may follow.
@@ -100,26 +84,27 @@ impl Rig {
     /// # Errors
     /// What the lane says.
     pub(crate) fn turn(&mut self) -> Result<(), LaneFault> {
-        let flowing = self.kernel.borrow().flowing;
-        self.kernel.borrow_mut().begin_turn();
+        let flowing = self.kernel.borrow().common().flowing;
+        self.kernel.borrow_mut().common_mut().begin_turn();
         // A worker sleeps until something happens. Nothing will when no packet comes.
         let patience = (!flowing).then_some(Duration::from_millis(1));
         let turn = self.lane.turn(&mut self.inbox, patience, &self.stats);
         self.look_at_refused();
         self.check();
         if turn? == Turn::Waited {
-            assert!(self.kernel.borrow().calls() > 0, "nobody was asked");
+            assert!(self.kernel.borrow().common().calls > 0, "nobody was asked");
         }
         self.verify_inbox();
         self.carry();
         let handed_over = self.lane.hand_over(&self.stats);
+        self.look_at_refused();
         self.check();
         handed_over
     }
 
     /// Whose the packets are that came: in order, none left out, each byte its own.
     fn verify_inbox(&mut self) {
-        let sprung = self.kernel.borrow().sprung;
+        let sprung = self.kernel.borrow().common().sprung;
         for (at, packets) in [&self.inbox.tun, &self.inbox.raw].into_iter().enumerate() {
             for packet in packets {
                 let serial = world::verify(packet.bytes());
@@ -136,7 +121,7 @@ impl Rig {
         self.kept[1].extend(self.inbox.raw.drain(..));
         // A worker that keeps packets is one whose pools run dry.
         for at in 0..2 {
-            let keep = if self.kernel.borrow().flowing && self.roll(6000) {
+            let keep = if self.kernel.borrow().common().flowing && self.roll(6000) {
                 self.below(usize::from(RAW_SLOTS))
             } else {
                 0
@@ -145,7 +130,7 @@ impl Rig {
                 if at == 0 { self.encap() } else { self.decap() }
             }
         }
-        if self.kernel.borrow().flowing && self.roll(6000) {
+        if self.kernel.borrow().common().flowing && self.roll(6000) {
             self.reply();
         }
     }
@@ -160,11 +145,7 @@ impl Rig {
             return;
         }
         let dont_fragment = self.roll(Odds::MAX / 4);
-        let link_mtu = self
-            .kernel
-            .borrow_mut()
-            .dice
-            .pick(&[u16::MAX, u16::MAX, 1280, 600, 68]);
+        let link_mtu = [u16::MAX, u16::MAX, 1280, 600, 68][self.below(5)];
         let inner_len = packet.len();
         let mut outer = OuterHeader {
             src: Ipv4Addr::new(10, 0, 0, 1),
@@ -262,28 +243,15 @@ impl Rig {
     /// Every slot has one owner, and every packet one fate.
     fn check(&self) {
         let kernel = self.kernel.borrow();
-        let lane = &self.lane;
-        let tun = lane.tun_ring.pool().census();
-        let raw = lane.raw_ring.pool().census();
-        let reply = lane.reply_pool().census();
+        let [tun, raw] = self.lane.pools().map(|pool| pool.census());
+        let reply = self.lane.reply_pool().census();
         assert_eq!(tun.free + tun.kernel + tun.held, usize::from(TUN_SLOTS));
         assert_eq!(raw.free + raw.kernel + raw.held, usize::from(RAW_SLOTS));
         assert_eq!(reply.free + reply.held, usize::from(REPLY_SLOTS));
-        let (sends, writes) = kernel.pending();
-        assert!(
-            lane.sends.chain_len() >= sends && lane.writes.len() >= writes,
-            "let go of what the kernel still reads"
-        );
-        if kernel.sprung {
+        self.lane.check(&kernel);
+        if kernel.common().sprung {
             return;
         }
-        let gathered = lane.completions.iter();
-        let gathered = gathered.filter(|answer| answer.buffer().is_some()).count();
-        assert_eq!(
-            tun.kernel + raw.kernel,
-            kernel.available(0) + kernel.available(1) + kernel.filled() + gathered,
-            "slots that the kernel has"
-        );
         assert_eq!(self.stats.event(LoopEvent::StrayCompletion).get(), 0);
         // What is neither kept nor accounted for waits in the lane, with its slots.
         let waiting = |at: usize, held: usize, inbox: &[Packet]| {
@@ -296,7 +264,7 @@ impl Rig {
         );
         assert_eq!(
             self.written,
-            self.accounted(Direction::Decap) + waiting(1, raw.held, &self.inbox.raw),
+            self.accounted(Direction::Decap) + waiting(1, raw.held - self.lane.spare(), &self.inbox.raw),
             "packets to be written"
         );
         let replies = answered_replies(&self.stats) + reply.held as u64;
@@ -308,15 +276,15 @@ impl Rig {
     /// # Errors
     /// What the lane says.
     pub(crate) fn suffer(&mut self, faults: Faults, turns: usize) -> Result<(), LaneFault> {
-        self.kernel.borrow_mut().faults = faults;
+        self.kernel.borrow_mut().common_mut().faults = faults;
         (0..turns).try_for_each(|_| self.turn())
     }
 
     /// Nothing goes wrong any more and no packet comes: soon nothing is under way, every slot is where it belongs, every
     /// packet has arrived or is counted as a drop, and the lane waits without spinning (FAULTS 37-40).
     pub(crate) fn rest(&mut self) {
-        self.kernel.borrow_mut().faults = Faults::default();
-        self.kernel.borrow_mut().flowing = false;
+        self.kernel.borrow_mut().common_mut().faults = Faults::default();
+        self.kernel.borrow_mut().common_mut().flowing = false;
         let mut turns = 0;
         while !self.is_idle() {
             self.turn().expect("a lane that survived");
@@ -328,29 +296,21 @@ impl Rig {
             self.turn().expect("a lane that survived");
             let kernel = self.kernel.borrow();
             // A bell that has just been armed, or a receive, makes no further call.
-            assert_eq!(kernel.calls(), 1, "one call, and asleep");
-            assert!(kernel.is_armed(0) && kernel.is_armed(1), "silent for ever");
-            assert_eq!(
-                (kernel.available(0), kernel.available(1)),
-                (usize::from(TUN_SLOTS), usize::from(RAW_SLOTS)),
-                "slots lost"
-            );
+            assert_eq!(kernel.common().calls, 1, "one call, and asleep");
+            self.lane.check_rest(&kernel);
         }
         self.compare();
-        self.kernel.borrow_mut().flowing = true;
+        self.kernel.borrow_mut().common_mut().flowing = true;
     }
 
     fn is_idle(&self) -> bool {
-        self.kernel.borrow().is_idle()
-            && self.lane.in_flight() == 0
-            && self.lane.sends.is_empty()
-            && self.lane.completions.is_empty()
-            && self.kept.iter().all(VecDeque::is_empty)
+        self.lane.is_idle(&self.kernel.borrow()) && self.kept.iter().all(VecDeque::is_empty)
     }
 
     /// At rest: what the world has seen is what the counters say.
     fn compare(&self) {
         let mut kernel = self.kernel.borrow_mut();
+        let kernel = kernel.common_mut();
         let stats = |direction| self.stats.direction(direction);
         let (encap, decap) = (stats(Direction::Encap), stats(Direction::Decap));
         assert_eq!(self.received, kernel.brought.map(u64::from), "packets brought");
@@ -379,13 +339,13 @@ impl Rig {
                 break;
             }
             if turn == TURNS_TO_REST / 2 {
-                self.kernel.borrow_mut().faults = Faults::default();
+                self.kernel.borrow_mut().common_mut().faults = Faults::default();
             }
             self.turn().expect("a lane that survived");
         }
         assert!(self.lane.is_quiet(), "{self:?}");
-        assert!(!self.kernel.borrow().is_armed(0) && !self.kernel.borrow().is_armed(1));
-        let [tun, raw] = [&self.lane.tun_ring, &self.lane.raw_ring].map(|ring| Rc::clone(ring.pool()));
+        self.lane.check_quiet(&self.kernel.borrow());
+        let [tun, raw] = self.lane.pools().map(Rc::clone);
         self.kept.iter_mut().for_each(VecDeque::clear);
         self.lane.abandon(&self.stats);
         assert_eq!((Rc::strong_count(&tun), Rc::strong_count(&raw)), (1, 1), "freed");
@@ -395,15 +355,13 @@ impl Rig {
     /// The end after a fault: what the kernel may still write to is never freed, and each packet is counted once all the same
     /// (FAULTS 39, 42).
     pub(crate) fn abandon(mut self) -> WorkerStats {
-        let [tun, raw] = [&self.lane.tun_ring, &self.lane.raw_ring].map(|ring| Rc::clone(ring.pool()));
+        let [tun, raw] = self.lane.pools().map(Rc::clone);
         self.inbox.tun.clear();
         self.inbox.raw.clear();
         self.kept.iter_mut().for_each(VecDeque::clear);
         self.lane.abandon(&self.stats);
-        assert!(
-            Rc::strong_count(&tun) > 1 && Rc::strong_count(&raw) > 1,
-            "not freed"
-        );
+        let left = [tun, raw].map(|pool| Rc::strong_count(&pool) > 1);
+        assert_eq!(left, [L::LEAVES_MEMORY; 2], "memory that is left");
         let stats = &self.stats;
         assert_eq!(
             self.sent,
@@ -421,11 +379,11 @@ impl Rig {
 
     /// Has the kernel do this until the lane gives up; says how.
     pub(crate) fn fall_into(&mut self, trap: Trap) -> LaneFault {
-        self.kernel.borrow_mut().faults = Faults::default();
-        self.kernel.borrow_mut().trap = Some(trap);
+        self.kernel.borrow_mut().common_mut().faults = Faults::default();
+        self.kernel.borrow_mut().common_mut().trap = Some(trap);
         for _ in 0..TURNS_TO_REST {
             if let Err(fault) = self.turn() {
-                assert!(self.kernel.borrow().sprung, "{fault} before {trap:?}");
+                assert!(self.kernel.borrow().common().sprung, "{fault} before {trap:?}");
                 return fault;
             }
             if trap == Trap::TakesNothing {
