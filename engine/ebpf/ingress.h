@@ -98,19 +98,18 @@ FUNCTION int leads_back(struct config *config, struct found *route, __u32 sender
 FUNCTION int check_loop(struct config *config, __u32 voucher, __u32 sender, struct address *dst)
 {
 	struct found route = {};
-	__u32 end = 0;
+	int to_tunnel_end = 0;
 
 	if (!config || !dst)
 		return LEAVE(CAUSE_RULES);
-	int has_end = 1;
-
-	if (is_6to4(dst))
-		end = dst->high >> 16;
-	else if (is_isatap(dst))
-		end = dst->low;
-	else
-		has_end = 0;
-	if (voucher == EMBEDDED && !(has_end && (end == sender || is_locator(config, end))))
+	/* An address may name two: an ISATAP link can have a prefix of 6to4. */
+	if (is_isatap(dst))
+		to_tunnel_end = (__u32)dst->low == sender || is_locator(config, dst->low);
+	if (is_6to4(dst) && !to_tunnel_end) {
+		__u32 end = dst->high >> 16;
+		to_tunnel_end = end == sender || is_locator(config, end);
+	}
+	if (voucher == EMBEDDED && !to_tunnel_end)
 		return 0;
 	if (is_link_local(dst) || is_multicast(dst) || is_own(config, dst))
 		return 0;

@@ -136,9 +136,11 @@ FUNCTION int embeds_ours(struct config *config, struct address *address)
 {
 	if (!config || !address)
 		return 0;
+	if (is_isatap(address) && is_locator(config, address->low))
+		return 1;
 	if (is_6to4(address)) {
 		__u32 end = address->high >> 16;
 		return is_locator(config, end) && !contains(config, TAG_OWN_6TO4, end, 0);
 	}
-	return is_isatap(address) && is_locator(config, address->low);
+	return 0;
 }

@@ -14,6 +14,7 @@
 //! | [`scene`] | which router, hosts and server do most tests need? |
 //! | [`raw`] | how do crafted bytes get onto an interface, and what passed there? |
 //! | [`corpus`], [`disagreements`] | which packets should two receivers judge alike, and where do they not? |
+//! | [`mutations`], [`judge`] | which bytes nobody thinks of are sent, and what has to become of them? |
 //! | [`ping`] | does it answer? |
 //! | [`fragments`] | what was it before it was cut? |
 //! | [`flows`] | did each datagram arrive, once and in order? |
@@ -61,9 +62,11 @@ pub mod flows;
 pub mod fragments;
 pub mod guest;
 pub mod icmp4;
+pub mod judge;
 pub mod kernel_drops;
 pub mod kernel_peer;
 pub mod metrics;
+pub mod mutations;
 pub mod narrow;
 pub mod nd;
 pub mod netns;

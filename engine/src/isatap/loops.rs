@@ -23,7 +23,7 @@ pub fn check_received(
     outer_src: Ipv4Addr,
     inner_dst: &Ipv6Addr,
 ) -> Result<(), DropReason> {
-    let to_tunnel_end = embedded(inner_dst).is_some_and(|end| end == outer_src || site.is_locator(end));
+    let to_tunnel_end = embeds(inner_dst, |end| end == outer_src || site.is_locator(end));
     if !to_tunnel_end && voucher == Voucher::Embedded {
         return Ok(());
     }
@@ -74,17 +74,21 @@ pub fn check_sent(site: &impl SiteKnowledge, inner_src: &Ipv6Addr) -> Result<(),
 /// the 6to4 router that it names (RFC 3056 2).
 #[inline]
 fn embeds_ours(site: &impl SiteKnowledge, addr: &Ipv6Addr) -> bool {
-    embedded(addr).is_some_and(|end| site.is_locator(end) && !(is_6to4(addr) && site.is_own_6to4(end)))
+    iid::embedded(addr).is_some_and(|end| site.is_locator(end))
+        || of_6to4(addr).is_some_and(|end| site.is_locator(end) && !site.is_own_6to4(end))
 }
 
-/// The IPv4 address of the tunnel end that an address names in its format.
+/// Whether an address names such a tunnel end. It may name two: an ISATAP link can have a prefix of 6to4.
 #[inline]
-fn embedded(addr: &Ipv6Addr) -> Option<Ipv4Addr> {
-    if is_6to4(addr) {
-        let [_, _, a, b, c, d, ..] = addr.octets();
-        return Some(Ipv4Addr::new(a, b, c, d));
-    }
-    iid::embedded(addr)
+fn embeds(addr: &Ipv6Addr, is_such: impl Fn(Ipv4Addr) -> bool) -> bool {
+    iid::embedded(addr).is_some_and(&is_such) || of_6to4(addr).is_some_and(is_such)
+}
+
+/// The 6to4 router that an address names (RFC 3056 2).
+#[inline]
+fn of_6to4(addr: &Ipv6Addr) -> Option<Ipv4Addr> {
+    let [_, _, a, b, c, d, ..] = addr.octets();
+    is_6to4(addr).then(|| Ipv4Addr::new(a, b, c, d))
 }
 
 #[inline]
@@ -203,6 +207,10 @@ mod tests {
             ("2002:a00:2::1", true, true),
             ("2002:a00:6::1", true, true),
             ("2001:db8:5::5efe:10.0.0.2", true, true),
+            // An ISATAP link with a prefix of 6to4: either name may be ours.
+            ("2002:db8:1::5efe:10.0.0.1", false, false),
+            ("2002:a00:1::5efe:10.0.0.2", false, false),
+            ("2002:db8:1::5efe:10.0.0.2", true, true),
             // Of this link, and perhaps ours in a moment.
             ("2001:db8:1::200:5efe:10.0.0.1", true, true),
             ("2001:db8:1::5efe:10.0.0.1", true, true),
