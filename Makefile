@@ -5,7 +5,7 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz audit
+.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz audit asan miri
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,17 @@ perf: setup ## isatapd beside peers in namespaces: table, JSON, page with plots 
 	$(CARGO) build --release -q -p isatapd -p isatap-bench -p isatap-perf $(addprefix --bin ,isatapd isatap-baseline isatap-perf)
 	./target/release/isatap-perf $(ARGS)
 
-fuzz: ## every fuzz target for a minute; ARGS="--seconds 600 decap" (nightly, cargo-fuzz)
-	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+fuzz: ## every fuzz target for a minute; ARGS="--seconds 600 --coverage decap" (installs nightly, cargo-fuzz)
+	@./tests/fuzz/setup.sh cargo-fuzz llvm-tools
 	$(CARGO) run -q -p isatap-fuzz --bin isatap-fuzz -- $(ARGS)
+
+asan: setup ## engine's tests and a daemon in namespaces under AddressSanitizer (root, nightly); ARGS="crash load"
+	@./tests/fuzz/setup.sh
+	./tests/asan.sh $(ARGS)
+
+miri: ## the pure modules of the engine and its buffers under Miri (nightly)
+	@./tests/fuzz/setup.sh miri rust-src
+	./tests/miri.sh $(ARGS)
 
 audit: ## licences, sources and known vulnerabilities of every dependency (cargo-deny; the network)
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked

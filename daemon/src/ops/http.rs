@@ -2,6 +2,8 @@
 //!
 //! Everything a client can do is bounded: connections, the time for a request head, its size, and the life of a
 //! connection. A slow or silent client holds one of [`MAX_CONNECTIONS`] for a while, never the control loop.
+//!
+//! [`serve`] accepts, [`converse`] carries on one connection over whatever stream it came by, [`Pages`] answers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use futures_util::{StreamExt as _, stream};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
@@ -66,10 +69,14 @@ impl Default for Limits {
     }
 }
 
+/// What is served: a page for each path. Clones share the live stream.
+#[derive(Clone, Debug)]
+pub struct Pages(Router);
+
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, ask: Ask, limits: Limits) {
     let connections = Arc::new(Semaphore::new(limits.connections));
-    let router = router(ask);
+    let pages = Pages::new(ask);
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             return;
@@ -82,34 +89,43 @@ pub async fn serve(listener: TcpListener, ask: Ask, limits: Limits) {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(limits.head)
-            .max_buf_size(MAX_HEAD_LEN);
+        let pages = pages.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            // How a client's connection ends is the client's business.
-            let served = http.serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(limits.connection, served).await;
+            converse(stream, pages, limits).await;
         });
     }
 }
 
-fn router(ask: Ask) -> Router {
-    Router::new()
-        .route("/", get(dashboard))
-        .route("/healthz", get(async || plain(StatusCode::OK, "ok\n".to_owned())))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics_page))
-        .route("/api/v1/status", get(status))
-        .fallback(async || plain(StatusCode::NOT_FOUND, format!("not here; this is\n{INDEX}")))
-        .with_state(ask.clone())
-        .merge(
-            Router::new()
-                .route("/api/v1/live", get(live))
-                .with_state(Live::new(ask)),
-        )
+/// One connection, until either side has had enough or its time is up. How it ends is the client's business. Must run
+/// inside a runtime with a clock.
+pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages, limits: Limits) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(MAX_HEAD_LEN);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages.0));
+    let _ = tokio::time::timeout(limits.connection, served).await;
+}
+
+impl Pages {
+    /// Pages that ask the control loop.
+    pub fn new(ask: Ask) -> Self {
+        let router = Router::new()
+            .route("/", get(dashboard))
+            .route("/healthz", get(async || plain(StatusCode::OK, "ok\n".to_owned())))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics_page))
+            .route("/api/v1/status", get(status))
+            .fallback(async || plain(StatusCode::NOT_FOUND, format!("not here; this is\n{INDEX}")))
+            .with_state(ask.clone())
+            .merge(
+                Router::new()
+                    .route("/api/v1/live", get(live))
+                    .with_state(Live::new(ask)),
+            );
+        Self(router)
+    }
 }
 
 async fn dashboard() -> Response {

@@ -20,6 +20,7 @@ mod dns;
 mod files;
 
 pub use check::check;
+pub use dns::answer;
 use files::Files;
 
 /// Longest time of one lookup, whatever it meets.

@@ -1,11 +1,12 @@
-//! What control reads: its file, its clients, its name servers (FAULTS 45, 46, 62-64, 75).
+//! What control reads: its file, what an engine before it has left, its clients, its name servers (FAULTS 45, 46, 62-64, 72, 75).
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
-use isatapd::config::file;
+use isatapd::config::kept::Kept;
+use isatapd::config::{Loader, Overrides, Settings, file};
 use isatapd::ops::protocol::{self, FailureCode};
 use isatapd::prl::Jitter;
 use isatapd::prl::names::{Answer, LookupError, NameBook};
@@ -31,6 +32,40 @@ pub fn configuration(data: &[u8]) {
             assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
         }
     }
+}
+
+/// What an engine leaves to its successor, and a new program to try: it comes to settings or is refused, and what is left of
+/// those comes to the same.
+///
+/// # Panics
+/// A promise is broken.
+pub fn kept_configuration(data: &[u8]) {
+    let Ok(kept) = Kept::decode(data) else {
+        return;
+    };
+    assert_eq!(
+        Kept::decode(&kept.encode()).as_ref(),
+        Ok(&kept),
+        "read, written and read"
+    );
+    let Some(settings) = taken_over(&kept) else {
+        return;
+    };
+    let loader = loader();
+    let again = Kept {
+        memory: kept.memory,
+        ..loader.keep(&settings)
+    };
+    assert_eq!(taken_over(&again).as_ref(), Some(&settings), "from {again:?}");
+}
+
+/// One that has read no file and asked no machine.
+fn loader() -> Loader {
+    Loader::open(Some("/dev/null".into()), Overrides::default()).expect("a file that is always there")
+}
+
+fn taken_over(kept: &Kept) -> Option<Settings> {
+    loader().load_kept(kept).ok()
 }
 
 /// A request is understood, or answered with why not.
@@ -61,7 +96,7 @@ pub fn name_answers(data: &[u8]) {
     let mut book = NameBook::new(NameBook::refresh_from_secs(3600), Jitter::new(1));
     book.set_servers(now, &[Ipv4Addr::new(10, 0, 0, 8)], &NAMES.map(str::to_owned));
     book.set_own(now, &[own]);
-    for _ in 0..256 {
+    for _ in 0..64 {
         let Ok((step, what, ttl, count)) = input.arbitrary::<(u16, u8, u32, u8)>() else {
             break;
         };

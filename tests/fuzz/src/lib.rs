@@ -1,4 +1,4 @@
-//! What must hold for any bytes, whoever sent them (FAULTS 9-13, 18, 31, 45, 49, 62-65, 72).
+//! What must hold for any bytes, whoever sent them (FAULTS 4-6, 9-13, 18, 25, 31, 45-47, 49, 62-65, 72, 75).
 //!
 //! Each target is a function that takes bytes and panics when a promise is broken: not only that nothing crashes, but
 //! what an accepted packet looks like, that a splitter loses no byte, that a bound is a bound. They are written once,
@@ -11,12 +11,18 @@
 //! | [`offload`] | superpackets with their vnet headers, and runs of segments |
 //! | [`discovery`] | neighbour discovery messages and their options, advertisements over time |
 //! | [`errors`] | ICMPv4 errors and what they quote |
-//! | [`control`] | configuration, control protocol, answers of name servers |
+//! | [`control`] | configuration, what an engine leaves behind, control protocol, addresses of routers over time |
+//! | [`dns`] | messages of name servers |
+//! | [`http`] | conversations with the HTTP port |
+//! | [`monitor`] | messages across a border of privilege, and what the monitor carries out |
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod discovery;
+pub mod dns;
 pub mod errors;
+pub mod http;
+pub mod monitor;
 pub mod offload;
 pub mod packets;
 mod site;
@@ -28,6 +34,8 @@ pub struct Target {
     pub name: &'static str,
     /// Panics when the bytes break a promise.
     pub run: fn(&[u8]),
+    /// The files of which it is to reach every line that any bytes can reach.
+    pub about: &'static [&'static str],
 }
 
 impl std::fmt::Debug for Target {
@@ -37,29 +45,52 @@ impl std::fmt::Debug for Target {
 }
 
 macro_rules! targets {
-    ($($module:ident :: $name:ident),+ $(,)?) => {
+    ($($module:ident :: $name:ident: [$($file:literal),+ $(,)?];)+) => {
         /// All of them.
         pub const TARGETS: &[Target] = &[
-            $(Target { name: stringify!($name), run: $module::$name }),+
+            $(Target { name: stringify!($name), run: $module::$name, about: &[$($file),+] }),+
         ];
     };
 }
 
 targets! {
-    packets::decap,
-    packets::encap,
-    packets::headers,
-    offload::split,
-    offload::merge,
-    offload::checksum,
-    discovery::nd_messages,
-    discovery::advertisement,
-    discovery::autoconfiguration,
-    errors::icmp_quote,
-    errors::path_claim,
-    control::configuration,
-    control::control_request,
-    control::name_answers,
+    packets::decap: [
+        "engine/src/path/decap.rs",
+        "engine/src/path/nd_gate.rs",
+        "engine/src/isatap/ingress.rs",
+        "engine/src/offload/merged.rs",
+    ];
+    packets::encap: ["engine/src/path/encap.rs", "engine/src/isatap/egress.rs"];
+    packets::headers: ["engine/src/wire/ipv4.rs", "engine/src/wire/ipv6.rs", "engine/src/wire/ext.rs"];
+    offload::split: ["engine/src/offload/split.rs", "engine/src/wire/vnet.rs"];
+    offload::merge: ["engine/src/offload/merge.rs"];
+    offload::checksum: ["engine/src/offload/csum.rs"];
+    discovery::nd_messages: ["engine/src/wire/nd/mod.rs", "engine/src/wire/nd/options.rs"];
+    discovery::advertisement: [
+        "daemon/src/slaac/advert.rs",
+        "daemon/src/slaac/dnssl.rs",
+        "daemon/src/advertise/consistency.rs",
+    ];
+    discovery::autoconfiguration: [
+        "daemon/src/slaac/machine.rs",
+        "daemon/src/slaac/prefixes.rs",
+        "daemon/src/slaac/router.rs",
+    ];
+    errors::icmp_quote: ["engine/src/path/quoted.rs"];
+    errors::path_claim: ["daemon/src/pmtu/claim.rs"];
+    control::configuration: [
+        "daemon/src/config/file.rs",
+        "daemon/src/config/lines.rs",
+        "daemon/src/config/values.rs",
+    ];
+    control::kept_configuration: ["daemon/src/config/kept.rs", "daemon/src/config/resolve.rs"];
+    control::control_request: ["daemon/src/ops/protocol.rs"];
+    control::name_answers: ["daemon/src/prl/names.rs"];
+    dns::dns_message: ["daemon/src/prl/resolver/dns.rs"];
+    http::http: ["daemon/src/ops/http.rs"];
+    monitor::monitor_messages: ["daemon/src/monitor/wire.rs"];
+    monitor::monitor_gate: ["daemon/src/monitor/gate.rs", "daemon/src/link/change/message.rs"];
+    monitor::helper_message: ["daemon/src/link/dns/message.rs"];
 }
 
 /// The target of this name.

@@ -4,6 +4,11 @@
 //! cargo test -p isatap-fuzz --test seeds -- --ignored
 //! ```
 
+#[path = "seeds/control.rs"]
+mod control;
+#[path = "seeds/privileged.rs"]
+mod privileged;
+
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -210,71 +215,6 @@ fn write_seeds() {
     });
     write("path_claim", claims);
 
-    let example = include_str!("../../../daemon/isatapd.conf");
-    let uncommented: Vec<_> = example
-        .lines()
-        .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
-        .collect();
-    let mut files = vec![example.as_bytes().to_vec(), uncommented.join("\n").into_bytes()];
-    files.extend(uncommented.iter().map(|line| line.as_bytes().to_vec()));
-    files.extend(
-        [
-            &b"Mtu 1280\r\nMtu 1280\r\n"[..],
-            b"\0",
-            b"\xff\xfe",
-            b"InterfaceName \xc3\xa4\n",
-            b"Nope x",
-        ]
-        .map(<[u8]>::to_vec),
-    );
-    write("configuration", files);
-
-    let requests = ["status", "routes", "histogram", "reload", "solicit", "tea"]
-        .map(|command| format!(r#"{{"version":1,"command":"{command}"}}"#));
-    let odd = [
-        r#"{"version":2,"order":"tea"}"#,
-        r#"{"version":1,"command":{"explain":{"src4":null,"src6":"fe80::1","dst6":"::1"}}}"#,
-        "GET / HTTP/1.1",
-        "[",
-        "{}",
-        r#"{"version":1,"command":"status","version":1}"#,
-    ];
-    write(
-        "control_request",
-        requests
-            .iter()
-            .map(String::as_str)
-            .chain(odd)
-            .map(|line| line.as_bytes().to_vec()),
-    );
-
-    let answer = |what: u8, addrs: &[u32]| {
-        let mut input = Vec::new();
-        for _ in 0..3 {
-            input.extend_from_slice(&600u16.to_le_bytes());
-            input.push(what);
-            input.extend_from_slice(&60u32.to_le_bytes());
-            input.push(u8::try_from(addrs.len()).expect("few"));
-            addrs
-                .iter()
-                .for_each(|addr| input.extend_from_slice(&addr.to_le_bytes()));
-        }
-        input
-    };
-    let lists: [&[u32]; 6] = [
-        &[0x0a00_0009],
-        &[0, 0x7f00_0001, 0xe000_0001, 0xffff_ffff],
-        &[0x0a00_0001, 0x0a00_0008, 0x0a00_0009, 0x0a00_0009],
-        &[0x0a00_0100; 70],
-        &(0x0a00_0100..0x0a00_0180).collect::<Vec<_>>(),
-        &[],
-    ];
-    write(
-        "name_answers",
-        lists
-            .iter()
-            .flat_map(|list| [0, 1, 2, 3, 11].map(|what| answer(what, list)))
-            .step_by(2),
-    );
+    control::write_seeds();
+    privileged::write_seeds();
 }

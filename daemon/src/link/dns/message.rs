@@ -77,7 +77,7 @@ impl Names {
     }
 
     /// The message, its length field included.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let count = |count| u8::try_from(count).unwrap_or(0);
         let mut bytes = vec![0, 0, count(self.servers.len()), count(self.search.len())];
         for server in &self.servers {
@@ -94,7 +94,7 @@ impl Names {
 
     /// Reads a message without its length field; `None` when there is anything in it that [`Names::encode`] would not
     /// have written.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[servers, domains], rest) = bytes.split_first_chunk()?;
         let (servers, domains) = (usize::from(servers), usize::from(domains));
         if servers > MAX_NAME_SERVERS || domains > MAX_SEARCH_DOMAINS {

@@ -151,8 +151,11 @@ async fn ask(server: SocketAddr, name: &Name, timeout: Duration) -> Result<Answe
     }
 }
 
-/// The addresses of `name` itself, through the aliases of the same answer; others are nobody's business.
-fn answer(name: &Name, records: &[Record]) -> Result<Answer, LookupError> {
+/// The addresses of `name` itself among the records of an answer, through its aliases there; others are nobody's business.
+///
+/// # Errors
+/// There are none, or the aliases lead nowhere.
+pub fn answer(name: &Name, records: &[Record]) -> Result<Answer, LookupError> {
     let mut names = vec![name];
     let mut ttl = u32::MAX;
     while names.len() <= MAX_ALIASES {

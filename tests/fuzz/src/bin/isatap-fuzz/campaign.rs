@@ -1,161 +1,130 @@
-//! Runs every fuzz target for a while and says what came of it: `make fuzz ARGS="--seconds 600 decap encap"`.
-//!
-//! Needs `cargo-fuzz` and a nightly compiler. Inputs that reach new code are added to `corpus/<target>/`, where `make test`
-//! replays them; after a long run `--tidy` leaves the few that reach everything the others do.
+//! One target after the other under libFuzzer, built and run by cargo-fuzz.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use isatap_fuzz::TARGETS;
+use super::Options;
 
 /// Longest input: a packet of the tunnel MTU with its headers, a few options more.
 const MAX_LEN: u32 = 4096;
+/// An input that takes longer is a finding, in seconds.
+const TIMEOUT: u32 = 10;
+/// More memory than this is a finding, in MiB.
+const MEMORY_LIMIT: u32 = 2048;
 
-struct Options {
-    seconds: u32,
-    tidy: bool,
-    targets: Vec<&'static str>,
+/// What the compiler adds to find more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sanitizer {
+    /// Bytes that are not there, or no longer.
+    Address,
+    /// Nothing: several times faster, and as good for code without `unsafe`.
+    None,
+}
+
+impl Sanitizer {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Address, Self::None]
+            .into_iter()
+            .find(|sanitizer| sanitizer.name() == name)
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::None => "none",
+        }
+    }
 }
 
 /// What libFuzzer said about one target.
-#[derive(Default)]
-struct Outcome {
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
     executions: u64,
     edges: u64,
     corpus: u64,
-    failed: bool,
+    pub(crate) failed: bool,
 }
 
-fn main() -> ExitCode {
-    let options = match parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("isatap-fuzz: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    if let Err(error) = built(&dir) {
-        eprintln!("isatap-fuzz: {error}");
-        return ExitCode::from(69);
+impl Outcome {
+    /// A line of the table.
+    pub(crate) fn line(&self, name: &str, seconds: u32) -> String {
+        format!(
+            "| {name} | {} | {} | {} | {} | {} |",
+            self.executions,
+            self.executions / u64::from(seconds.max(1)),
+            self.edges,
+            self.corpus,
+            if self.failed { "BROKEN" } else { "held" }
+        )
     }
-    println!("| target | executions | a second | edges | corpus | |\n|---|---|---|---|---|---|");
-    let mut failed = false;
-    for name in &options.targets {
-        match fuzz(&dir, name, &options) {
-            Ok(outcome) => {
-                failed |= outcome.failed;
-                let word = if outcome.failed { "BROKEN" } else { "held" };
-                let rate = outcome.executions / u64::from(options.seconds.max(1));
-                println!(
-                    "| {name} | {} | {rate} | {} | {} | {word} |",
-                    outcome.executions, outcome.edges, outcome.corpus
-                );
-            }
-            Err(error) => {
-                failed = true;
-                println!("| {name} | | | | | {error} |");
-            }
-        }
-    }
-    if failed {
-        println!("\nwhat broke a promise is in {}", dir.join("artifacts").display());
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
 }
 
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options {
-        seconds: 60,
-        tidy: false,
-        targets: Vec::new(),
-    };
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--seconds" => {
-                let number = words.next().and_then(|number| number.parse().ok());
-                options.seconds = number.ok_or("--seconds needs a number")?;
-            }
-            "--tidy" => options.tidy = true,
-            name => {
-                let known = || {
-                    TARGETS
-                        .iter()
-                        .map(|target| target.name)
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                };
-                let target = isatap_fuzz::target(name)
-                    .ok_or_else(|| format!("{name:?} is no target; there are {}", known()))?;
-                options.targets.push(target.name);
-            }
-        }
-    }
-    if options.targets.is_empty() {
-        options.targets = TARGETS.iter().map(|target| target.name).collect();
-    }
-    Ok(options)
-}
-
-fn cargo_fuzz(dir: &Path, action: &str) -> Command {
+/// Of the development profile: the release profile optimises each program as a whole, for minutes.
+fn cargo_fuzz(home: &Path, action: &str, sanitizer: Sanitizer) -> Command {
     let mut command = Command::new("cargo");
-    // Of the development profile: the release profile optimises each program as a whole, for minutes.
     command
-        .args([
-            "+nightly",
-            "fuzz",
-            action,
-            "--dev",
-            "--features",
-            "libfuzzer",
-            "--fuzz-dir",
-        ])
-        .arg(dir)
-        .current_dir(dir)
+        .args(["+nightly", "fuzz", action, "--dev"])
+        .args(["--no-default-features", "--features", "libfuzzer"])
+        .args(["--sanitizer", sanitizer.name(), "--fuzz-dir"])
+        .arg(home)
+        .current_dir(home)
         // Which compiler is asked for by name, not by who called us.
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO");
     command
 }
 
-fn built(dir: &Path) -> Result<(), String> {
-    let remedy = "cargo install cargo-fuzz --locked; rustup toolchain install nightly";
-    let status = cargo_fuzz(dir, "build")
+/// Builds every target.
+///
+/// # Errors
+/// What is missing, with the remedy.
+pub(crate) fn build(home: &Path, sanitizer: Sanitizer) -> Result<(), String> {
+    let status = cargo_fuzz(home, "build", sanitizer)
         .status()
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
     if status.success() {
         Ok(())
     } else {
-        Err(format!(
-            "the targets cannot be built with cargo-fuzz and a nightly compiler: {remedy}"
-        ))
+        Err(
+            "the targets cannot be built; tests/fuzz/setup.sh installs a nightly compiler and cargo-fuzz"
+                .into(),
+        )
     }
 }
 
-fn fuzz(dir: &Path, name: &str, options: &Options) -> Result<Outcome, String> {
+/// Runs one target for its time.
+///
+/// # Errors
+/// It cannot be run.
+pub(crate) fn fuzz(home: &Path, name: &str, options: &Options) -> Result<Outcome, String> {
     let failed = |error: std::io::Error| format!("{name}: {error}");
     if options.tidy {
-        let status = cargo_fuzz(dir, "cmin").arg(name).status().map_err(failed)?;
-        if !status.success() {
+        let mut smaller = cargo_fuzz(home, "cmin", options.sanitizer);
+        if !smaller.arg(name).status().map_err(failed)?.success() {
             return Err(format!("the corpus of {name} cannot be made smaller"));
         }
     }
-    let mut child = cargo_fuzz(dir, "run")
+    if options.seconds == 0 {
+        return Ok(Outcome::default());
+    }
+    let mut child = cargo_fuzz(home, "run", options.sanitizer)
         .arg(name)
         .arg("--")
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={MAX_LEN}"))
-        .args(["-print_final_stats=1", "-timeout=10", "-rss_limit_mb=2048"])
+        .arg(format!("-timeout={TIMEOUT}"))
+        .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
+        .arg("-print_final_stats=1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
     let mut outcome = Outcome::default();
     if let Some(output) = child.stderr.take() {
-        for line in BufReader::new(output).lines() {
-            read(&mut outcome, name, &line.map_err(failed)?);
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.map_err(failed)?;
+            read(&mut outcome, name, &String::from_utf8_lossy(&line));
         }
     }
     outcome.failed = !child.wait().map_err(failed)?.success();
@@ -184,7 +153,10 @@ fn read(outcome: &mut Outcome, name: &str, line: &str) {
             outcome.edges
         );
         let _ = std::io::stderr().flush();
-    } else if line.contains("panicked at") || line.contains("ERROR:") || line.contains("SUMMARY:") {
+    } else if ["panicked at", "ERROR:", "SUMMARY:", "artifact"]
+        .iter()
+        .any(|sign| line.contains(sign))
+    {
         eprintln!("\r\x1b[K{name}: {line}");
     }
 }
