@@ -13,7 +13,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Counters of daemons before a measurement.
 #[derive(Debug)]
 pub(crate) struct Watch<'a, 'b> {
-    daemons: Vec<(&'b Daemon<'a>, [Counters; 2])>,
+    daemons: Vec<(&'b Daemon<'a>, Before)>,
+}
+
+/// A daemon before a measurement.
+#[derive(Debug)]
+struct Before {
+    /// Its counters begin anew with another engine.
+    engine: i32,
+    counters: [Counters; 2],
 }
 
 /// What the daemons say afterwards.
@@ -29,8 +37,13 @@ pub(crate) struct Account {
 
 impl<'a, 'b> Watch<'a, 'b> {
     pub(crate) fn new(daemons: impl Iterator<Item = &'b Daemon<'a>>) -> Self {
-        let daemons = daemons.map(|daemon| (daemon, counters(daemon))).collect();
-        Self { daemons }
+        let before = |daemon: &Daemon<'_>| Before {
+            engine: daemon.engine_pid(),
+            counters: counters(daemon),
+        };
+        Self {
+            daemons: daemons.map(|daemon| (daemon, before(daemon))).collect(),
+        }
     }
 
     /// Waits until each daemon's counters add up, or no longer.
@@ -41,9 +54,15 @@ impl<'a, 'b> Watch<'a, 'b> {
         };
         for (daemon, before) in &self.daemons {
             let began = Instant::now();
+            let is_the_same = daemon.engine_pid() == before.engine;
             let since = loop {
                 let now = counters(daemon);
-                let since = [now[0].since(&before[0]), now[1].since(&before[1])];
+                let since = if is_the_same {
+                    let [encap, decap] = &before.counters;
+                    [now[0].since(encap), now[1].since(decap)]
+                } else {
+                    now
+                };
                 if since.iter().all(Counters::balanced) || began.elapsed() > PATIENCE {
                     break since;
                 }

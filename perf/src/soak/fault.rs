@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use isatap_tests::daemon::{Daemon, TUNNEL};
+use isatap_tests::fault::{kill_engine, wait_successor};
 use isatap_tests::packet::{Inner, Outer, link_local};
 use isatap_tests::raw::Injector;
 use isatap_tests::scene::on_link;
@@ -36,6 +37,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     lossless("broken file", broken_file),
     lossless("route storm", route_storm),
     lossless("scrapes", scrapes),
+    lossless("captures", captures),
+    lossless("upgrade", upgrade),
     lossy("garbage", garbage),
     lossy("spoofed sources", spoofed),
     lossy("underlay down", |site, dice| down(site, dice, UNDERLAY)),
@@ -46,6 +49,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     lossy("firewall", firewall),
     lossy("hogs", hogs),
     lossy("frozen", frozen),
+    lossy("engine killed", engine_killed),
 ];
 
 const fn lossless(name: &'static str, strike: fn(&Site<'_, '_>, &mut Dice) -> Result<()>) -> Fault {
@@ -167,6 +171,35 @@ fn scrapes(site: &Site<'_, '_>, _: &mut Dice) -> Result<()> {
             ensure!(daemon.ctl("status --json").status.success(), "no status");
         }
     }
+    Ok(())
+}
+
+/// Everything is copied, then only what is dropped.
+fn captures(site: &Site<'_, '_>, dice: &mut Dice) -> Result<()> {
+    for (what, most) in [("", 3000.0), ("--drops ", 1000.0)] {
+        let daemon = site.daemons[dice.below(site.daemons.len())];
+        let seconds = dice.millis(500.0, most).as_secs_f64();
+        let order = format!("capture {what}-w /dev/null --seconds {seconds:.1}");
+        let output = daemon.ctl(&order);
+        ensure!(output.status.success(), "{order}: {output:?}");
+    }
+    Ok(())
+}
+
+/// The same program takes over.
+fn upgrade(site: &Site<'_, '_>, dice: &mut Dice) -> Result<()> {
+    let daemon = site.daemons[dice.below(site.daemons.len())];
+    let old = daemon.engine_pid();
+    let output = daemon.ctl("upgrade");
+    ensure!(output.status.success(), "{output:?}");
+    wait_successor(daemon, old);
+    Ok(())
+}
+
+fn engine_killed(site: &Site<'_, '_>, dice: &mut Dice) -> Result<()> {
+    let daemon = site.daemons[dice.below(site.daemons.len())];
+    let old = kill_engine(daemon);
+    wait_successor(daemon, old);
     Ok(())
 }
 
