@@ -89,6 +89,20 @@ impl Pulse {
     /// When a socket cannot be opened.
     #[track_caller]
     pub fn start(from: &Netns, to: &Netns, addresses: &[Ipv6Addr], interval: Duration) -> Self {
+        Self::ask_from(from, to, addresses, interval, false)
+    }
+
+    /// The same from whatever address the asker has at the moment of each question.
+    ///
+    /// # Panics
+    /// When a socket cannot be opened.
+    #[track_caller]
+    pub fn roaming(from: &Netns, to: &Netns, addresses: &[Ipv6Addr], interval: Duration) -> Self {
+        Self::ask_from(from, to, addresses, interval, true)
+    }
+
+    #[track_caller]
+    fn ask_from(from: &Netns, to: &Netns, addresses: &[Ipv6Addr], interval: Duration, roaming: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answering = addresses
             .iter()
@@ -101,15 +115,7 @@ impl Pulse {
             .collect();
         let sockets: Vec<_> = addresses
             .iter()
-            .map(|address| {
-                let socket = from.enter(|| {
-                    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("bind an asker");
-                    socket.connect((*address, UDP_PORT)).expect("a route");
-                    socket
-                });
-                socket.set_nonblocking(true).expect("a non-blocking socket");
-                socket
-            })
+            .map(|address| Asker::new(from, *address, roaming))
             .collect();
         let book = Arc::new(Mutex::new(Book {
             questions: vec![Vec::new(); sockets.len()],
@@ -250,6 +256,39 @@ impl Drop for Pulse {
     }
 }
 
+/// One flow of questions.
+#[derive(Debug)]
+struct Asker {
+    socket: UdpSocket,
+    /// Where each question is sent; nowhere in particular when the socket is connected, and keeps its source address.
+    to: Option<(Ipv6Addr, u16)>,
+}
+
+impl Asker {
+    fn new(from: &Netns, address: Ipv6Addr, roaming: bool) -> Self {
+        let to = (address, UDP_PORT);
+        let socket = from.enter(|| {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("bind an asker");
+            if !roaming {
+                socket.connect(to).expect("a route");
+            }
+            socket
+        });
+        socket.set_nonblocking(true).expect("a non-blocking socket");
+        Self {
+            socket,
+            to: roaming.then_some(to),
+        }
+    }
+
+    fn send(&self, data: &[u8]) -> std::io::Result<usize> {
+        match self.to {
+            Some(to) => self.socket.send_to(data, to),
+            None => self.socket.send(data),
+        }
+    }
+}
+
 fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -267,14 +306,14 @@ fn answer(socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-fn ask(book: &Mutex<Book>, sockets: &[UdpSocket], interval: Duration, stop: &AtomicBool) {
+fn ask(book: &Mutex<Book>, sockets: &[Asker], interval: Duration, stop: &AtomicBool) {
     let mut newest = vec![None; sockets.len()];
     let mut next = Instant::now();
     let mut sequence = 0u32;
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         if now >= next {
-            for (flow, socket) in (0u16..).zip(sockets) {
+            for (flow, asker) in (0u16..).zip(sockets) {
                 let mut data = [0x5a; QUESTION_LEN];
                 write_flow_header(&mut data, flow, sequence);
                 let question = Question {
@@ -283,7 +322,7 @@ fn ask(book: &Mutex<Book>, sockets: &[UdpSocket], interval: Duration, stop: &Ato
                 };
                 lock(book).questions[usize::from(flow)].push(question);
                 // An error may be an earlier question's: the socket reports it once.
-                if socket.send(&data).is_err() && socket.send(&data).is_err() {
+                if asker.send(&data).is_err() && asker.send(&data).is_err() {
                     lock(book).refused += 1;
                 }
             }
@@ -309,12 +348,12 @@ fn ask(book: &Mutex<Book>, sockets: &[UdpSocket], interval: Duration, stop: &Ato
 }
 
 /// Takes every answer that is there.
-fn take(book: &Mutex<Book>, sockets: &[UdpSocket], newest: &mut [Option<u32>]) {
+fn take(book: &Mutex<Book>, sockets: &[Asker], newest: &mut [Option<u32>]) {
     let mut answer = [0; QUESTION_LEN];
-    for (flow, socket) in sockets.iter().enumerate() {
+    for (flow, asker) in sockets.iter().enumerate() {
         // Bounded: an error that the network reports is read once.
         for _ in 0..1024 {
-            match socket.recv(&mut answer) {
+            match asker.socket.recv(&mut answer) {
                 Ok(QUESTION_LEN) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 _ => continue,
