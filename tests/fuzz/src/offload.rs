@@ -52,6 +52,8 @@ pub fn merge(data: &[u8]) {
         let Some(segment) = Segment::new(packet) else {
             continue;
         };
+        // As from a raw socket, which tells padding from the packet.
+        let packet = &packet[..segment.payload().end];
         if let Some((run, members)) = runs.last_mut()
             && run.append(members[0], segment, packet).is_ok()
         {

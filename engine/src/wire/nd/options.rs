@@ -59,7 +59,7 @@ pub struct PrefixInfo {
 /// A route through the sender (RFC 4191 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// The prefix, zero behind what the option carries.
+    /// The prefix, zero behind `prefix_len`: what a message has there is to be ignored (RFC 4191 2.3).
     pub prefix: Ipv6Addr,
     /// Bits: 0..=128.
     pub prefix_len: u8,
@@ -230,8 +230,9 @@ fn parse_route(value: &[u8]) -> Option<RouteInfo> {
     }
     let mut octets = [0; 16];
     octets[..carried.len()].copy_from_slice(carried);
+    let host_bits = u128::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
     Some(RouteInfo {
-        prefix: Ipv6Addr::from(octets),
+        prefix: Ipv6Addr::from_bits(u128::from_be_bytes(octets) & !host_bits),
         prefix_len,
         preference: Preference::from_bits(head[1] >> 3)?,
         lifetime: be32(head, 2),

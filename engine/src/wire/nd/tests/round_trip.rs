@@ -156,3 +156,26 @@ proptest! {
         prop_assert_eq!(message.options().collect::<Vec<_>>(), options);
     }
 }
+
+/// RFC 4191 2.3: what an option carries behind the length of its prefix is to be ignored. Found by the target `nd_messages`.
+#[test]
+fn bits_behind_the_prefix_of_a_route_are_ignored() {
+    let mut option = vec![24, 3, 48, 0, 0, 0, 2, 0x58];
+    option.extend([
+        0x20, 1, 0x0d, 0xb8, 0, 9, 0xff, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
+    ]);
+    for (len, prefix) in [
+        (0, "::"),
+        (47, "2001:db8:8::"),
+        (48, "2001:db8:9::"),
+        (64, "2001:db8:9:ff00::"),
+        (128, "2001:db8:9:ff00::ffff:ffff"),
+    ] {
+        option[2] = len;
+        let read = NdOptions::new(&option).next();
+        let Some(NdOption::RouteInfo(route)) = read else {
+            panic!("{read:?} is no route");
+        };
+        assert_eq!((route.prefix, route.prefix_len), (prefix.parse().unwrap(), len));
+    }
+}
