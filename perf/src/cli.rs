@@ -57,6 +57,9 @@ pub(crate) struct SoakOptions {
     /// Only these faults, by name.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
+    /// Other programs use this machine meanwhile: what the kernel counts as lost because a queue was full breaks no promise.
+    #[arg(long)]
+    pub(crate) shared: bool,
     /// Where the report is written.
     #[arg(long, default_value = "target/perf")]
     pub(crate) output: PathBuf,

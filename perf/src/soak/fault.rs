@@ -27,6 +27,8 @@ pub(crate) struct Fault {
     pub(crate) name: &'static str,
     /// No packet may be lost to it.
     pub(crate) lossless: bool,
+    /// Engines that are followed by others because of it.
+    pub(crate) restarts: u64,
     pub(crate) strike: fn(&Site<'_, '_>, &mut Dice) -> Result<()>,
 }
 
@@ -49,13 +51,17 @@ pub(crate) const FAULTS: &[Fault] = &[
     lossy("firewall", firewall),
     lossy("hogs", hogs),
     lossy("frozen", frozen),
-    lossy("engine killed", engine_killed),
+    Fault {
+        restarts: 1,
+        ..lossy("engine killed", engine_killed)
+    },
 ];
 
 const fn lossless(name: &'static str, strike: fn(&Site<'_, '_>, &mut Dice) -> Result<()>) -> Fault {
     Fault {
         name,
         lossless: true,
+        restarts: 0,
         strike,
     }
 }
@@ -64,6 +70,7 @@ const fn lossy(name: &'static str, strike: fn(&Site<'_, '_>, &mut Dice) -> Resul
     Fault {
         name,
         lossless: false,
+        restarts: 0,
         strike,
     }
 }

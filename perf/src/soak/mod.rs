@@ -26,6 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
+use isatap_tests::kernel_drops::KernelDrops;
 use isatap_tests::ping::ping_until;
 use isatap_tests::traffic::tcp_transfer;
 use serde::Serialize;
@@ -69,6 +70,10 @@ pub(crate) struct Episode {
     pub(crate) reordered: u64,
     /// The longest time without an arrival, milliseconds.
     pub(crate) gap_ms: f64,
+    /// Packets the kernel had no room for at either end, those of TCP included.
+    pub(crate) full_queues: u64,
+    /// Engines that were followed by others.
+    pub(crate) restarts: u64,
     /// TCP transfers that ended during the episode, and the slowest, seconds.
     pub(crate) transfers: usize,
     pub(crate) slowest: f64,
@@ -115,7 +120,7 @@ pub(crate) fn run(options: &SoakOptions) -> Result<ExitCode> {
         }
         let Some(fault) = deck.pop() else { break };
         let mut episode =
-            guarded(|| play(&site, fault, &mut dice, options.every)).unwrap_or_else(|error| Episode {
+            guarded(|| play(&site, fault, &mut dice, options)).unwrap_or_else(|error| Episode {
                 broken: vec![format!("{error:#}")],
                 ..Episode::default()
             });
@@ -171,7 +176,9 @@ fn daemons_live(site: &Site<'_, '_>) -> bool {
 }
 
 /// One fault under traffic.
-fn play(site: &Site<'_, '_>, fault: &Fault, dice: &mut Dice, every: f64) -> Result<Episode> {
+fn play(site: &Site<'_, '_>, fault: &Fault, dice: &mut Dice, options: &SoakOptions) -> Result<Episode> {
+    let every = options.every;
+    let before = Losses::read(site);
     let watch = Watch::new(site.daemons.iter().copied());
     let (mut outlet, inlet) = udp::flows(site.link, FLOWS)?;
     let strike_at = Duration::from_secs_f64(every * dice.between(0.1, 0.4));
@@ -225,13 +232,23 @@ fn play(site: &Site<'_, '_>, fault: &Fault, dice: &mut Dice, every: f64) -> Resu
             .broken
             .push(format!("{} packets arrived twice", episode.duplicated));
     }
-    if fault.lossless && episode.lost > 0 {
+    mended(site)?;
+    let after = Losses::read(site);
+    episode.full_queues = after.full_queues.saturating_sub(before.full_queues);
+    episode.restarts = after.restarts - before.restarts;
+    let excused = options.shared && episode.lost <= episode.full_queues;
+    if fault.lossless && episode.lost > 0 && !excused {
         episode.broken.push(format!(
             "{} packets lost to a fault that costs none",
             episode.lost
         ));
     }
-    mended(site)?;
+    if episode.restarts != fault.restarts {
+        episode.broken.push(format!(
+            "{} engines followed by others, {} expected",
+            episode.restarts, fault.restarts
+        ));
+    }
     episode.broken.extend(watch.account().violations);
     episode.held = site
         .daemons
@@ -239,6 +256,26 @@ fn play(site: &Site<'_, '_>, fault: &Fault, dice: &mut Dice, every: f64) -> Resu
         .map(|daemon| Gauge::of(daemon.ns()))
         .collect::<Result<_>>()?;
     Ok(episode)
+}
+
+/// What has been lost so far, as the kernel counts it, and engines with it.
+#[derive(Clone, Copy, Debug)]
+struct Losses {
+    full_queues: u64,
+    restarts: u64,
+}
+
+impl Losses {
+    fn read(site: &Site<'_, '_>) -> Self {
+        let ends = [&site.link.left, &site.link.right];
+        let metrics = site.daemons.iter().map(|daemon| daemon.metrics());
+        Self {
+            full_queues: ends.iter().map(|ns| KernelDrops::read(ns).total()).sum(),
+            restarts: metrics
+                .map(|metrics| metrics.sum("isatapd_engine_restarts_total", &[]))
+                .sum(),
+        }
+    }
 }
 
 /// Both ends reach each other again.

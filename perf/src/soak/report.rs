@@ -21,7 +21,7 @@ pub(super) fn line(episode: &Episode) {
         .map(|gauge| format!("{:.0} MiB {} fd", gauge.resident_mib, gauge.descriptors))
         .collect();
     println!(
-        "{:6.0} s  {:3} {:16} lost {:6} of {}  late {}  gap {:6.0} ms  TCP {} (slowest {:.1} s)  {}",
+        "{:6.0} s  {:3} {:16} lost {:6} of {}  late {}  gap {:6.0} ms  full queues {:6}  TCP {} (slowest {:.1} s)  {}",
         episode.at,
         episode.number,
         episode.fault,
@@ -29,6 +29,7 @@ pub(super) fn line(episode: &Episode) {
         episode.sent,
         episode.reordered,
         episode.gap_ms,
+        episode.full_queues,
         episode.transfers,
         episode.slowest,
         held.join(", ")
@@ -57,6 +58,7 @@ pub(super) fn write(
         "every": options.every,
         "lane": options.lane.name(),
         "workers": options.workers,
+        "shared": options.shared,
         "took": took.as_secs_f64(),
         "episodes": episodes,
     });
@@ -77,10 +79,15 @@ fn summary(seed: u64, options: &SoakOptions, took: Duration, episodes: &[Episode
     let broken: usize = episodes.iter().map(|episode| episode.broken.len()).sum();
     let sum = |of: fn(&Episode) -> u64| episodes.iter().map(of).sum::<u64>();
     let mut text = format!(
-        "# Soak, seed {seed}\n\n{:.2} hours, {} faults, {} lane, {} workers: {} packets sent, {} lost, {} twice; {} TCP \
+        "# Soak, seed {seed}\n\n{:.2} hours{}, {} faults, {} lane, {} workers: {} packets sent, {} lost, {} twice; {} TCP \
          transfers; {broken} promises broken.\n\n| fault | times | lost, median | lost, most | gap, median ms | gap, most ms | slowest TCP, s | broken |\n\
          |---|---|---|---|---|---|---|---|\n",
         took.as_secs_f64() / 3600.0,
+        if options.shared {
+            " of a shared machine"
+        } else {
+            ""
+        },
         episodes.len(),
         options.lane.name(),
         options.workers,
