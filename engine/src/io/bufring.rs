@@ -21,8 +21,7 @@ pub struct BufRing {
     tail: u16,
     group: u16,
     pool: Rc<Pool>,
-    /// Bits of an id that name the slot; those above count its loans.
-    slot_bits: u32,
+    /// For each slot the bits of its id above those that name it: they count its loans.
     loans: Box<[u16]>,
 }
 
@@ -43,7 +42,6 @@ impl BufRing {
             mask: count - 1,
             tail: 0,
             group,
-            slot_bits: count.trailing_zeros(),
             loans: vec![0; pool.count()].into(),
             pool,
         })
@@ -77,8 +75,8 @@ impl BufRing {
             entry.set_len(u32::try_from(loan.len).unwrap_or(u32::MAX));
             let slot = loan.id.0;
             let loans = &mut self.loans[usize::from(slot)];
-            *loans = loans.wrapping_add(1);
-            entry.set_bid(slot | loans.unbounded_shl(self.slot_bits));
+            *loans = loans.wrapping_add(self.mask + 1);
+            entry.set_bid(slot | *loans);
             self.tail = self.tail.wrapping_add(1);
         }
         if self.tail != before {
@@ -91,7 +89,7 @@ impl BufRing {
     pub fn reclaim(&self, id: u16) -> Option<Slot> {
         let slot = id & self.mask;
         let loans = self.loans.get(usize::from(slot))?;
-        if id != slot | loans.unbounded_shl(self.slot_bits) {
+        if id != slot | *loans {
             return None;
         }
         self.pool.reclaim(SlotId(slot))
