@@ -1,4 +1,4 @@
-//! Rules that change while packets are decided: each packet by one generation of them, or by none (FAULTS 45).
+//! Rules that change while packets are decided: each packet by one generation of them, or by none (DESIGN D11).
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};

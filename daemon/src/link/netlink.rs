@@ -12,6 +12,7 @@ use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Netlink
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// How often a dump is repeated when the kernel says that it changed underneath.
@@ -125,6 +126,28 @@ impl Netlink {
         route.attributes.push(RouteAttribute::Oif(if_index));
         all.extend(
             self.consistent("list routes", RouteNetlinkMessage::GetRoute(route))
+                .await?,
+        );
+        Ok(all)
+    }
+
+    /// Everything that decides which device an IPv4 packet leaves by: links, rules and routes.
+    ///
+    /// # Errors
+    /// When the kernel refuses one of the dumps.
+    pub async fn dump_underlay(&self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let link = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut all = self.consistent("list devices", link).await?;
+        let mut rule = RuleMessage::default();
+        rule.header.family = AddressFamily::Inet;
+        all.extend(
+            self.consistent("list IPv4 rules", RouteNetlinkMessage::GetRule(rule))
+                .await?,
+        );
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        all.extend(
+            self.consistent("list IPv4 routes", RouteNetlinkMessage::GetRoute(route))
                 .await?,
         );
         Ok(all)
