@@ -29,6 +29,8 @@ need dh debhelper
 need mandoc mandoc
 need man man-db
 need strace strace
+# Makes every system call there is, under the daemon's own filters.
+need perl perl-base
 need zsh zsh
 need fish fish
 need systemd-analyze systemd

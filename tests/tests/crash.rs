@@ -179,6 +179,12 @@ fn each_way_to_die_is_found_told_and_mended() {
             "forbidden_call",
             "it made a system call that nothing in it makes",
         ),
+        // FAULTS 43: nor does it make a ring once it serves.
+        (
+            "ring",
+            "forbidden_call",
+            "it made a system call that nothing in it makes",
+        ),
         ("worker_wedge", "wedged_worker", "worker 0 is stuck"),
         ("nonsense", "fault", "it said something that is no message"),
         (

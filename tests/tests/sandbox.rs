@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use isatap_tests::confined::refusing_rules;
 use isatap_tests::daemon::{Daemon, Lane};
+use isatap_tests::fault::wish;
 use isatap_tests::metrics::Direction;
 use isatap_tests::packet::Inner;
 use isatap_tests::scene::{DUT, Opposite, X, on_link};
@@ -165,6 +166,21 @@ fn every_layer_can_be_waived() {
             "no filter but those that the test has"
         );
         carries(&scene, &daemon);
+    }
+}
+
+/// FAULTS 71: a directory that is open, since the configuration is read there again, leads nowhere else; without the layer it
+/// leads out of the root.
+#[test]
+fn an_open_directory_leads_nowhere_else() {
+    for (waive, elsewhere) in [("", "EACCES"), ("SandboxWaive landlock", "opened")] {
+        let scene = Opposite::new();
+        let daemon = scene.router(|builder| builder.config(waive));
+        let said = wish(&daemon, "elsewhere").expect("an answer");
+        assert!(said.contains("isatapd.conf: opened"), "{said}");
+        assert!(said.contains(&format!("\".: {elsewhere}\"")), "{said}");
+        assert!(said.contains(&format!("proc/version: {elsewhere}\"")), "{said}");
+        daemon.conservation();
     }
 }
 

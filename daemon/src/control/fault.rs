@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use isatap_engine::io::restrict::RingScope;
 use isatap_engine::worker::WorkerFault;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::daemon::Daemon;
+use crate::config::Loader;
 use crate::link::change::{Change, Changer as _};
 use crate::ops::fault::Fault;
 
@@ -25,10 +29,33 @@ impl Daemon {
                     started.map_or_else(|error| error.to_string(), |_| "done".to_owned()),
                 ]);
             }
+            Fault::Ring => {
+                let made = isatap_engine::io::probe::uring(RingScope::Anything);
+                return Ok(vec![made.unwrap_or_else(|error| error)]);
+            }
+            Fault::Elsewhere => return Ok(self.look_elsewhere()),
             Fault::Nonsense => self.link.babble(),
             Fault::Forbidden => return Ok(self.ask_too_much().await),
         }
         Ok(Vec::new())
+    }
+
+    /// What an intruder would do with a directory that is open.
+    fn look_elsewhere(&self) -> Vec<String> {
+        let Some(directory) = self.loader.as_ref().and_then(Loader::directory) else {
+            return Vec::new();
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let outcome = |name: &str| match openat(directory, name, flags, Mode::empty()) {
+            Ok(_) => format!("{name}: opened"),
+            Err(errno) => format!("{name}: {errno:?}"),
+        };
+        let up = "../".repeat(16);
+        vec![
+            outcome("isatapd.conf"),
+            outcome("."),
+            outcome(&format!("{up}proc/version")),
+        ]
     }
 
     async fn ask_too_much(&self) -> Vec<String> {

@@ -18,6 +18,10 @@ pub enum Fault {
     Abort,
     /// A program is started.
     Program,
+    /// A ring is made.
+    Ring,
+    /// Files are opened through the directory of the configuration, beside it and elsewhere.
+    Elsewhere,
     /// The monitor is asked for what it must refuse.
     Forbidden,
     /// The monitor is told bytes that are no message.
