@@ -153,11 +153,11 @@ fn without_a_daemon_it_says_so_and_looks_at_the_machine() {
 #[test]
 fn what_rings_need_is_looked_at() {
     let (scene, folder) = (Opposite::new(), TempDir::new().expect("a folder"));
-    let daemon = scene.router(|builder| builder.workers(1).limit("memlock", 65536));
+    let daemon = scene.router(|builder| builder.workers(1).limit("memlock", 4 << 20));
     let (_, text) = report(&daemon);
     assert!(line(&text, "io_uring").starts_with("ok"), "{text}");
     assert!(
-        line(&text, "locked memory").starts_with("note") && line(&text, "locked memory").contains("64 KiB"),
+        line(&text, "locked memory").starts_with("note") && line(&text, "locked memory").contains("4096 KiB"),
         "{text}"
     );
     assert!(text.contains("-> kernels before 5.12"), "{text}");

@@ -13,14 +13,16 @@ use crate::exit::{ExitError, ExitStatus};
 /// What must be left at the start: a few clients of each socket, a name server, a netlink socket to start anew with.
 pub const SPARE: usize = 16;
 
-/// Lets this process, and those it starts, have as many as it is allowed to ask for. Shells and service managers give
-/// 1024 for the sake of `select`, which nothing here uses.
-pub fn raise_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Where this is refused, what there is is left.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+/// Lets this process, and those it starts, have as many as it is allowed to ask for, and as much locked memory, which rings
+/// count as. Shells and service managers give 1024 descriptors for the sake of `select`, which nothing here uses.
+pub fn raise_limits() {
+    for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_MEMLOCK] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+        {
+            // Where this is refused, what there is is left.
+            let _ = setrlimit(resource, hard, hard);
+        }
     }
 }
 

@@ -161,7 +161,7 @@ struct Opened {
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
-    descriptors::raise_limit();
+    descriptors::raise_limits();
     let signals = signals()?;
     // Of now: once it is replaced, nobody knows where it was.
     let program = std::env::current_exe()

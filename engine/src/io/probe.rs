@@ -62,7 +62,7 @@ pub fn uring(scope: RingScope) -> Result<String, String> {
     Ok("multishot receives, buffer rings".into())
 }
 
-fn explain_setup(error: &io::Error) -> String {
+pub(crate) fn explain_setup(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             format!(
@@ -70,7 +70,9 @@ fn explain_setup(error: &io::Error) -> String {
             )
         }
         io::ErrorKind::Unsupported => "this kernel is built without it".into(),
-        io::ErrorKind::OutOfMemory => format!("{error}: raise the locked-memory limit (ulimit -l)"),
+        io::ErrorKind::OutOfMemory => format!(
+            "{error}: the rings of this user take more locked memory than it may have; raise LimitMEMLOCK= of the unit, or ulimit -l"
+        ),
         _ => error.to_string(),
     }
 }

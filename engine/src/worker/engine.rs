@@ -20,6 +20,7 @@ use crate::io::control::{ControlSender, ControlWriter};
 use crate::io::errors::SetupError;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
+use crate::io::probe::explain_setup;
 use crate::io::raw::{RawReceiver, RawSender, ReceiverHandle};
 use crate::io::restrict::RingScope;
 use crate::io::steer::Shard;
@@ -345,7 +346,7 @@ impl WorkerThread {
         };
         let lane = match lane {
             Ok(lane) => lane,
-            Err(error) => return refuse(format!("lane {}: {error}", self.lane.name())),
+            Err(error) => return refuse(format!("lane {}: {}", self.lane.name(), explain_setup(&error))),
         };
         if let Err(reason) = (self.hook.0)(self.lane) {
             return refuse(reason);

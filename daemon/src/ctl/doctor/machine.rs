@@ -4,7 +4,7 @@ use super::checks::running;
 use super::sight::Sight;
 use super::{Finding, Grade};
 
-/// What a ring of a worker needs where the kernel counts it (before 5.12).
+/// What rings of many workers need where the kernel counts them as locked memory: before 5.12, and measured with 6.18.
 const MEMLOCK_WANTED: u64 = 8 << 20;
 
 /// A daemon that runs got what it needs.
@@ -64,7 +64,7 @@ pub(super) fn memlock(sight: &Sight) -> Option<Finding> {
         Grade::Note,
         "locked memory",
         format!("the daemon may lock {} KiB", limit / 1024),
-        "kernels before 5.12 count rings as locked memory: LimitMEMLOCK=64M in the unit",
+        "kernels before 5.12, and again those of today, count the rings of all processes of a user as locked memory: LimitMEMLOCK=64M in the unit",
     ))
 }
 
