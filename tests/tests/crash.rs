@@ -212,13 +212,8 @@ fn each_way_to_die_is_found_told_and_mended() {
     running.conservation();
 }
 
-/// FAULTS 68: four times as much work as cores: whoever waits for a core is not stuck.
-#[test]
-fn a_busy_machine_wedges_nobody() {
-    let scene = Scene::new(1);
-    let running = scene.start(|builder| builder.workers(2));
-    let daemon = &running.router;
-    let engine = daemon.engine_pid();
+/// Does something while four times as much as there are cores wants to run.
+fn beside_hogs(act: impl FnOnce()) {
     let done = AtomicBool::new(false);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -229,9 +224,22 @@ fn a_busy_machine_wedges_nobody() {
                 }
             });
         }
+        let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        done.store(true, Ordering::Relaxed);
+        acted.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+    });
+}
+
+/// FAULTS 68: four times as much work as cores: whoever waits for a core is not stuck.
+#[test]
+fn a_busy_machine_wedges_nobody() {
+    let scene = Scene::new(1);
+    let running = scene.start(|builder| builder.workers(2));
+    let daemon = &running.router;
+    let engine = daemon.engine_pid();
+    beside_hogs(|| {
         // Nothing can be waited for: nothing is to happen.
         thread::sleep(Duration::from_secs(6));
-        done.store(true, Ordering::Relaxed);
     });
     ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
     assert_eq!(daemon.try_engine_pid(), Some(engine), "{}", daemon.log());
@@ -250,21 +258,11 @@ fn a_starved_engine_is_not_wedged() {
             .ns()
             .run(&format!("chrt --all-tasks {option} --pid 0 {engine}"));
     };
-    let done = AtomicBool::new(false);
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..4 * cores {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
+    beside_hogs(|| {
         class("--idle");
         // Long enough to be condemned twice. Nothing can be waited for: nothing is to happen.
         thread::sleep(Duration::from_secs(10));
         class("--other");
-        done.store(true, Ordering::Relaxed);
     });
     ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
     assert_eq!(daemon.try_engine_pid(), Some(engine), "{}", daemon.log());
