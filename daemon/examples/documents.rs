@@ -21,8 +21,8 @@ const PROCESSES: &str = "The daemon is two processes. The monitor, whose process
     to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL and CAP_SETPCAP, and reads nothing \
     that came from the network. The engine (isatapd-engine) has no capability, an empty root \
     directory, rules for what it reads and connects to (Landlock), a filter of system calls in each thread (seccomp), and rings \
-    that take what packets need; what of the last three this machine refuses keeps the daemon from starting, unless SandboxWaive \
-    names it. An engine is followed by another one when it dies or \
+    that take what packets need. Where the machine refuses rules or filters, the daemon does not start, unless SandboxWaive \
+    names them; where rings cannot be restricted, the other lane carries, or Lane uring does not start. An engine is followed by another one when it dies or \
     stands still, with the same interface, addresses and routes. The monitor may be started as root, or, with those \
     capabilities as ambient ones, as the User of the configuration; then CAP_SETUID, CAP_SETGID and CAP_KILL are not \
     needed. isatapctl upgrade exchanges the program of both. When the daemon ends, its interface goes with it.";

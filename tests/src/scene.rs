@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::daemon::{Builder, Daemon, TUNNEL};
+use crate::metrics::Direction;
 use crate::netns::Netns;
 use crate::packet::{Inner, isatap, link_local};
 use crate::ping::ping_direct_until;
@@ -170,6 +171,17 @@ impl Opposite {
         set_address(&self.dut, DUT);
         self.wait_prefix(&daemon);
         daemon
+    }
+
+    /// Sees a packet through the daemon, and every packet accounted for.
+    #[track_caller]
+    pub fn carries(&self, daemon: &Daemon<'_>) {
+        let before = daemon.counters(Direction::Decap);
+        let inner = Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"carried");
+        self.crafter().send_inner(&inner);
+        let since = daemon.wait_received(Direction::Decap, &before, 1);
+        assert_eq!(since.delivered, 1, "{since}");
+        daemon.conservation();
     }
 
     /// The crafter.

@@ -260,8 +260,11 @@ fn a_starved_engine_is_not_wedged() {
     };
     beside_hogs(|| {
         class("--idle");
-        // Long enough to be condemned twice. Nothing can be waited for: nothing is to happen.
-        thread::sleep(Duration::from_secs(10));
+        wait::until("the monitor to see that it starves", 3 * FOLLOWED, || {
+            let log = daemon.log();
+            let seen = log.contains("waits for a core that others have");
+            if seen { Ok(()) } else { Err(log) }
+        });
         class("--other");
     });
     ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);

@@ -11,9 +11,7 @@ use std::path::PathBuf;
 use isatap_tests::confined::refusing_rules;
 use isatap_tests::daemon::{Daemon, Lane};
 use isatap_tests::fault::wish;
-use isatap_tests::metrics::Direction;
-use isatap_tests::packet::Inner;
-use isatap_tests::scene::{DUT, Opposite, X, on_link};
+use isatap_tests::scene::{DUT, Opposite};
 use nix::libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -78,16 +76,6 @@ fn waived(daemon: &Daemon<'_>) -> Vec<(String, bool)> {
     layers.iter().map(one).collect()
 }
 
-#[track_caller]
-fn carries(scene: &Opposite, daemon: &Daemon<'_>) {
-    let before = daemon.counters(Direction::Decap);
-    let inner = Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"carried");
-    scene.crafter().send_inner(&inner);
-    let since = daemon.wait_received(Direction::Decap, &before, 1);
-    assert_eq!(since.delivered, 1, "{since}");
-    daemon.conservation();
-}
-
 /// FAULTS 71: a layer that cannot be set up keeps the daemon from starting, which says which, why and what helps.
 #[test]
 fn a_machine_without_a_layer_is_refused() {
@@ -127,7 +115,7 @@ fn a_layer_that_is_waived_is_done_without() {
         let doctor = String::from_utf8_lossy(&daemon.ctl("doctor").stdout).into_owned();
         let line = doctor.lines().find(|line| line.contains("sandbox"));
         assert!(line.is_some_and(|line| line.contains(layer)), "{doctor}");
-        carries(&scene, &daemon);
+        scene.carries(&daemon);
     }
 }
 
@@ -140,7 +128,7 @@ fn a_ring_that_cannot_be_restricted_is_not_used() {
     let program = machine.program(&folder);
     let daemon = scene.router(|builder| builder.program(&program).config("Lane auto"));
     daemon.wait_log("the syscall lane carries, since io_uring cannot: a ring cannot be restricted");
-    carries(&scene, &daemon);
+    scene.carries(&daemon);
 }
 
 /// FAULTS 71: builds with a sanitizer make calls that nobody foresees; one line does without every layer.
@@ -165,7 +153,7 @@ fn every_layer_can_be_waived() {
             mode(&of_this),
             "no filter but those that the test has"
         );
-        carries(&scene, &daemon);
+        scene.carries(&daemon);
     }
 }
 

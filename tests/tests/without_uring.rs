@@ -9,9 +9,7 @@ use std::path::PathBuf;
 
 use isatap_tests::confined::refusing;
 use isatap_tests::daemon::Daemon;
-use isatap_tests::metrics::Direction;
-use isatap_tests::packet::Inner;
-use isatap_tests::scene::{DUT, Opposite, X, on_link};
+use isatap_tests::scene::{DUT, Opposite};
 use nix::libc::{ENOSYS, EPERM};
 use tempfile::TempDir;
 
@@ -31,12 +29,7 @@ fn without_io_uring_the_other_lane_carries() {
                 .config("Lane auto")
         });
         daemon.wait_log("syscall lane");
-        let before = daemon.counters(Direction::Decap);
-        let inner = Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"carried");
-        scene.crafter().send_inner(&inner);
-        let since = daemon.wait_received(Direction::Decap, &before, 1);
-        assert_eq!(since.delivered, 1, "{since}");
-        daemon.conservation();
+        scene.carries(&daemon);
     }
 }
 
