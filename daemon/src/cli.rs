@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::Overrides;
 use crate::config::engine_types::MAX_WORKERS;
-use crate::config::file::LaneText;
+use crate::config::resolved::Lane;
 use crate::config::values::{self, Host, Refusal};
 use crate::exit::ExitStatus;
 use crate::launch::detach::READY_ON_STDIN;
@@ -54,7 +54,7 @@ impl Options {
             overrides.workers.map(|count| count.to_string().into()),
         );
         let word = overrides.lane.and_then(|lane| {
-            let known = LaneText::WORDS.iter().find(|(_, known)| *known == lane);
+            let known = Lane::WORDS.iter().find(|(_, known)| *known == lane);
             known.map(|(word, _)| OsString::from(word))
         });
         option("--lane", word);
@@ -126,7 +126,7 @@ struct Arguments {
 
     /// How packets are carried: auto, ebpf, uring or syscall [default: auto]
     #[arg(long, value_name = "LANE", value_parser = lane)]
-    lane: Option<LaneText>,
+    lane: Option<Lane>,
 
     /// Read and resolve the configuration, print what would run, and exit with 0 or 78
     #[arg(long)]
@@ -199,8 +199,8 @@ fn workers(text: &str) -> Result<usize, String> {
     values::workers(text).map_err(|refusal| explain(refusal, &format!("a number from 1 to {}", MAX_WORKERS)))
 }
 
-fn lane(text: &str) -> Result<LaneText, String> {
-    values::one_of(text, &LaneText::WORDS).map_err(|refusal| explain(refusal, "auto, ebpf, uring or syscall"))
+fn lane(text: &str) -> Result<Lane, String> {
+    values::one_of(text, &Lane::WORDS).map_err(|refusal| explain(refusal, "auto, ebpf, uring or syscall"))
 }
 
 fn router(text: &str) -> Result<Host, String> {
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(short.overrides.user.as_deref(), Some("u"));
         assert_eq!(
             (short.overrides.workers, short.overrides.lane),
-            (Some(3), Some(LaneText::Uring))
+            (Some(3), Some(Lane::Uring))
         );
         let hosts = [
             Host::Addr([192, 0, 2, 1].into()),
@@ -270,7 +270,7 @@ mod tests {
         ] {
             assert_eq!(run(words), short, "{words}");
         }
-        assert_eq!(run("--lane ebpf").overrides.lane, Some(LaneText::Ebpf));
+        assert_eq!(run("--lane ebpf").overrides.lane, Some(Lane::Ebpf));
     }
 
     #[test]

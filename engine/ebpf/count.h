@@ -43,5 +43,8 @@ ALWAYS_INLINE void carried(__u32 direction, __u32 bytes, __u32 segments)
 		return;
 	ADD(counters->packets[direction], 1);
 	ADD(counters->bytes[direction], bytes);
-	ADD(counters->segments[direction], segments ? segments : 1);
+	if (segments > 1) {
+		ADD(counters->superpackets[direction], 1);
+		ADD(counters->segments[direction], segments);
+	}
 }

@@ -59,7 +59,8 @@ struct slot {
 struct counters {
 	__u64 packets[DIRECTIONS];
 	__u64 bytes[DIRECTIONS];
-	__u64 segments[DIRECTIONS];
+	__u64 superpackets[DIRECTIONS]; /* of the packets, those that stand for several */
+	__u64 segments[DIRECTIONS]; /* of the superpackets */
 	__u64 passed[DIRECTIONS][CAUSES];
 	__u64 drops[DIRECTIONS][REASONS];
 } __attribute__((aligned(64)));

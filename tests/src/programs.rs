@@ -127,6 +127,12 @@ impl Node {
         self.shared.count(counter, direction as usize)
     }
 
+    /// Segments of a direction that the programs carried, in superpackets or alone.
+    pub fn segments(&self, direction: Direction) -> u64 {
+        let count = |counter| self.count(direction, counter);
+        count(Counter::Segments) + count(Counter::Packets) - count(Counter::Superpackets)
+    }
+
     /// Packets of a direction that the programs left to a worker.
     pub fn left(&self, direction: Direction) -> u64 {
         let all = Cause::ALL.iter();

@@ -86,7 +86,7 @@ fn each_segment_is_a_packet_of_its_own() {
     };
     let book = flows.run(&a.ns, on_link(A), &b.ns, on_link(B), 0);
     book.assert_exactly_once_in_order("at b", 4, 320);
-    let segments = a.count(Direction::Encap, Counter::Segments);
+    let segments = a.segments(Direction::Encap);
     let packets = a.count(Direction::Encap, Counter::Packets);
     assert!(segments > 3 * packets, "{segments} segments of {packets} packets");
     let carried = usize::try_from(segments).expect("few");

@@ -88,13 +88,6 @@ impl ConfigError {
         }])
     }
 
-    /// The same findings with another exit status.
-    #[must_use]
-    pub fn with_status(mut self, status: ExitStatus) -> Self {
-        self.status = status;
-        self
-    }
-
     /// The findings.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics

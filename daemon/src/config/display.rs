@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::advertise::preference_word;
-use super::engine_types::{DscpPolicy, EcnMode, LaneChoice, PathMtuMode, TtlPolicy};
+use super::engine_types::{DscpPolicy, EcnMode, PathMtuMode, TtlPolicy};
 use super::names::Key;
 use super::per_network::one_each;
 use super::resolved::{Bind, INTERVAL_INFINITE, LogLevel, Role, Settings};
@@ -46,7 +46,7 @@ impl Settings {
             Key::SyslogFacility => vec![self.syslog_facility.to_string()],
             Key::LogLevel => vec![self.log_level.to_string()],
             Key::Workers => vec![self.workers.to_string()],
-            Key::Lane => vec![lane(self.lane).to_owned()],
+            Key::Lane => vec![self.lane.name().to_owned()],
             Key::Mtu => vec![self.mtu.to_string()],
             Key::Ttl => vec![match self.ttl {
                 TtlPolicy::Inherit => "inherit".to_owned(),
@@ -168,14 +168,6 @@ fn in_lines(words: Vec<String>) -> Vec<Vec<String>> {
         }
     }
     lines
-}
-
-fn lane(lane: LaneChoice) -> &'static str {
-    match lane {
-        LaneChoice::Auto => "auto",
-        LaneChoice::Uring => "uring",
-        LaneChoice::Syscall => "syscall",
-    }
 }
 
 fn path_mtu(mode: PathMtuMode) -> &'static str {

@@ -12,7 +12,7 @@ use super::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Origin, Sourced, did_you_me
 use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PathMtuMode, TtlPolicy};
 use super::lines::{self, Line, Word};
 use super::names::{Key, Repeat};
-use super::resolved::{Facility, Layer, LogLevel};
+use super::resolved::{Facility, Lane, Layer, LogLevel};
 use super::values::{self, Host, Refusal};
 
 /// What a file says. `None` and empty lists: nothing.
@@ -28,7 +28,7 @@ pub struct FileConfig {
     pub facility: Option<Sourced<Facility>>,
     pub log_level: Option<Sourced<LogLevel>>,
     pub workers: Option<Sourced<usize>>,
-    pub lane: Option<Sourced<LaneText>>,
+    pub lane: Option<Sourced<Lane>>,
     pub mtu: Option<Sourced<u16>>,
     pub ttl: Option<Sourced<TtlPolicy>>,
     pub dscp: Option<Sourced<DscpPolicy>>,
@@ -78,26 +78,6 @@ pub enum BindText {
     Auto,
     /// This one.
     Host(Host),
-}
-
-/// `Lane` as written: with the lanes this version does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words of the file")]
-pub enum LaneText {
-    Auto,
-    Ebpf,
-    Uring,
-    Syscall,
-}
-
-impl LaneText {
-    /// The words of the file and of `--lane`.
-    pub const WORDS: [(&'static str, Self); 4] = [
-        ("auto", Self::Auto),
-        ("ebpf", Self::Ebpf),
-        ("uring", Self::Uring),
-        ("syscall", Self::Syscall),
-    ];
 }
 
 /// One value of `SiteNetwork`.
@@ -222,7 +202,7 @@ impl Parser {
             Key::Workers => set(&mut config.workers, words.only(values::workers)),
             Key::Lane => set(
                 &mut config.lane,
-                words.only(|text| values::one_of(text, &LaneText::WORDS)),
+                words.only(|text| values::one_of(text, &Lane::WORDS)),
             ),
             Key::Mtu => set(&mut config.mtu, words.only(values::mtu)),
             Key::Ttl => set(&mut config.ttl, words.only(values::ttl)),

@@ -10,14 +10,13 @@ use std::path::PathBuf;
 
 use super::advertise::{self, AdvertiseText};
 use super::diagnostic::{ConfigError, Diagnostic, Origin, Sourced, quoted};
-use super::file::{BindText, FileConfig, LaneText, PerNetworkText, SiteText, SocketText};
+use super::file::{BindText, FileConfig, PerNetworkText, SiteText, SocketText};
 use super::machine::{Candidate, Machine};
 use super::resolved::{
-    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, LaneChoice, Layer, LogLevel, MAX_SERVERS,
-    PathMtuMode, PerNetwork, Role, Settings, SiteNetworks, TtlPolicy, User,
+    Bind, ControlSocket, DscpPolicy, EcnMode, Facility, Lane, Layer, LogLevel, MAX_SERVERS, PathMtuMode,
+    PerNetwork, Role, Settings, SiteNetworks, TtlPolicy, User,
 };
 use super::values::Host;
-use crate::exit::ExitStatus;
 
 /// `InterfaceName`.
 pub const DEFAULT_INTERFACE: &str = "is0";
@@ -53,7 +52,7 @@ pub struct Overrides {
     /// `--workers`.
     pub workers: Option<usize>,
     /// `--lane`.
-    pub lane: Option<LaneText>,
+    pub lane: Option<Lane>,
     /// `--user`.
     pub user: Option<String>,
     /// `--chrootdir`, absolute.
@@ -67,8 +66,7 @@ pub struct Overrides {
 /// Builds the settings.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the manual; status 78, or 69 when all that is wrong is a lane this version
-/// does not have.
+/// Everything that is wrong, in the order of the manual.
 pub fn resolve(
     file: FileConfig,
     overrides: &Overrides,
@@ -104,17 +102,13 @@ pub fn resolve(
     }
     let control_socket = resolver.control_socket(file.control_socket);
     let user = resolver.user(choose(overrides.user.clone(), "--user", file.user));
-    let (lane, lane_missing) = resolver.lane(choose(overrides.lane, "--lane", file.lane));
+    let lane = choose(overrides.lane, "--lane", file.lane).map_or(Lane::Auto, |text| text.value);
 
     let (Some(bind), Some(control_socket), Some(user), true) =
         (bind, control_socket, user, resolver.wrong.is_empty())
     else {
-        resolver.wrong.extend(lane_missing);
         return Err(ConfigError::new(resolver.wrong));
     };
-    if let Some(missing) = lane_missing {
-        return Err(ConfigError::new(vec![missing]).with_status(ExitStatus::Unavailable));
-    }
     Ok(Settings {
         interface: or(file.interface, || DEFAULT_INTERFACE.to_owned()),
         role,
@@ -516,29 +510,6 @@ impl Resolver<'_> {
         };
         self.refuse(&text.origin, message);
         None
-    }
-
-    /// The lane, and what to say if this version does not have it.
-    fn lane(&mut self, text: Option<Sourced<LaneText>>) -> (LaneChoice, Option<Diagnostic>) {
-        let Some(text) = text else {
-            return (LaneChoice::Auto, None);
-        };
-        match text.value {
-            LaneText::Auto => (LaneChoice::Auto, None),
-            LaneText::Uring => (LaneChoice::Uring, None),
-            LaneText::Syscall => (LaneChoice::Syscall, None),
-            LaneText::Ebpf => {
-                let message =
-                    "the ebpf lane is not built into this version; choose auto, uring or syscall".into();
-                (
-                    LaneChoice::Auto,
-                    Some(Diagnostic {
-                        origin: text.origin,
-                        message,
-                    }),
-                )
-            }
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use super::advertise::Advertise;
-pub use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, LaneChoice, PathMtuMode, Role, TtlPolicy};
+use super::engine_types::LaneChoice;
+pub use super::engine_types::{DscpPolicy, EcnMode, Ipv4Prefix, PathMtuMode, Role, TtlPolicy};
 pub use super::per_network::PerNetwork;
 
 /// Largest number of routers in the list; further answers of a resolver are ignored.
@@ -32,7 +33,7 @@ pub struct Settings {
     /// Worker threads, at least 1.
     pub workers: usize,
     /// How packets are carried.
-    pub lane: LaneChoice,
+    pub lane: Lane,
     /// Tunnel MTU in bytes, 1280..=65515.
     pub mtu: u16,
     /// Outer TTL.
@@ -136,6 +137,54 @@ pub struct User {
     pub uid: u32,
     /// Its primary group, never 0.
     pub gid: u32,
+}
+
+/// How packets are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lane {
+    /// The best that works on this machine.
+    #[default]
+    Auto,
+    /// By programs in the kernel, with workers for the rest; the daemon does not start without them.
+    Ebpf,
+    /// By workers with io_uring.
+    Uring,
+    /// By workers with epoll, `recvmmsg` and `sendmmsg`.
+    Syscall,
+}
+
+impl Lane {
+    /// The words of the file and of `--lane`.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("ebpf", Self::Ebpf),
+        ("uring", Self::Uring),
+        ("syscall", Self::Syscall),
+    ];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
+            Self::Uring => "uring",
+            Self::Syscall => "syscall",
+        }
+    }
+
+    /// What the workers have: packets that the programs leave are theirs.
+    pub const fn of_workers(self) -> LaneChoice {
+        match self {
+            Self::Auto | Self::Ebpf => LaneChoice::Auto,
+            Self::Uring => LaneChoice::Uring,
+            Self::Syscall => LaneChoice::Syscall,
+        }
+    }
+
+    /// Whether the kernel may carry packets by programs.
+    pub const fn has_programs(self) -> bool {
+        matches!(self, Self::Auto | Self::Ebpf)
+    }
 }
 
 /// A layer of the engine's sandbox without which the daemon starts only if it is told to (`SandboxWaive`).

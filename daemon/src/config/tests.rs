@@ -6,13 +6,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::file::{self, FileConfig, LaneText};
+use super::file::{self, FileConfig};
 use super::machine::{Candidate, Machine, Remembering};
 use super::names::{Key, Reload};
 use super::reload::plan;
 use super::resolve::{Overrides, resolve};
 use super::resolved::{
-    Bind, DscpPolicy, EcnMode, LaneChoice, Layer, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,
+    Bind, DscpPolicy, EcnMode, Lane, Layer, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,
 };
 use super::values::Host;
 use super::{ConfigError, Loader, source};

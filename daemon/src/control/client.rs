@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use isatap_engine::io::passing::MessageSocket;
 use tokio::io::Interest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 use tracing::warn;
 
 use super::watched::watch;
 use crate::launch::notify::Notice;
 use crate::link::NetlinkError;
 use crate::link::change::{Change, Changer};
+use crate::monitor::others::Others;
 use crate::monitor::wire::{Answer, Asked, MAX_MESSAGE_LEN, Order, Say};
 
 /// How long the monitor may take: it waits for the kernel itself, and tells when that takes too long.
@@ -41,9 +42,21 @@ impl AsFd for MonitorLink {
     }
 }
 
-/// What the monitor wants.
+/// What the monitor says of its own accord.
 #[derive(Debug)]
-pub(super) struct Orders(mpsc::Receiver<Asked>);
+pub(super) struct Orders {
+    asked: mpsc::Receiver<Asked>,
+    others: latest::Receiver<Others>,
+}
+
+/// One thing it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// This is to be done.
+    Asked(Asked),
+    /// These have a say about outer packets, from now on.
+    Others(Others),
+}
 
 impl MonitorLink {
     /// Over this socket.
@@ -57,22 +70,23 @@ impl MonitorLink {
 
     /// Begins to listen; to be called once, inside the runtime.
     pub(super) fn listen(&self) -> io::Result<Orders> {
-        let (sender, orders) = mpsc::channel(MAX_ORDERS);
+        let (sender, asked) = mpsc::channel(MAX_ORDERS);
+        let (tell, others) = latest::channel(Others::default());
         let readable = watch(self.socket.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
         let link = self.clone();
         tokio::spawn(async move {
             // Ends with the monitor; control sees that the orders have ended.
             while let Ok(mut guard) = readable.readable().await {
-                match link.take_all(&sender) {
+                match link.take_all(&sender, &tell) {
                     Ok(()) => guard.clear_ready(),
                     Err(Ended) => return,
                 }
             }
         });
-        Ok(Orders(orders))
+        Ok(Orders { asked, others })
     }
 
-    fn take_all(&self, orders: &mpsc::Sender<Asked>) -> Result<(), Ended> {
+    fn take_all(&self, orders: &mpsc::Sender<Asked>, others: &latest::Sender<Others>) -> Result<(), Ended> {
         let mut buffer = [0; MAX_MESSAGE_LEN];
         loop {
             let received = match self.socket.receive(&mut buffer) {
@@ -89,6 +103,7 @@ impl MonitorLink {
                 }
                 // A full queue has one of each kind already.
                 Ok(Order::Signal(asked)) => drop(orders.try_send(asked)),
+                Ok(Order::Others(now)) => drop(others.send(now)),
                 Ok(_) | Err(_) => warn!("the monitor said something that has no meaning now"),
             }
         }
@@ -215,8 +230,12 @@ impl Changer for MonitorLink {
 
 impl Orders {
     /// The next one; `None` when the monitor is gone. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> Option<Asked> {
-        self.0.recv().await
+    pub(super) async fn next(&mut self) -> Option<Ordered> {
+        tokio::select! {
+            biased;
+            asked = self.asked.recv() => asked.map(Ordered::Asked),
+            Ok(()) = self.others.changed() => Some(Ordered::Others(*self.others.borrow_and_update())),
+        }
     }
 }
 
@@ -274,7 +293,23 @@ mod tests {
     async fn the_end_of_the_monitor_ends_requests_and_orders() {
         let (link, mut orders, monitor) = ends();
         say(&monitor, Order::Signal(Asked::Reload));
-        assert_eq!(orders.next().await, Some(Asked::Reload));
+        assert_eq!(orders.next().await, Some(Ordered::Asked(Asked::Reload)));
+        for firewall in [true, false, true] {
+            say(
+                &monitor,
+                Order::Others(Others {
+                    firewall,
+                    ..Others::default()
+                }),
+            );
+        }
+        // However many there were, the last one is told.
+        let last = Others {
+            firewall: true,
+            ..Others::default()
+        };
+        while orders.next().await != Some(Ordered::Others(last)) {}
+
         drop(monitor);
         assert_eq!(orders.next().await, None);
         assert!(link.change(Change::Down).await.is_err());

@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::client::Orders;
+use super::client::{Ordered, Orders};
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
+use super::programs::Programs;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
 use super::service::Service;
@@ -74,7 +75,9 @@ pub(super) struct Sources {
 /// One event.
 enum Event {
     /// `None`: the monitor is gone.
-    Order(Option<Asked>),
+    Order(Option<Ordered>),
+    /// Something about IPv4 routing.
+    Underlay,
     Mirror(Result<Effect, NetlinkError>),
     Query(Query),
     Bell,
@@ -105,6 +108,8 @@ pub(super) struct Daemon {
     pub(super) flush_at: Option<Instant>,
     pub(super) engine: Engine,
     pub(super) publisher: Publisher,
+    /// The programs of the `ebpf` lane, where they are loaded.
+    pub(super) programs: Option<Programs>,
     pub(super) watch: Watch,
     pub(super) netlink: Netlink,
     pub(super) interface: Interface,
@@ -187,7 +192,18 @@ impl Sources {
         })
     }
 
-    async fn next(&mut self, watch: &mut Watch, deadline: Option<Instant>) -> Event {
+    async fn next(
+        &mut self,
+        watch: &mut Watch,
+        programs: Option<&mut Programs>,
+        deadline: Option<Instant>,
+    ) -> Event {
+        let underlay = async {
+            match programs {
+                Some(programs) => programs.noticed().await,
+                None => std::future::pending().await,
+            }
+        };
         let timer = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -209,6 +225,7 @@ impl Sources {
         tokio::select! {
             asked = self.orders.next() => Event::Order(asked),
             effect = watch.changed() => Event::Mirror(effect),
+            () = underlay => Event::Underlay,
             Some(query) = self.queries.next() => Event::Query(query),
             Some(failure) = self.icmp.recv() => Event::Icmp(failure),
             () = bell => Event::Bell,
@@ -256,23 +273,36 @@ impl Daemon {
         loop {
             let deadline = self.deadline();
             let mut timer = false;
-            match sources.next(&mut self.watch, deadline).await {
-                Event::Order(Some(Asked::Terminate)) => {
+            match sources
+                .next(&mut self.watch, self.programs.as_mut(), deadline)
+                .await
+            {
+                Event::Order(Some(Ordered::Asked(Asked::Terminate))) => {
                     info!("stopping on signal TERM");
                     return Ok(End::Stop);
                 }
-                Event::Order(Some(Asked::Interrupt)) => {
+                Event::Order(Some(Ordered::Asked(Asked::Interrupt))) => {
                     info!("stopping on signal INT");
                     return Ok(End::Stop);
                 }
-                Event::Order(Some(Asked::HandOver)) => return Ok(End::HandOver),
+                Event::Order(Some(Ordered::Asked(Asked::HandOver))) => return Ok(End::HandOver),
                 Event::Order(None) => {
                     warn!("the monitor is gone: stopping");
                     return Ok(End::Stop);
                 }
-                Event::Order(Some(Asked::Reload)) => self.start_reload(sources, None),
-                Event::Order(Some(Asked::Summary)) => self.log_summary(),
-                Event::Order(Some(Asked::ReopenLogs)) => (self.reopen_log)(),
+                Event::Order(Some(Ordered::Asked(Asked::Reload))) => self.start_reload(sources, None),
+                Event::Order(Some(Ordered::Asked(Asked::Summary))) => self.log_summary(),
+                Event::Order(Some(Ordered::Asked(Asked::ReopenLogs))) => (self.reopen_log)(),
+                Event::Order(Some(Ordered::Others(others))) => {
+                    if let Some(programs) = &mut self.programs {
+                        programs.set_others(others);
+                    }
+                }
+                Event::Underlay => {
+                    if let Some(programs) = &mut self.programs {
+                        programs.look_soon();
+                    }
+                }
                 Event::Mirror(effect) => self.mirrored(effect)?,
                 Event::Query(Query::Reload(reply)) => self.start_reload(sources, Some(reply)),
                 #[cfg(debug_assertions)]
@@ -353,6 +383,7 @@ impl Daemon {
             self.paths.next_deadline(),
             self.flush_at,
             self.service.next_deadline(),
+            self.programs.as_ref().and_then(Programs::due),
             Some(self.watchdog.due()),
             collect,
         ]
@@ -382,6 +413,7 @@ impl Daemon {
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
+        self.guide_programs(now).await;
         self.look_up(now);
         // After the rules and the sockets' filters: the answer comes at once.
         self.discover(now);
@@ -428,6 +460,7 @@ impl Daemon {
             self.engine.set_locators(&locators).map_err(refused)?;
             self.attached = locators;
         }
+        self.publish_programs();
         Ok(())
     }
 

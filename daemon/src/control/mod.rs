@@ -24,6 +24,7 @@ mod locator;
 mod names;
 mod paths;
 mod placement;
+mod programs;
 mod punts;
 mod redirects;
 mod reload;
@@ -39,6 +40,7 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use isatap_engine::io::ebpf::MapFds;
 use isatap_engine::worker::{Descriptors, WorkerHook};
 
 use crate::config::resolved::{Facility, LogLevel};
@@ -82,6 +84,8 @@ pub struct Startup {
     pub link: MonitorLink,
     /// What the process is confined to, and what its threads are still to enter.
     pub confinement: Confinement,
+    /// The maps of the programs in the kernel, where there are any.
+    pub maps: Option<MapFds>,
     /// What the process does for us.
     pub hooks: Hooks,
 }

@@ -88,7 +88,12 @@ impl Daemon {
             Query::Routes(reply) => drop(reply.send(self.routes())),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
             Query::Drain(on, reply) => drop(reply.send(self.drain(on))),
-            Query::Capture(config, reply) => drop(reply.send(self.capture(&config))),
+            Query::Capture(config, reply) => {
+                let running = self.capture(&config);
+                // From here on every packet comes by a worker.
+                self.publish_programs();
+                drop(reply.send(running));
+            }
             Query::Explain(request, reply) => {
                 drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
             }

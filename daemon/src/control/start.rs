@@ -19,6 +19,7 @@ use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::locator::Way;
 use super::placement::cpus_for;
+use super::programs::Programs;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::redirects::REDIRECTS_PER_SECOND;
 use super::service::Service;
@@ -65,13 +66,14 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         forwards,
         link,
         confinement,
+        maps,
         hooks,
     } = startup;
     let orders = link.listen().map_err(descriptor_error)?;
     let workers = descriptors.workers.len();
     let prepared = Engine::prepare(
         EngineConfig {
-            lane: settings.lane,
+            lane: settings.lane.of_workers(),
             ring: confinement.ring(),
             cpus: cpus_for(workers),
             on_worker_start: hooks.worker_start,
@@ -133,6 +135,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .map(|queue| queue.try_clone_to_owned())
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(descriptor_error)?;
+    let programs = maps
+        .map(|maps| Programs::new(&maps, settings.lane, &netlink, interface.if_index))
+        .transpose()?;
     let (ask, queries) = ops::query::channel();
     tokio::spawn(ops::socket::serve(
         unix_listener(control)?,
@@ -184,6 +189,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         watchdog: Watchdog::new(workers),
         engine,
         publisher,
+        programs,
         watch,
         netlink,
         interface,

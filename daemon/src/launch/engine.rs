@@ -118,6 +118,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         metrics,
         names,
         text,
+        maps,
     } = holdings;
     let waived: Vec<_> = Layer::ALL
         .into_iter()
@@ -151,6 +152,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         forwards,
         link,
         confinement,
+        maps,
         hooks,
     });
     logs.flush_suppressed(Instant::now());

@@ -14,17 +14,18 @@ use nix::unistd::{Gid, Uid};
 
 use super::require::{Identity, kept_by_monitor};
 use crate::config::diagnostic::shown;
+use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
 
-/// Leaves this process, the monitor, what [`kept_by_monitor`] lists, and takes the way to more from it and from
+/// Leaves this process, the monitor, what [`kept_by_monitor`] lists for this lane, and takes the way to more from it and from
 /// every process it starts.
 ///
 /// # Errors
 /// What could not be given up. The process must end then.
-pub fn confine_monitor() -> Result<(), ExitError> {
+pub fn confine_monitor(lane: Lane) -> Result<(), ExitError> {
     let failed = |error: String| ExitError::not_permitted(format!("privileges cannot be dropped: {error}"));
     let text = |error: caps::errors::CapsError| failed(error.to_string());
-    let wanted: CapsHashSet = kept_by_monitor().collect();
+    let wanted: CapsHashSet = kept_by_monitor(lane).collect();
     let held = caps::read(None, CapSet::Permitted).map_err(text)?;
     let keep: CapsHashSet = held.intersection(&wanted).copied().collect();
     limit_bounding_set(&wanted);

@@ -3,7 +3,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid};
 
-use crate::config::resolved::User;
+use crate::config::resolved::{Lane, User};
 use crate::exit::ExitError;
 
 /// What every start needs.
@@ -20,10 +20,15 @@ const TO_CHANGE_GROUP: Capability = Capability::CAP_SETGID;
 /// What is used where it is there: to empty the bounding sets.
 const USED: Capability = Capability::CAP_SETPCAP;
 
-/// What the monitor keeps of what it has; see the unit, which gives no more than the first of these.
-pub(super) fn kept_by_monitor() -> impl Iterator<Item = Capability> {
+/// To load the programs of the `ebpf` lane; again when an upgrade brings others.
+const TO_LOAD_PROGRAMS: Capability = Capability::CAP_BPF;
+
+/// What the monitor keeps of what it has; see the unit, which gives no more than the first of these and, for its programs,
+/// the last.
+pub(super) fn kept_by_monitor(lane: Lane) -> impl Iterator<Item = Capability> {
     let to_change = TO_CHANGE_USER.into_iter().chain([TO_CHANGE_GROUP]);
-    NEEDED.into_iter().chain(to_change).chain([USED])
+    let programs = lane.has_programs().then_some(TO_LOAD_PROGRAMS);
+    NEEDED.into_iter().chain(to_change).chain([USED]).chain(programs)
 }
 
 /// Who a process is: its users, groups and further groups.

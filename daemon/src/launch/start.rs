@@ -12,10 +12,11 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use isatap_engine::io::ebpf::{LoadError, MapFds};
 use isatap_engine::worker::{Descriptors, SetupError};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Ready;
 use super::detach::Launcher;
@@ -26,15 +27,16 @@ use super::privilege::{self, ChrootDir};
 use super::{confine, descriptors, notify, require};
 use crate::cli::Options;
 use crate::config::kept::Kept;
-use crate::config::resolved::{Facility, Layer, Role};
+use crate::config::resolved::{Facility, Lane, Layer, Role};
 use crate::config::{Loader, Settings};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
 use crate::monitor::holdings::Holdings;
+use crate::monitor::others::Lookout;
 use crate::monitor::serve::Monitor;
 use crate::monitor::wire::{Cause, Setup, VERSION};
-use crate::monitor::{text, upgrade};
+use crate::monitor::{programs, text, upgrade};
 
 /// How long the interface's name may still be taken, and how often to look.
 const NAME_LIMIT: Duration = Duration::from_millis(600);
@@ -136,7 +138,11 @@ fn run(
         ready,
         signals: opened.signals,
         arguments,
-        setup: setup(settings, detached),
+        setup: Setup {
+            without_programs: opened.without_programs,
+            ..setup(settings, detached)
+        },
+        programs: opened.programs,
         helper: opened.helper,
         program: opened.program,
         lock,
@@ -158,6 +164,8 @@ struct Opened {
     direct: Direct,
     helper: Option<std::process::Child>,
     program: PathBuf,
+    programs: Option<(programs::Held, Lookout)>,
+    without_programs: String,
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
@@ -180,7 +188,8 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let kept = text::keep(&loader.keep(settings).encode())
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
-    privilege::confine_monitor()?;
+    let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors)?;
+    privilege::confine_monitor(settings.lane)?;
     Ok(Opened {
         pidfile,
         socket_file,
@@ -192,10 +201,13 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
             control,
             metrics,
             names,
+            maps,
         },
         direct,
         helper,
         program,
+        programs,
+        without_programs,
     })
 }
 
@@ -214,7 +226,8 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let signals = signals()?;
     let program = std::env::current_exe()
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
-    let (setup, holdings, lock) = upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
+    let (mut setup, mut holdings, lock) =
+        upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
     let options = super::arguments(arguments)?;
     let engines = options.arguments();
     let loader = super::loader(options)?;
@@ -239,8 +252,12 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
     })?;
-    privilege::confine_monitor()?;
+    // Those of before went with it: the workers carry everything until these have rules.
+    let (programs, maps, without_programs) = load_programs(settings.lane, &holdings.descriptors)?;
+    (holdings.maps, setup.without_programs) = (maps, without_programs);
+    privilege::confine_monitor(settings.lane)?;
     let monitor = Monitor {
+        programs,
         holdings,
         direct,
         ready: Ready::new(None),
@@ -310,6 +327,37 @@ fn open_descriptors(settings: &Settings) -> Result<Descriptors, ExitError> {
     }
 }
 
+/// The programs of the `ebpf` lane with their maps, or why there are none although the configuration would have them.
+type Loaded = (Option<(programs::Held, Lookout)>, Option<MapFds>, String);
+
+/// Loads the programs where the lane has any.
+///
+/// # Errors
+/// There have to be some, and cannot.
+fn load_programs(lane: Lane, descriptors: &Descriptors) -> Result<Loaded, ExitError> {
+    if !lane.has_programs() {
+        return Ok((None, None, String::new()));
+    }
+    let load = || -> Result<_, LoadError> {
+        let held = programs::Held::load(&descriptors.shape.interface)?;
+        let maps = held.maps()?;
+        let own = descriptors.raw_sockets();
+        Ok((held, maps, Lookout::open(own).map_err(LoadError::Descriptor)?))
+    };
+    match load() {
+        Ok((held, maps, lookout)) => Ok((Some((held, lookout)), Some(maps), String::new())),
+        Err(error) if lane == Lane::Ebpf => Err(ExitError::new(
+            ExitStatus::Unavailable,
+            format!("the ebpf lane cannot be used: {error}"),
+        )
+        .with_remedy("choose another with Lane or --lane; auto takes it where it works")),
+        Err(error) => {
+            info!("packets are carried by workers, without programs in the kernel: {error}");
+            Ok((None, None, error.to_string()))
+        }
+    }
+}
+
 /// The exit status for what the packet engine says.
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub(crate) fn setup_error(error: SetupError) -> ExitError {
@@ -344,6 +392,8 @@ fn setup(settings: &Settings, detached: bool) -> Setup {
         steered: false,
         metrics: false,
         names: false,
+        programs: false,
+        without_programs: String::new(),
         ids: [settings.user.uid, settings.user.gid],
         waived: Layer::ALL.map(|layer| settings.sandbox_waive.contains(&layer)),
         detached,

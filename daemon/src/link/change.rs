@@ -14,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use isatap_engine::fib::Role;
+use isatap_engine::fib::{MAX_LOCATORS, Role};
 use isatap_engine::isatap::iid;
 
 use super::NetlinkError;
@@ -49,7 +49,12 @@ pub enum Change {
     Sysctls(Role),
     /// Write the hop limit of this host's packets; `None` for what it was in the beginning.
     HopLimit(Option<u8>),
+    /// Attach the program that takes outer headers off to these devices, by interface index, and to no others; 0 is none.
+    Programs(Devices),
 }
+
+/// Devices of the IPv4 network, by interface index; 0 fills up.
+pub type Devices = [u32; MAX_LOCATORS];
 
 /// An address with its lifetimes in seconds from now; `u32::MAX` is for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +93,7 @@ impl fmt::Display for Change {
             Self::RemoveRoute(id) => write!(f, "remove the route {id}"),
             Self::Sysctls(_) => f.write_str("write the sysctls"),
             Self::HopLimit(_) => f.write_str("write the hop limit"),
+            Self::Programs(_) => f.write_str("attach the programs of the ebpf lane"),
         }
     }
 }

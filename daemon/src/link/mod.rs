@@ -4,7 +4,7 @@
 //!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
-//!   a dump of IPv4 routing --> underlay (pure): which device leads where, for programs in the kernel
+//!   IPv4 routing          --> ways (shell) --> underlay (pure): which device leads where, for programs in the kernel
 //!   a scrape              --> losses (shell): what the kernel dropped
 //! ```
 
@@ -21,7 +21,9 @@ pub mod setup;
 pub mod sysctl;
 pub mod underlay;
 pub mod watch;
+pub mod ways;
 
 pub use mirror::{Effect, MirrorState};
 pub use netlink::{Netlink, NetlinkError};
 pub use watch::Watch;
+pub use ways::{Ways, WaysWatch};

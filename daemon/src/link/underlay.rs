@@ -132,6 +132,11 @@ fn unconditional(rule: &RuleMessage) -> Option<(u32, u32)> {
     Some((preference, table))
 }
 
+/// The devices that programs can be attached to and send by, by interface index: Ethernet, and up.
+pub fn ethernet(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeSet<u32> {
+    devices(dump, tunnel).into_keys().collect()
+}
+
 /// MTUs of the devices that programs can send by, by index.
 fn devices(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeMap<u32, u16> {
     let links = dump.iter().filter_map(|message| match message {

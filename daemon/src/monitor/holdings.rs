@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Setup    root directory, configuration in force, control socket, raw socket of control, [metrics], [names]
+//!  [Maps    generation, configurations, table, counters of the programs in the kernel]
 //!  Worker 0 queue, receive socket, send socket
 //!  ...
 //!  Begin
@@ -13,10 +14,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use isatap_engine::io::ebpf::MapFds;
 use isatap_engine::io::passing::{MessageSocket, Received};
 use isatap_engine::worker::{Descriptors, MAX_WORKERS, Shape, WorkerDescriptors};
 
-use super::wire::{MAX_MESSAGE_LEN, Order, Setup, VERSION};
+use super::wire::{MAX_MESSAGE_LEN, MapsShape, Order, Setup, VERSION};
 
 /// How long the other side may take to make room for a message, or to send the next one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub struct Holdings {
     pub metrics: Option<OwnedFd>,
     /// Leads to the helper for name servers.
     pub names: Option<OwnedFd>,
+    /// The maps of the programs in the kernel, where there are any.
+    pub maps: Option<MapFds>,
     /// The configuration in force, see [`super::text`].
     pub text: OwnedFd,
 }
@@ -72,6 +76,7 @@ impl Holdings {
             steered: shape.steered,
             metrics: self.metrics.is_some(),
             names: self.names.is_some(),
+            programs: self.maps.is_some(),
             ..setup
         };
         let mut along = vec![
@@ -87,6 +92,14 @@ impl Holdings {
                 .map(AsFd::as_fd),
         );
         send(to, &Order::Setup(setup), &along)?;
+        if let Some(maps) = &self.maps {
+            let shape = MapsShape {
+                slots: u32::try_from(maps.slots_per_table).unwrap_or(u32::MAX),
+                cpus: u32::try_from(maps.cpus).unwrap_or(u32::MAX),
+            };
+            let along = [&maps.generation, &maps.config, &maps.slots, &maps.counters].map(AsFd::as_fd);
+            send(to, &Order::Maps(shape), &along)?;
+        }
         for (number, worker) in (0..).zip(&self.descriptors.workers) {
             let along = [
                 worker.queue.as_fd(),
@@ -122,6 +135,7 @@ impl Holdings {
         if along.next().is_some() {
             return Err(TakeError::Unexpected("no further descriptor"));
         }
+        let maps = setup.programs.then(|| take_maps(from)).transpose()?;
         let count = usize::from(setup.workers);
         if count == 0 || count > MAX_WORKERS {
             return Err(TakeError::Unexpected("a number of workers"));
@@ -162,8 +176,25 @@ impl Holdings {
             metrics,
             names,
             text,
+            maps,
         };
         Ok((setup, holdings))
+    }
+}
+
+fn take_maps(from: &MessageSocket) -> Result<MapFds, TakeError> {
+    let (order, along) = next(from)?;
+    let along: Result<[OwnedFd; 4], _> = along.try_into();
+    match (order, along) {
+        (Order::Maps(shape), Ok([generation, config, slots, counters])) => Ok(MapFds {
+            generation,
+            config,
+            slots,
+            counters,
+            slots_per_table: shape.slots as usize,
+            cpus: shape.cpus as usize,
+        }),
+        _ => Err(TakeError::Unexpected("maps with four descriptors")),
     }
 }
 
@@ -219,6 +250,8 @@ mod tests {
             upgrades: 2,
             metrics: false,
             names: false,
+            programs: false,
+            without_programs: "no clang".into(),
         }
     }
 
@@ -254,6 +287,14 @@ mod tests {
             metrics: metrics.then(|| file(dir, "metrics")),
             names: None,
             text: file(dir, "text"),
+            maps: metrics.then(|| MapFds {
+                generation: file(dir, "generation"),
+                config: file(dir, "config"),
+                slots: file(dir, "slots"),
+                counters: file(dir, "counters"),
+                slots_per_table: 64,
+                cpus: 3,
+            }),
         }
     }
 
@@ -287,6 +328,10 @@ mod tests {
                 }
                 let optional = [&holdings.metrics, &holdings.names];
                 list.extend(optional.map(|fd| fd.as_ref().map_or(0, inode)));
+                if let Some(maps) = &holdings.maps {
+                    list.extend([&maps.generation, &maps.config, &maps.slots, &maps.counters].map(inode));
+                    assert_eq!((maps.slots_per_table, maps.cpus), (64, 3));
+                }
                 list
             };
             assert_eq!(all(&taken), all(&held));

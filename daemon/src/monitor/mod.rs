@@ -13,13 +13,15 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime and no second thread either. The monitor runs through [`serve`]; [`holdings`] says what an
-//! engine is handed, [`silence`] when one is taken for dead, [`policy`] when it is followed by the next, [`upgrade`] how another program takes
+//! engine is handed, [`programs`] and [`others`] what it knows for the `ebpf` lane, [`silence`] when one is taken for dead, [`policy`] when it is followed by the next, [`upgrade`] how another program takes
 //! over.
 
 pub mod engine;
 pub mod gate;
 pub mod holdings;
+pub mod others;
 pub mod policy;
+pub mod programs;
 pub mod serve;
 pub mod silence;
 pub mod text;

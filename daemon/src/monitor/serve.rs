@@ -25,7 +25,9 @@ use tracing::{error, info, warn};
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
 use super::holdings::Holdings;
+use super::others::{Lookout, Others};
 use super::policy::Policy;
+use super::programs;
 use super::silence::{Meaning, Progress, SILENCE, Silence};
 use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
 use super::{text, upgrade};
@@ -62,6 +64,8 @@ pub struct Monitor {
     pub arguments: Vec<OsString>,
     /// What an engine is told besides.
     pub setup: Setup,
+    /// The programs of the `ebpf` lane and who looks out for others, where that lane is used.
+    pub programs: Option<(programs::Held, Lookout)>,
     /// The helper for name servers, to be waited for when it ends.
     pub helper: Option<Child>,
     /// Where the program is that an upgrade takes over to.
@@ -89,6 +93,8 @@ struct Running {
     /// Engines that were followed before they were gone, to be waited for.
     corpses: Vec<EngineProcess>,
     silence: Silence,
+    /// What the engine was told of others.
+    others: Option<Others>,
     /// When the service manager last heard that the daemon lives.
     passed_on_at: Option<Instant>,
 }
@@ -118,6 +124,7 @@ impl Monitor {
             refused: BTreeMap::new(),
             corpses: Vec::new(),
             silence: Silence::new(now),
+            others: None,
             passed_on_at: None,
         };
         let outcome = loop {
@@ -196,6 +203,8 @@ impl Running {
                     warn!("the engine does not take what it is handed: {error}");
                 }
                 self.engine = Some(engine);
+                self.others = None;
+                self.tell_of_others();
                 self.silence.broken(Instant::now());
                 Ok(())
             }
@@ -277,6 +286,7 @@ impl Running {
             Say::Status(status) => self.monitor.ready.tell(&Notice::Status(status)),
             Say::Alive => {
                 self.pass_life_on();
+                self.tell_of_others();
                 // A thread whose panic did not matter.
                 if let Some(engine) = &mut self.engine {
                     engine.last_words.take_if(|words| words.cause == Cause::Panic);
@@ -359,6 +369,17 @@ impl Running {
         }
     }
 
+    /// Has the engine know who else has a say about outer packets; as often as it gives a sign of life.
+    fn tell_of_others(&mut self) {
+        let (Some((_, lookout)), Some(engine)) = (&self.monitor.programs, &self.engine) else {
+            return;
+        };
+        let others = lookout.look();
+        if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() {
+            self.others = Some(others);
+        }
+    }
+
     /// Keeps what the engine has in force, for the next one. It is not looked into.
     fn keep(&mut self, along: Vec<OwnedFd>) {
         let kept = along
@@ -376,6 +397,15 @@ impl Running {
     fn change(&mut self, change: &Change) -> Answer {
         if let Err(refusal) = gate::change(change) {
             return self.refuse(refusal, &change.to_string());
+        }
+        if let Change::Programs(devices) = change {
+            return match &mut self.monitor.programs {
+                Some((programs, _)) => match programs.attach_to(devices) {
+                    Ok(()) => Answer::Done,
+                    Err(why) => Answer::Refused(why),
+                },
+                None => Answer::Refused("there are no programs".to_owned()),
+            };
         }
         match self.monitor.direct.carry_out(change) {
             Ok(()) => Answer::Done,
@@ -530,6 +560,7 @@ impl Running {
         if let Some(mut engine) = self.engine.take() {
             engine.wait(Duration::ZERO);
         }
+        self.monitor.programs = None;
         if let Err(error) = self.monitor.direct.delete() {
             tracing::debug!("the interface cannot be deleted: {error}");
         }

@@ -11,13 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use isatap_engine::fib::{Ipv6Prefix, Role};
 
+use super::others::Others;
 use crate::config::resolved::Layer;
 use crate::link::apply::RouteId;
 use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -107,12 +108,16 @@ pub enum Order {
     Setup(Setup),
     /// The descriptors of the worker of this number: queue, receive socket, send socket.
     Worker(u16),
+    /// The maps of the programs in the kernel: generation, configurations, table, counters.
+    Maps(MapsShape),
     /// That was everything: begin.
     Begin,
     /// The answer to the request of this number; to `Listen` it brings the socket.
     Answer(u32, Answer),
     /// What a signal asked for.
     Signal(Asked),
+    /// Who else has a say about outer packets, now and whenever that changes.
+    Others(Others),
 }
 
 /// The answer to a request.
@@ -176,6 +181,19 @@ pub struct Setup {
     pub metrics: bool,
     /// A way to the helper for name servers comes along.
     pub names: bool,
+    /// The maps of programs in the kernel follow.
+    pub programs: bool,
+    /// Why there are no programs although the configuration would have them; empty otherwise.
+    pub without_programs: String,
+}
+
+/// What the maps of the programs have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapsShape {
+    /// Entries of a generation.
+    pub slots: u32,
+    /// CPUs with a row of counters.
+    pub cpus: u32,
 }
 
 /// A value inside a message.
@@ -339,8 +357,10 @@ structures! {
     AddressChange { addr, prefix_len, valid, preferred, origin }
     Setup {
         version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
-        metrics, names,
+        metrics, names, programs, without_programs,
     }
+    MapsShape { slots, cpus }
+    Others { firewall, ipsec, listeners }
 }
 
 /// Choices: a number for each, then its fields.
@@ -387,6 +407,8 @@ choices! {
         2 = Begin;
         3 = Answer(number, answer);
         4 = Signal(asked);
+        5 = Maps(shape);
+        6 = Others(others);
     }
     Answer {
         0 = Done;
@@ -405,6 +427,7 @@ choices! {
         8 = RemoveRoute(id);
         9 = Sysctls(role);
         10 = HopLimit(limit);
+        11 = Programs(devices);
     }
 }
 

@@ -53,6 +53,7 @@ fn change() -> impl Strategy<Value = Change> {
         route().prop_map(Change::RemoveRoute),
         prop_oneof![Just(Role::Host), Just(Role::Router)].prop_map(Change::Sysctls),
         any::<Option<u8>>().prop_map(Change::HopLimit),
+        any::<[u32; 16]>().prop_map(Change::Programs),
     ]
 }
 
@@ -81,12 +82,13 @@ fn order() -> impl Strategy<Value = Order> {
         ".{0,100}".prop_map(Answer::Refused),
     ];
     let setup = (
-        any::<([u32; 3], u16, [u32; 2], [bool; 6], [bool; 3])>(),
+        any::<([u32; 3], u16, [u32; 2], [bool; 7], [bool; 3])>(),
         any::<([u64; 7], u64)>(),
         "[a-z0-9]{1,15}",
+        ".{0,200}",
     );
     let setup = setup.prop_map(
-        |((numbers, workers, ids, flags, waived), (restarts, upgrades), interface)| {
+        |((numbers, workers, ids, flags, waived), (restarts, upgrades), interface, without_programs)| {
             Order::Setup(Setup {
                 version: numbers[0],
                 interface,
@@ -103,6 +105,8 @@ fn order() -> impl Strategy<Value = Order> {
                 upgrades,
                 metrics: flags[4],
                 names: flags[5],
+                programs: flags[6],
+                without_programs,
             })
         },
     );
@@ -117,6 +121,12 @@ fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         setup,
         any::<u16>().prop_map(Order::Worker),
+        any::<(u32, u32)>().prop_map(|(slots, cpus)| Order::Maps(MapsShape { slots, cpus })),
+        any::<[bool; 3]>().prop_map(|[firewall, ipsec, listeners]| Order::Others(Others {
+            firewall,
+            ipsec,
+            listeners,
+        })),
         Just(Order::Begin),
         (any::<u32>(), answer).prop_map(|(number, answer)| Order::Answer(number, answer)),
         asked.prop_map(Order::Signal),

@@ -106,7 +106,9 @@ pub enum Counter {
     Packets,
     /// Their inner bytes.
     Bytes,
-    /// Segments that they stood for.
+    /// Those of them that stood for several.
+    Superpackets,
+    /// Segments of the superpackets.
     Segments,
     /// Packets left to a worker.
     Passed(Cause),
@@ -116,7 +118,7 @@ pub enum Counter {
 
 impl Counter {
     /// Words of a row in use; the row itself is rounded up to whole cache lines.
-    pub const WORDS: usize = DIRECTIONS as usize * (3 + Cause::COUNT + DropReason::COUNT);
+    pub const WORDS: usize = DIRECTIONS as usize * (4 + Cause::COUNT + DropReason::COUNT);
     /// Words of a row.
     pub const ROW: usize = Self::WORDS.next_multiple_of(8);
 
@@ -126,10 +128,11 @@ impl Counter {
         match self {
             Counter::Packets => direction,
             Counter::Bytes => both + direction,
-            Counter::Segments => 2 * both + direction,
-            Counter::Passed(cause) => 3 * both + direction * Cause::COUNT + cause as usize,
+            Counter::Superpackets => 2 * both + direction,
+            Counter::Segments => 3 * both + direction,
+            Counter::Passed(cause) => 4 * both + direction * Cause::COUNT + cause as usize,
             Counter::Dropped(reason) => {
-                both * (3 + Cause::COUNT) + direction * DropReason::COUNT + reason as usize
+                both * (4 + Cause::COUNT) + direction * DropReason::COUNT + reason as usize
             }
         }
     }
@@ -144,7 +147,12 @@ mod tests {
     fn each_counter_has_a_word_of_its_own() {
         let mut words = BTreeSet::new();
         for direction in 0..2 {
-            for counter in [Counter::Packets, Counter::Bytes, Counter::Segments] {
+            for counter in [
+                Counter::Packets,
+                Counter::Bytes,
+                Counter::Superpackets,
+                Counter::Segments,
+            ] {
                 assert!(words.insert(counter.at(direction)));
             }
             for cause in Cause::ALL {

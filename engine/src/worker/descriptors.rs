@@ -4,7 +4,7 @@
 //! the kernel; the next engine made from them goes on where the last one was, with the same interface.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::MAX_WORKERS;
 use crate::io::errors::SetupError;
@@ -51,6 +51,15 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
+    /// Every raw socket among them.
+    pub fn raw_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let of_workers = self
+            .workers
+            .iter()
+            .flat_map(|worker| [worker.receiver.as_fd(), worker.sender.as_fd()]);
+        of_workers.chain([self.control.as_fd()])
+    }
+
     /// Opens the interface `name`, with one queue per worker, and the sockets; nothing is received yet.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ SandboxWaive ring
     assert_eq!(settings.server_names, ["isatap.example"]);
     assert_eq!(
         (settings.workers, settings.lane, settings.mtu),
-        (8, LaneChoice::Uring, 1480)
+        (8, Lane::Uring, 1480)
     );
     assert_eq!(
         (settings.ttl, settings.dscp),

@@ -58,10 +58,6 @@ fn each_kind_of_error_tells_what_to_change() {
             "f:1:6: Lane \"urin\": expected auto, ebpf, uring or syscall; did you mean uring?",
         ),
         (
-            "Lane ebpf",
-            "f:1:6: the ebpf lane is not built into this version; choose auto, uring or syscall",
-        ),
-        (
             "LogLevel verbose",
             "f:1:10: LogLevel \"verbose\": expected error, warn, info or debug",
         ),

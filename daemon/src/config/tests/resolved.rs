@@ -86,7 +86,7 @@ fn routers_are_filtered_and_counted_once() {
 fn the_command_line_wins_and_routers_add_up() {
     let overrides = Overrides {
         workers: Some(2),
-        lane: Some(LaneText::Syscall),
+        lane: Some(Lane::Syscall),
         user: Some("isatap".into()),
         chroot_dir: Some("/c".into()),
         pidfile: Some("/p".into()),
@@ -96,7 +96,7 @@ fn the_command_line_wins_and_routers_add_up() {
     let settings = load_with(text, &overrides, &Fake::default()).unwrap();
     assert_eq!(
         (settings.workers, settings.lane, settings.user.uid),
-        (2, LaneChoice::Syscall, 990)
+        (2, Lane::Syscall, 990)
     );
     assert_eq!(
         (settings.chroot_dir.as_path(), settings.pidfile.as_path()),
@@ -120,25 +120,6 @@ command line: ROUTER: 127.0.0.1 is not the address of a host
 command line: --user: the user \"root\" is root or in its group; choose an account without privileges";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.status(), ExitStatus::Config);
-}
-
-#[test]
-fn a_lane_that_is_not_there_has_its_own_status() {
-    let ebpf = Overrides {
-        lane: Some(LaneText::Ebpf),
-        ..Overrides::default()
-    };
-    let error = load_with("", &ebpf, &Fake::default()).unwrap_err();
-    assert_eq!(error.status(), ExitStatus::Unavailable);
-    let expected =
-        "command line: --lane: the ebpf lane is not built into this version; choose auto, uring or syscall";
-    assert_eq!(error.to_string(), expected);
-    assert_eq!(
-        load_with("User root", &ebpf, &Fake::default())
-            .unwrap_err()
-            .status(),
-        ExitStatus::Config
-    );
 }
 
 /// A name must not keep a machine that boots from starting, nor one that is our own today from being somebody's later.

@@ -94,7 +94,7 @@ pub fn order(if_index: u32, change: &Change) -> Option<Order> {
             flags: plain,
             tolerated: &[nix::libc::ESRCH, nix::libc::ENODEV],
         },
-        Change::Sysctls(_) | Change::HopLimit(_) => return None,
+        Change::Sysctls(_) | Change::HopLimit(_) | Change::Programs(_) => return None,
     })
 }
 

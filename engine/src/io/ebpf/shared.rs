@@ -19,6 +19,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::mapping::Mapping;
 use crate::ebpf::Image;
 use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+use crate::reason::DropReason;
+use crate::stats::{Direction, DirectionSnapshot};
 
 /// The maps, as they are handed from the process that loaded the programs to the one that writes the rules.
 #[derive(Debug)]
@@ -119,6 +121,25 @@ impl Shared {
         let at = counter.at(direction);
         let rows = self.counters.words().chunks(Counter::ROW);
         rows.map(|row| row[at].load(Ordering::Relaxed)).sum()
+    }
+
+    /// What has been carried and dropped in a direction, on all CPUs. What was left is not in it: a worker counts that.
+    pub fn snapshot(&self, direction: Direction) -> DirectionSnapshot {
+        let count = |counter| self.count(counter, direction as usize);
+        let drops: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| count(Counter::Dropped(*reason)))
+            .collect();
+        let delivered = count(Counter::Packets);
+        DirectionSnapshot {
+            received: delivered + drops.iter().sum::<u64>(),
+            delivered,
+            bytes: count(Counter::Bytes),
+            superpackets: count(Counter::Superpackets),
+            segments: count(Counter::Segments),
+            drops,
+            ..DirectionSnapshot::default()
+        }
     }
 
     fn read_generation(&self) -> Generation {

@@ -1,0 +1,289 @@
+//! Control's part of the `ebpf` lane: by which rules programs in the kernel carry packets, which ones, and why not others.
+//!
+//! ```text
+//!  Rulebook, published     --+
+//!  IPv4 routing (ways)     --+--> Surroundings --> ebpf::compile --> Image --> maps
+//!  others (monitor)        --+                                       unfit: everything is left to the workers
+//!  captures, interface up  --+
+//! ```
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, Instant};
+
+use isatap_engine::ebpf::{self, Surroundings};
+use isatap_engine::fib::{Locator, MAX_LOCATORS, Rulebook};
+use isatap_engine::io::ebpf::{MapFds, Shared};
+use tracing::{info, warn};
+
+use super::daemon::Daemon;
+use crate::config::resolved::Lane;
+use crate::exit::{ExitError, ExitStatus};
+use crate::link::change::{Change, Changer as _, Devices};
+use crate::link::{Netlink, Ways, WaysWatch};
+use crate::monitor::others::Others;
+
+/// Least time between two looks at IPv4 routing: a burst of changes is one look ...
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// ... and looking takes no more than one in so many parts of control's time.
+const LOOK_SHARE: u32 = 10;
+/// Pause after a look that failed, or a device that could not be attached to.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What control knows of them.
+#[derive(Debug)]
+pub(super) struct Programs {
+    shared: Shared,
+    tunnel: u32,
+    /// Where entries lie in the table: nobody outside is to foresee it.
+    seed: u64,
+    /// The operator asked for this lane by name, and so for packets that no filter of this machine sees.
+    insists: bool,
+    watch: WaysWatch,
+    ways: Option<Ways>,
+    look_at: Option<Instant>,
+    looked_at: Option<Instant>,
+    /// How long a look took.
+    look_took: Duration,
+    others: Option<Others>,
+    /// Where the program for decapsulation was asked to be, if anybody was asked.
+    attached: Option<Devices>,
+    /// What the monitor said of devices that it cannot be attached to.
+    refused: Option<String>,
+    in_force: Option<Surroundings>,
+    unfit: Option<String>,
+    /// What was said to be in the way last.
+    told: Option<Vec<String>>,
+}
+
+/// What is to be known besides.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    /// The interface is up.
+    up: bool,
+    /// Somebody captures.
+    captured: bool,
+}
+
+impl Programs {
+    /// With these maps, without rules or with those of the engine before.
+    ///
+    /// # Errors
+    /// When the maps cannot be mapped, or IPv4 routing cannot be watched.
+    pub(super) fn new(maps: &MapFds, lane: Lane, netlink: &Netlink, tunnel: u32) -> Result<Self, ExitError> {
+        let shared = Shared::new(maps)
+            .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the maps of the ebpf lane"))?;
+        let watch = WaysWatch::open(netlink.clone(), tunnel)
+            .map_err(|error| ExitError::other(format!("IPv4 routing cannot be watched: {error}")))?;
+        Ok(Self {
+            shared,
+            tunnel,
+            seed: RandomState::new().hash_one(tunnel),
+            insists: lane == Lane::Ebpf,
+            watch,
+            ways: None,
+            look_at: Some(Instant::now()),
+            looked_at: None,
+            look_took: Duration::ZERO,
+            others: None,
+            attached: None,
+            refused: None,
+            in_force: None,
+            unfit: None,
+            told: None,
+        })
+    }
+
+    /// Waits until IPv4 routing may have changed; may be dropped at any await.
+    pub(super) async fn noticed(&mut self) {
+        self.watch.changed().await;
+    }
+
+    /// Somebody else has a say now, or no longer.
+    pub(super) fn set_others(&mut self, others: Others) {
+        self.others = Some(others);
+    }
+
+    /// IPv4 routing is another one.
+    pub(super) fn look_soon(&mut self) {
+        let now = Instant::now();
+        let pause = LOOK_INTERVAL.max(self.look_took * LOOK_SHARE);
+        let soon = self.looked_at.map_or(now, |at| now.max(at + pause));
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// When IPv4 routing is to be looked at.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// What has been counted.
+    pub(super) fn counters(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Why packets are left to the workers; empty when they are carried.
+    pub(super) fn obstacles(&self) -> &[String] {
+        self.told.as_deref().unwrap_or_default()
+    }
+
+    /// Looks at IPv4 routing.
+    async fn look(&mut self, now: Instant) {
+        let before = self.ways.take();
+        match self.watch.look().await {
+            Ok(ways) => {
+                self.ways = Some(ways);
+                self.look_at = None;
+            }
+            Err(error) => {
+                if before.is_some() {
+                    warn!("the ebpf lane does not know the ways of IPv4: {error}");
+                }
+                self.look_at = Some(now + LOOK_AGAIN);
+            }
+        }
+        self.looked_at = Some(Instant::now());
+        self.look_took = now.elapsed();
+    }
+
+    /// The devices where packets for the locators arrive.
+    fn devices(&self, locators: &[Locator]) -> Devices {
+        let ethernet = self.ways.iter().flat_map(|ways| &ways.ethernet);
+        let ethernet: BTreeSet<_> = ethernet.collect();
+        let wanted: BTreeSet<_> = locators
+            .iter()
+            .map(|locator| locator.if_index)
+            .filter(|index| ethernet.contains(index))
+            .collect();
+        let mut devices = [0; MAX_LOCATORS];
+        for (place, index) in devices.iter_mut().zip(wanted) {
+            *place = index;
+        }
+        devices
+    }
+
+    /// What is in the way of carrying anything.
+    fn held_by(&self, moment: Moment) -> Vec<String> {
+        let mut why = Vec::new();
+        let mut held = |holds: bool, text: &str| {
+            if holds {
+                why.push(text.to_owned());
+            }
+        };
+        held(!moment.up, "the interface is down");
+        held(moment.captured, "somebody captures");
+        let others = self.others.unwrap_or_default();
+        held(
+            others.firewall && !self.insists,
+            "netfilter has rules for IPv4, which would not see the packets (Lane ebpf carries them all the same)",
+        );
+        held(
+            others.ipsec && !self.insists,
+            "there are IPsec policies, which would not see the packets (Lane ebpf carries them all the same)",
+        );
+        why
+    }
+
+    fn surroundings(&self, moment: Moment) -> Surroundings {
+        let carries = self.held_by(moment).is_empty();
+        let egress = self.ways.as_ref().and_then(|ways| ways.egress.as_ref().ok());
+        Surroundings {
+            tun: self.tunnel,
+            link_len: 0,
+            carry_in: carries,
+            carry_out: carries,
+            alone: self.others.is_some_and(|others| !others.listeners),
+            egress: egress.cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether enough is known to replace the rules that an engine before this one may have left.
+    fn is_informed(&self) -> bool {
+        self.looked_at.is_some() && self.others.is_some()
+    }
+
+    /// Makes `rules` those of the programs.
+    fn publish(&mut self, rules: &Rulebook, moment: Moment) {
+        if !self.is_informed() {
+            return;
+        }
+        let surroundings = self.surroundings(moment);
+        let image = ebpf::compile(rules, &surroundings, self.shared.slots_per_table(), self.seed);
+        self.unfit = image.as_ref().err().map(ToString::to_string);
+        let image = image.unwrap_or_else(|_| ebpf::leave_all(self.tunnel));
+        if let Err(error) = self.shared.publish(&image) {
+            self.unfit = Some(error.to_string());
+        }
+        self.in_force = Some(surroundings);
+        self.tell(moment);
+    }
+
+    /// Says what is in the way, when it is something else than before.
+    fn tell(&mut self, moment: Moment) {
+        if !self.is_informed() {
+            return;
+        }
+        let mut why = self.held_by(moment);
+        why.extend(self.unfit.clone());
+        why.extend(self.refused.clone());
+        match &self.ways {
+            None => why.push("the ways of IPv4 are not known yet".to_owned()),
+            Some(ways) => why.extend(ways.egress.as_ref().err().map(ToString::to_string)),
+        }
+        if self.attached.is_some_and(|devices| devices == [0; MAX_LOCATORS]) {
+            why.push("no Ethernet device has an address of the tunnel".to_owned());
+        }
+        if self.told.as_ref() == Some(&why) {
+            return;
+        }
+        if why.is_empty() {
+            info!("the kernel carries packets by the ebpf lane");
+        } else {
+            info!("packets are left to the workers: {}", why.join("; "));
+        }
+        self.told = Some(why);
+    }
+}
+
+impl Daemon {
+    /// Does for the programs what is due: they know the ways of IPv4, are where packets arrive, and carry what they may.
+    pub(super) async fn guide_programs(&mut self, now: Instant) {
+        let moment = self.moment();
+        let Some(programs) = &mut self.programs else {
+            return;
+        };
+        if programs.due().is_some_and(|at| at <= now) {
+            programs.look(now).await;
+        }
+        let devices = programs.devices(&self.attached);
+        if programs.ways.is_some() && programs.attached != Some(devices) && programs.look_at.is_none() {
+            let outcome = self.link.change(Change::Programs(devices)).await;
+            programs.attached = Some(devices);
+            programs.refused = outcome.as_ref().err().map(ToString::to_string);
+            if outcome.is_err() {
+                // Tried again when it is looked at again.
+                programs.attached = None;
+                programs.look_at = Some(now + LOOK_AGAIN);
+            }
+            programs.tell(moment);
+        }
+        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings(moment)) {
+            self.publish_programs();
+        }
+    }
+
+    /// Gives the programs the Rulebook in force.
+    pub(super) fn publish_programs(&mut self) {
+        let moment = self.moment();
+        if let Some(programs) = &mut self.programs {
+            programs.publish(&self.publisher.current(), moment);
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            up: self.watch.state().is_up(),
+            captured: self.engine.captures() > 0,
+        }
+    }
+}
