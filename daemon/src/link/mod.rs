@@ -5,6 +5,8 @@
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
 //!   IPv4 routing          --> ways (shell) --> underlay (pure): which device leads where, for programs in the kernel
+//!   the monitor's questions --> plain (shell): netlink without a runtime, for `change::direct` and `monitor::others`
+//!   a table of raw sockets --> raw_table (pure), for `monitor::others` and `isatapctl doctor`
 //!   a scrape              --> losses (shell): what the kernel dropped
 //! ```
 
@@ -16,6 +18,8 @@ pub mod mirror;
 pub mod netlink;
 pub mod next_hops;
 mod notices;
+pub mod plain;
+pub mod raw_table;
 pub mod rulebook;
 pub mod setup;
 pub mod sysctl;

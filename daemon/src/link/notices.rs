@@ -8,10 +8,12 @@
 use std::io;
 
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+use super::plain;
 
 /// Bytes of notifications that the kernel keeps for us: some thousand.
 const RECEIVE_BUFFER_BYTES: usize = 2 << 20;
@@ -93,18 +95,14 @@ fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::ENOBUFS)
 }
 
-/// The messages of a datagram. One that cannot be read is skipped: it is of a kind newer than this program.
-fn read(mut data: &[u8], burst: &mut Vec<Notice>) {
-    while let Ok(header) = NetlinkBuffer::new_checked(data) {
-        let len = usize::try_from(header.length())
-            .unwrap_or(usize::MAX)
-            .min(data.len());
-        if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&data[..len])
+/// What a datagram says. A message that cannot be read is skipped: it is of a kind newer than this program.
+fn read(datagram: &[u8], burst: &mut Vec<Notice>) {
+    for message in plain::messages(datagram) {
+        if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
             && let NetlinkPayload::InnerMessage(inner) = message.payload
         {
             burst.push((message.header.flags, inner));
         }
-        data = data.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
 }
 

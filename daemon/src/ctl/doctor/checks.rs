@@ -2,10 +2,9 @@
 
 use super::sight::{Sight, device_of};
 use super::{Finding, Grade, filters, machine};
+use crate::link::raw_table::inodes_of_protocol_41;
 use crate::ops::status::Status;
 
-/// IPv4 protocol 41 as `/proc/net/raw` writes it.
-const PROTOCOL_41: &str = ":0029";
 /// Bytes of the outer header.
 const OVERHEAD: u32 = 20;
 
@@ -117,15 +116,7 @@ fn other_tunnels(sight: &Sight) -> Option<Finding> {
 
 /// FAULTS 36: another program with a protocol-41 socket.
 fn other_receivers(sight: &Sight) -> Option<Finding> {
-    let sockets = sight
-        .raw_sockets
-        .lines()
-        .filter(|line| {
-            line.split_whitespace()
-                .nth(1)
-                .is_some_and(|local| local.ends_with(PROTOCOL_41))
-        })
-        .count();
+    let sockets = inodes_of_protocol_41(&sight.raw_sockets).count();
     // Each worker has two, and control has one.
     let ours = running(sight).map_or(0, |status| 2 * status.workers.len() + 1);
     Some(if sockets > ours {

@@ -6,16 +6,14 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::message::{Order, deletion, order};
 use super::{Change, Changer};
-use crate::link::NetlinkError;
 use crate::link::sysctl::Sysctls;
+use crate::link::{NetlinkError, plain};
 
 /// How long the kernel may take to answer; it may be busy with other people's interfaces, and then holds us up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -39,12 +37,8 @@ impl Direct {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn open(name: &str, if_index: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        let limit = TimeVal::new(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(5), 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
         Ok(Self {
-            socket,
+            socket: plain::open(NETLINK_ROUTE, ANSWER_LIMIT)?,
             sequence: Cell::new(0),
             if_index,
             name: name.to_owned(),
