@@ -54,6 +54,27 @@ ALWAYS_INLINE int is_outdated(__u32 number)
 	return !generation || (__s32)(ONCE(generation->writing) - number) >= 2;
 }
 
+/* Takes the outer header off: 0, or what to do with the packet.
+ *
+ * Before Linux 6.3 the kernel does not learn that the packet is IPv6 then. There the helper that makes IPv6 of IPv4 says so; it
+ * puts 20 bytes before the header for that, which go with it.
+ */
+ALWAYS_INLINE int strip(struct __sk_buff *skb, __u8 next_header)
+{
+	long error = bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC,
+					 BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6);
+
+	if (!error)
+		return 0;
+	/* Superpackets of other kinds would be refused halfway. */
+	if (error != -EINVAL || (skb->gso_size && next_header != PROTO_TCP && next_header != PROTO_UDP) ||
+	    bpf_skb_change_proto(skb, hton16(ETH_P_IPV6), 0))
+		return LEAVE(CAUSE_ROOM);
+	if (bpf_skb_adjust_room(skb, -2 * OUTER_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return DROP(REASON_TUN_ERROR);
+	return 0;
+}
+
 SEC("classifier")
 int isatap_decap(struct __sk_buff *skb)
 {
@@ -129,9 +150,9 @@ int isatap_decap(struct __sk_buff *skb)
 
 	__u32 tun = config->tun, segments = skb->gso_segs;
 
-	if (bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6))
-		return refuse(DECAP, LEAVE(CAUSE_ROOM));
+	verdict = strip(skb, headers.inner.next_header);
+	if (verdict)
+		return refuse(DECAP, verdict);
 	if (ecn != (traffic_class(&headers.inner) & 3)) {
 		__u8 byte = (headers.inner.class_label & 0xcf) | ecn << 4;
 

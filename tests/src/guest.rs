@@ -10,6 +10,10 @@
 //!
 //! `tests/kernel-peer/build` makes kernel and file system, once on a machine.
 
+mod archive;
+
+pub use archive::files_below;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
@@ -24,8 +28,6 @@ use tempfile::TempDir;
 use crate::topology::Site;
 use crate::wait;
 
-/// The guest switches itself off after this, whatever becomes of the test.
-const LIFETIME: Duration = Duration::from_secs(300);
 /// From nothing to the first command: five seconds on two idle cores.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
 /// Of a command, unless told otherwise.
@@ -36,6 +38,30 @@ const UNAVAILABLE: i32 = 69;
 const REQUIRED: &str = "ISATAP_GUEST_REQUIRED";
 /// Exit status of a command that took too long, from timeout(1).
 const TOOK_TOO_LONG: i32 = 124;
+
+/// What a guest has besides what every one has.
+#[derive(Clone, Debug)]
+pub struct Equipment {
+    /// Emulated processors.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory: u32,
+    /// The guest switches itself off after this, whatever becomes of the test.
+    pub lifetime: Duration,
+    /// Files of this machine, which it has at the same place. Programs run there if they need no library but those of C.
+    pub files: Vec<PathBuf>,
+}
+
+impl Default for Equipment {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            memory: 256,
+            lifetime: Duration::from_secs(300),
+            files: Vec::new(),
+        }
+    }
+}
 
 /// A running guest, ended on drop.
 #[derive(Debug)]
@@ -65,11 +91,22 @@ impl Guest {
     /// When it cannot be built or does not come up where it should.
     #[track_caller]
     pub fn start(site: &Site, v4: Ipv4Addr) -> Option<Self> {
+        Self::equipped(site, v4, &Equipment::default())
+    }
+
+    /// Starts one with more than others have.
+    ///
+    /// # Panics
+    /// As [`Guest::start`]; and when a file of its equipment cannot be read.
+    #[track_caller]
+    pub fn equipped(site: &Site, v4: Ipv4Addr, equipment: &Equipment) -> Option<Self> {
         let built = built()?;
         let (switch, tap) = site.attach_tap();
         let folder = tempfile::Builder::new().prefix("isatapd-guest-").tempdir();
         let folder = folder.expect("a temporary folder");
-        let mut command = qemu(&built, folder.path(), &tap, v4);
+        let image = image(&built, folder.path(), &equipment.files);
+        let mut command = qemu(&built, folder.path(), &tap, v4, equipment);
+        command.arg("-initrd").arg(image);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(folder.path().join("qemu.log")).expect("a log"));
         let child = switch.spawn(&mut command);
@@ -191,7 +228,23 @@ fn mac(v4: Ipv4Addr) -> [u8; 6] {
     [0x52, 0x54, a, b, c, d]
 }
 
-fn qemu(built: &Path, folder: &Path, tap: &str, v4: Ipv4Addr) -> Command {
+/// The file system, with further files if there are any.
+#[track_caller]
+fn image(built: &Path, folder: &Path, files: &[PathBuf]) -> PathBuf {
+    let image = built.join("image.cpio");
+    if files.is_empty() {
+        return image;
+    }
+    let longer = folder.join("image.cpio");
+    let append = || -> std::io::Result<()> {
+        fs::copy(&image, &longer)?;
+        archive::write(&mut fs::File::options().append(true).open(&longer)?, files)
+    };
+    append().unwrap_or_else(|e| panic!("{}: {e}", longer.display()));
+    longer
+}
+
+fn qemu(built: &Path, folder: &Path, tap: &str, v4: Ipv4Addr, equipment: &Equipment) -> Command {
     let root = built.join("root");
     let libraries = [
         "lib/x86_64-linux-gnu",
@@ -209,13 +262,13 @@ fn qemu(built: &Path, folder: &Path, tap: &str, v4: Ipv4Addr) -> Command {
     for data in ["usr/share/qemu", "usr/share/seabios"] {
         command.arg("-L").arg(root.join(data));
     }
-    command
-        .args("-nodefaults -no-user-config -no-reboot -display none -machine q35,usb=off -m 256".split(' '));
+    command.args("-nodefaults -no-user-config -no-reboot -display none -machine q35,usb=off".split(' '));
+    command.args(["-m", &equipment.memory.to_string()]);
+    command.args(["-smp", &equipment.cpus.to_string()]);
     // Emulation works everywhere, also in a machine that is a guest itself.
     command.args("-accel tcg,thread=multi -cpu qemu64 -device virtio-rng-pci".split(' '));
     command.arg("-kernel").arg(built.join("kernel"));
-    command.arg("-initrd").arg(built.join("image.cpio"));
-    let seconds = LIFETIME.as_secs();
+    let seconds = equipment.lifetime.as_secs();
     command.args(["-append", &format!(
         "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on nokaslr mitigations=off cryptomgr.notests audit=0 \
          net.ifnames=0 guest.address={v4}/24 guest.seconds={seconds}"

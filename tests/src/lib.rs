@@ -32,6 +32,7 @@
 //! | [`config_files`] | which configuration does nobody think of? |
 //! | [`dns`] | who answers for the routers' names, and with which lies? |
 //! | [`guest`], [`kernel_peer`] | which machine has the kernel's own ISATAP, and does it understand ours? |
+//! | [`older_kernel`] | does it hold on an older kernel, too? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`confined`] | what if the machine refuses it something? |
 //! | [`cgroup`] | what if there is little memory? |
@@ -70,6 +71,7 @@ pub mod mutations;
 pub mod narrow;
 pub mod nd;
 pub mod netns;
+pub mod older_kernel;
 pub mod package;
 pub mod packet;
 pub mod ping;

@@ -24,7 +24,8 @@ use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
 use isatap_engine::wire::ipv6;
 use isatap_engine::wire::vnet;
-use isatap_tests::corpus;
+use isatap_tests::guest::files_below;
+use isatap_tests::{corpus, older_kernel};
 
 const SEED: u64 = 6041;
 const RULEBOOKS: usize = 300;
@@ -338,4 +339,19 @@ fn the_corpora_are_decided_as_path_does() {
             .for_each(|packet| bench.encap(&rules, &surroundings, packet));
     }
     eprintln!("{} packets", bench.tried);
+}
+
+/// The same on a kernel that has no BPF_F_ADJ_ROOM_DECAP_L3_IPV6 (before Linux 6.3).
+#[test]
+fn an_older_kernel_decides_as_path_does() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let files = ["decap", "encap"].map(|name| files_below(&corpora.join(name)).expect("a corpus"));
+    older_kernel::repeat(
+        &[
+            "the_programs_decide_as_path_does",
+            "the_corpora_are_decided_as_path_does",
+        ],
+        "",
+        files.concat(),
+    );
 }
