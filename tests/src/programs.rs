@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{Cause, Egress, Surroundings, compile};
 use isatap_engine::fib::{Ipv6Prefix, Locator, NextHop, RulebookBuilder};
-use isatap_engine::io::ebpf::{Attachment, Programs, Shared};
+use isatap_engine::io::ebpf::{Attachment, Hook, Programs, Shared};
 use isatap_engine::io::tun::Tun;
 use isatap_engine::isatap::iid;
 use isatap_engine::reason::DropReason;
@@ -33,7 +33,7 @@ pub struct Node {
     v4: Ipv4Addr,
     shared: Shared,
     queue: File,
-    _attachments: Vec<Attachment>,
+    attachments: Vec<Attachment>,
 }
 
 impl Node {
@@ -42,9 +42,18 @@ impl Node {
     /// # Panics
     /// When the kernel refuses anything.
     pub fn new(ns: Netns, v4: Ipv4Addr, device: &str, mtu: u16) -> Self {
+        let hook = Hook::of_the_kernel().unwrap_or_else(|error| panic!("hooks: {error:?}"));
+        Self::hooked(ns, v4, device, mtu, hook)
+    }
+
+    /// The same with the programs attached in a certain way.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn hooked(ns: Netns, v4: Ipv4Addr, device: &str, mtu: u16, hook: Hook) -> Self {
         let (mut tun, mut programs) = ns.enter(|| {
             let tun = Tun::create(TUNNEL, 1).unwrap_or_else(|error| panic!("{TUNNEL}: {error}"));
-            let programs = Programs::load(SLOTS);
+            let programs = Programs::load(SLOTS, TUNNEL);
             (
                 tun,
                 programs.unwrap_or_else(|error| panic!("programs: {error:?}")),
@@ -68,7 +77,7 @@ impl Node {
         }
         let attachments = ns.enter(|| {
             let mut attach = |direction, device: &str| {
-                let attached = programs.attach(direction, device);
+                let attached = programs.attach_by(hook, direction, device);
                 attached.unwrap_or_else(|error| panic!("attach to {device}: {error:?}"))
             };
             vec![attach(Direction::Decap, device), attach(Direction::Encap, TUNNEL)]
@@ -78,7 +87,7 @@ impl Node {
             v4,
             shared,
             queue,
-            _attachments: attachments,
+            attachments,
         }
     }
 
@@ -167,5 +176,12 @@ impl Node {
         self.ns
             .enter(|| if_nametoindex(device))
             .unwrap_or_else(|error| panic!("{device}: {error}"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let attachments = std::mem::take(&mut self.attachments);
+        self.ns.enter(|| drop(attachments));
     }
 }

@@ -19,6 +19,7 @@ use isatap_engine::stats::Direction;
 use isatap_tests::daemon::TUNNEL;
 use isatap_tests::flows::UdpFlows;
 use isatap_tests::netns::Netns;
+use isatap_tests::older_kernel;
 use isatap_tests::packet::{Inner, Outer, SeenOuter, isatap, link_local};
 use isatap_tests::ping::ping;
 use isatap_tests::programs::Node;
@@ -307,4 +308,26 @@ fn what_comes_in_is_marked_or_refused() {
         table.len() as u64
     );
     assert_eq!(tunnel.count(|c| !c.outgoing), table.len());
+}
+
+/// Before Linux 6.3 the outer header is taken off in another way, and must leave as little behind.
+#[test]
+fn a_router_forwards_superpackets_on_an_older_kernel() {
+    older_kernel::repeat(&["a_router_forwards_superpackets"], "", Vec::new());
+}
+
+#[test]
+fn all_this_holds_on_an_older_kernel() {
+    older_kernel::repeat(
+        &[
+            "pings_are_answered_once",
+            "tcp_arrives_whole_and_in_superpackets",
+            "datagrams_arrive_once_and_in_order",
+            "outer_headers_are_right",
+            "what_is_left_is_left_as_it_was",
+            "what_comes_in_is_marked_or_refused",
+        ],
+        "",
+        Vec::new(),
+    );
 }

@@ -58,7 +58,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("the programs: {error:?}"));
+        let programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("the programs: {error:?}"));
         let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
         Self {
             programs,

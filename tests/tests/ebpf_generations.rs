@@ -86,7 +86,7 @@ fn frame() -> Vec<u8> {
 /// A reload, or a change of routes, under load: no packet sees half of it.
 #[test]
 fn a_packet_sees_one_generation() {
-    let mut programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
     let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
     let images: Vec<_> = (1..=8).map(image).collect();
     shared.publish(&images[0]).expect("published");
@@ -141,7 +141,7 @@ fn a_packet_sees_one_generation() {
 /// Rules that do not fit are no reason to carry by old ones; before the first rules nothing is carried, either.
 #[test]
 fn without_rules_everything_is_left() {
-    let mut programs = Programs::load(SLOTS).unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
     let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
     let action = |programs: &mut Programs| {
         programs

@@ -15,6 +15,7 @@ use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv6::HEADER_LEN;
 use isatap_tests::flows::{FlowReceiver, UdpFlows};
 use isatap_tests::netns::Netns;
+use isatap_tests::older_kernel;
 use isatap_tests::packet::SeenOuter;
 use isatap_tests::programs::Node;
 use isatap_tests::raw::{Captured, Sniffer};
@@ -137,4 +138,10 @@ fn a_narrow_path_leaves_superpackets_to_a_worker() {
                 .all(|packet| packet.len() == HEADER_LEN + 8 + 4 * 1432)
         );
     }
+}
+
+/// The other test needs superpackets of datagrams from the TUN interface, which takes them from Linux 6.2 on.
+#[test]
+fn each_segment_is_a_packet_on_an_older_kernel() {
+    older_kernel::repeat(&["each_segment_is_a_packet_of_its_own"], "", Vec::new());
 }

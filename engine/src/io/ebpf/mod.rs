@@ -2,15 +2,22 @@
 //!
 //! | module | answers the question |
 //! |---|---|
-//! | [`programs`] | how do they get into the kernel, and to their devices? |
+//! | [`programs`] | how do they get into the kernel? |
+//! | [`attach`], `clsact` | how do they get to their devices? |
+//! | [`features`] | what does this kernel lack for them? |
 //! | [`shared`] | how do they get their rules, and we their counters? |
 //! | `mapping` | where in memory is that? |
 
+pub mod attach;
+mod clsact;
+pub mod features;
 mod mapping;
 pub mod programs;
 pub mod shared;
 
-pub use programs::{Action, Attachment, Programs, Tried};
+pub use attach::{Attachment, Hook, sweep};
+pub use features::{Features, Lacking};
+pub use programs::{Action, Programs, Tried};
 pub use shared::{MapFds, Shared};
 
 use std::io;
@@ -33,6 +40,18 @@ pub enum LoadError {
     /// No descriptor is left.
     #[error("a descriptor for a map: {0}")]
     Descriptor(io::Error),
+    /// The kernel is too old, or was built without something.
+    #[error("{0} is refused: {1}")]
+    Lacking(&'static str, Lacking),
+    /// Maps cannot be mapped.
+    #[error("the maps of the ebpf lane: {0}")]
+    Memory(io::Error),
+    /// A device cannot be asked about.
+    #[error("{0}: {1}")]
+    Device(String, io::Error),
+    /// What would take filters for both ends is another thing.
+    #[error("{0} has a queueing discipline of the kind '{1}' where clsact would be: take that away")]
+    Occupied(String, String),
     /// The kernel refuses maps.
     #[error(transparent)]
     Load(#[from] aya::EbpfError),

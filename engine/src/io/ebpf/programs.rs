@@ -3,13 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::links::LinkOrder;
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 
+use super::attach::{self, Attachment, Hook};
 use super::shared::MapFds;
-use super::{LoadError, OBJECT};
+use super::{LoadError, OBJECT, features};
 use crate::ebpf::layout::{Config, Counter, Generation, Slot};
 use crate::stats::Direction;
 
@@ -20,12 +19,7 @@ pub struct Programs {
     ebpf: Ebpf,
     slots_per_table: usize,
     cpus: usize,
-}
-
-/// One program at one device; it is detached when this is dropped, or the process ends.
-#[derive(Debug)]
-pub struct Attachment {
-    _link: SchedClassifierLink,
+    tunnel: String,
 }
 
 /// What a program did with a packet that was tried out on it.
@@ -49,11 +43,11 @@ pub enum Action {
 }
 
 impl Programs {
-    /// Loads both, with room for `slots_per_table` entries in each of two generations.
+    /// Loads both, with room for `slots_per_table` entries in each of two generations, for the ISATAP interface of this name.
     ///
     /// # Errors
     /// [`LoadError`] says what is missing: clang when this was built, a privilege, a feature of the kernel.
-    pub fn load(slots_per_table: u32) -> Result<Self, LoadError> {
+    pub fn load(slots_per_table: u32, tunnel: &str) -> Result<Self, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt(env!("ISATAP_BPF_MISSING")));
         }
@@ -63,13 +57,15 @@ impl Programs {
             .map_max_entries("isatap_slots", 2 * slots)
             .map_max_entries("isatap_counts", u32::try_from(cpus).unwrap_or(u32::MAX))
             .load(OBJECT)?;
-        for name in ["isatap_decap", "isatap_encap"] {
-            program(&mut ebpf, name)?.load()?;
+        for name in Direction::ALL.map(name_of) {
+            let loaded = program(&mut ebpf, name)?.load();
+            loaded.map_err(|error| features::explained(name, error))?;
         }
         let programs = Self {
             ebpf,
             slots_per_table: slots as usize,
             cpus,
+            tunnel: tunnel.to_owned(),
         };
         programs.check_layout()?;
         Ok(programs)
@@ -98,17 +94,23 @@ impl Programs {
     /// encapsulation to the egress of the TUN interface.
     ///
     /// # Errors
-    /// What the kernel says: no such device, or no TCX (Linux 6.6).
+    /// What the kernel says: no such device, for one.
     pub fn attach(&mut self, direction: Direction, device: &str) -> Result<Attachment, LoadError> {
-        let (name, hook) = match direction {
-            Direction::Decap => ("isatap_decap", TcAttachType::Ingress),
-            Direction::Encap => ("isatap_encap", TcAttachType::Egress),
-        };
-        let program = program(&mut self.ebpf, name)?;
-        let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-        let id = program.attach_with_options(device, hook, last)?;
-        let link = program.take_link(id)?;
-        Ok(Attachment { _link: link })
+        self.attach_by(Hook::of_the_kernel()?, direction, device)
+    }
+
+    /// Attaches a program by a hook of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Programs::attach`]; and the kernel may have no such hook.
+    pub fn attach_by(
+        &mut self,
+        hook: Hook,
+        direction: Direction,
+        device: &str,
+    ) -> Result<Attachment, LoadError> {
+        let program = program(&mut self.ebpf, name_of(direction))?;
+        attach::attach(program, hook, direction, device, &self.tunnel)
     }
 
     /// What a program does with a packet, without any device: `frame` begins with an Ethernet header to 00:00:00:00:00:00.
@@ -119,16 +121,12 @@ impl Programs {
     pub fn try_out(&mut self, direction: Direction, frame: &[u8]) -> Result<Tried, LoadError> {
         const TC_ACT_SHOT: u32 = 2;
         const TC_ACT_REDIRECT: u32 = 7;
-        let name = match direction {
-            Direction::Decap => "isatap_decap",
-            Direction::Encap => "isatap_encap",
-        };
         // Room for the headers that encapsulation adds.
         let mut out = vec![0; frame.len() + 64];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let result = program(&mut self.ebpf, name)?.test_run(options)?;
+        let result = program(&mut self.ebpf, name_of(direction))?.test_run(options)?;
         out.truncate(result.data_size_out as usize);
         let action = match result.return_value {
             TC_ACT_SHOT => Action::Dropped,
@@ -159,6 +157,13 @@ impl Programs {
             }
         }
         Ok(())
+    }
+}
+
+const fn name_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Decap => "isatap_decap",
+        Direction::Encap => "isatap_encap",
     }
 }
 

@@ -116,6 +116,14 @@ impl Shared {
         Ok(())
     }
 
+    /// As they were when the programs were loaded, for the programs and for whoever writes the rules.
+    pub(super) fn clear(&self) {
+        self.write_generation(Generation::default());
+        for word in self.counters.words() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// What has been counted for a direction (0 or 1, as in [`crate::ebpf::numbers`]), on all CPUs.
     pub fn count(&self, counter: Counter, direction: usize) -> u64 {
         let at = counter.at(direction);

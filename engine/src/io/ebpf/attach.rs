@@ -1,0 +1,196 @@
+//! Programs at their devices: by TCX, or where the kernel has none (before Linux 6.6), as filters of a `clsact` queueing discipline.
+//!
+//! Either way they come behind the programs of others, as far as those pass packets on. TCX detaches a program when the last
+//! process that holds its [`Attachment`] ends; a filter stays, so that whoever attaches for the same tunnel again finds
+//! the one that a crash has left, and replaces it in place: no packet passes between the two. A tunnel is known by the name of
+//! its interface, since two may share a device.
+
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
+use aya::programs::{Link, ProgramError, SchedClassifier, TcAttachType};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+
+use super::{LoadError, clsact};
+use crate::stats::Direction;
+
+/// Priorities of our filters, the first that is free of filters of another kind: behind all that the kernel chooses.
+const PRIORITIES: std::ops::RangeInclusive<u16> = 0xfff0..=0xffff;
+
+/// The kernel's ways to have a program see each packet of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// TCX (Linux 6.6): links that go away with their holder.
+    Tcx,
+    /// A filter of a `clsact` queueing discipline: it stays until somebody takes it away.
+    Clsact,
+}
+
+/// One program at one device; it is detached when this is dropped, in the network namespace of the thread that does it.
+///
+/// A `clsact` that we have added goes as well, unless somebody else has a filter there by then.
+#[derive(Debug)]
+pub struct Attachment {
+    // Dropped in this order.
+    _link: SchedClassifierLink,
+    _added: Option<Added>,
+    hook: Hook,
+}
+
+/// A `clsact` of ours.
+#[derive(Debug)]
+struct Added {
+    device: u32,
+}
+
+impl Attachment {
+    /// How it is attached.
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        // The device may have gone; an empty one does no harm.
+        let _ = clsact::remove_if_empty(self.device);
+    }
+}
+
+impl Hook {
+    /// The one to use: TCX if the kernel has it. It is asked what is attached to `lo` that way.
+    ///
+    /// # Errors
+    /// When it does not answer: CAP_NET_ADMIN is missing, for one.
+    pub fn of_the_kernel() -> Result<Self, LoadError> {
+        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+            Ok(_) => Ok(Self::Tcx),
+            Err(error) if errno(&error) == Some(Errno::EINVAL) => Ok(Self::Clsact),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Takes away the filters that a process has left at a device without detaching them, for the tunnel of this name; how many
+/// there were. For a start that attaches nothing there: what a filter redirects to an interface that has gone is lost.
+///
+/// # Errors
+/// When there is no such device, or it cannot be asked about.
+pub fn sweep(device: &str, tunnel: &str) -> Result<usize, LoadError> {
+    let named = |error| LoadError::Device(device.to_owned(), error);
+    let index = if_nametoindex(device).map_err(|error| named(error.into()))?;
+    if clsact::kind(index).map_err(named)?.is_none() {
+        return Ok(0);
+    }
+    let handle = TcHandle::from(handle_of(tunnel));
+    let mut gone = 0;
+    for end in [TcAttachType::Ingress, TcAttachType::Egress] {
+        for priority in PRIORITIES {
+            let link = SchedClassifierLink::attached(device, end, priority, handle, None).map_err(named)?;
+            gone += usize::from(link.detach().is_ok());
+        }
+    }
+    Ok(gone)
+}
+
+/// Attaches `program` to `device`, for the tunnel of this name.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    direction: Direction,
+    device: &str,
+    tunnel: &str,
+) -> Result<Attachment, LoadError> {
+    let end = match direction {
+        Direction::Decap => TcAttachType::Ingress,
+        Direction::Encap => TcAttachType::Egress,
+    };
+    match hook {
+        Hook::Tcx => {
+            let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+            let id = program.attach_with_options(device, end, last)?;
+            Ok(Attachment {
+                _link: program.take_link(id)?,
+                _added: None,
+                hook,
+            })
+        }
+        Hook::Clsact => {
+            let added = add_clsact(device, direction)?;
+            Ok(Attachment {
+                _link: add_filter(program, end, device, tunnel)?,
+                _added: added,
+                hook,
+            })
+        }
+    }
+}
+
+/// Sees to it that there is one.
+fn add_clsact(device: &str, direction: Direction) -> Result<Option<Added>, LoadError> {
+    let index = if_nametoindex(device).map_err(|error| LoadError::Device(device.to_owned(), error.into()))?;
+    match tc::qdisc_add_clsact(device) {
+        Ok(()) => Ok(Some(Added { device: index })),
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+            let kind = clsact::kind(index).map_err(|error| LoadError::Device(device.to_owned(), error))?;
+            // The older `ingress` would take a filter for the egress, and have it see what comes in.
+            if direction == Direction::Encap && kind.as_deref() != Some("clsact") {
+                return Err(LoadError::Occupied(device.to_owned(), kind.unwrap_or_default()));
+            }
+            Ok(None)
+        }
+        Err(error) => Err(ProgramError::from(error).into()),
+    }
+}
+
+/// Adds the filter of this tunnel, or puts it in the place of the one that was left behind.
+fn add_filter(
+    program: &mut SchedClassifier,
+    end: TcAttachType,
+    device: &str,
+    tunnel: &str,
+) -> Result<SchedClassifierLink, LoadError> {
+    let handle = TcHandle::from(handle_of(tunnel));
+    let mut refused = None;
+    for priority in PRIORITIES.rev() {
+        let options = NlOptions {
+            priority,
+            handle,
+            classid: None,
+        };
+        let attached = program.attach_with_options(device, end, TcAttachOptions::Netlink(options));
+        let error = match attached {
+            Ok(id) => return Ok(program.take_link(id)?),
+            Err(error) => error,
+        };
+        match errno(&error) {
+            Some(Errno::EEXIST) => {
+                let old = SchedClassifierLink::attached(device, end, priority, handle, None);
+                let old = old.map_err(|error| LoadError::Device(device.to_owned(), error))?;
+                let id = program.attach_to_link(old)?;
+                return Ok(program.take_link(id)?);
+            }
+            // Filters of another kind are there.
+            Some(Errno::EINVAL) => refused = Some(error),
+            _ => return Err(error.into()),
+        }
+    }
+    Err(refused.map_or(LoadError::Object("priorities"), Into::into))
+}
+
+/// What tells the filters of our tunnels apart: FNV-1a of the name. 0 would have the kernel choose.
+fn handle_of(tunnel: &str) -> u32 {
+    let hash = tunnel.bytes().fold(0x811c_9dc5u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash.max(1)
+}
+
+fn errno(error: &ProgramError) -> Option<Errno> {
+    let code = match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
+        _ => None,
+    };
+    code.map(Errno::from_raw)
+}
