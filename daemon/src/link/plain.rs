@@ -18,7 +18,7 @@ use rtnetlink::sys::Socket;
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The kernel puts no more into a datagram of a dump, in bytes (netlink_recvmsg of net/netlink/af_netlink.c).
 const MAX_DATAGRAM_LEN: usize = 32 << 10;
-/// Most that is read of one answer, in bytes: 10 000 chains of netfilter are a quarter of it.
+/// Most that is read of one answer, in bytes: 10 000 chains of netfilter are a fifth of it.
 const MAX_ANSWER_LEN: usize = 4 << 20;
 /// How often a question is asked again when things changed while the kernel answered.
 const MAX_ATTEMPTS: usize = 3;

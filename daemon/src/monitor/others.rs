@@ -39,6 +39,10 @@ const MODULES: &str = "/proc/modules";
 const MAX_FILE_LEN: u64 = 1 << 20;
 /// Most notifications of devices taken in one look; more than the kernel keeps.
 const MAX_NOTICES: usize = 4096;
+/// What a kernel says that does not have a netlink family ...
+const NO_FAMILY: i32 = libc::EPROTONOSUPPORT;
+/// ... or has that of netfilter, but not this part (nfnetlink_rcv_msg of net/netfilter/nfnetlink.c).
+const NO_SUBSYSTEM: i32 = libc::EINVAL;
 
 /// Who else has a say about outer packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,8 +107,7 @@ impl Lookout {
 fn chains() -> io::Result<Option<bool>> {
     let search = |kind, payload: &[u8]| Ok(questions::sees_outer(kind, payload)?.then_some(()));
     match plain::find(NETLINK_NETFILTER, &questions::chains(), search) {
-        // The second: nfnetlink is there, and nobody who would answer.
-        Err(error) if is(&error, libc::EPROTONOSUPPORT) || is(&error, libc::EINVAL) => Ok(None),
+        Err(error) if is(&error, NO_FAMILY) || is(&error, NO_SUBSYSTEM) => Ok(None),
         found => found.map(|found| Some(found.is_some())),
     }
 }
@@ -123,7 +126,7 @@ fn policies() -> io::Result<Option<bool>> {
         questions::has_policies(kind, payload).map(Some)
     });
     match found {
-        Err(error) if is(&error, libc::EPROTONOSUPPORT) => return Ok(None),
+        Err(error) if is(&error, NO_FAMILY) => return Ok(None),
         Ok(Some(false)) => {}
         found => return found.map(|found| Some(found.unwrap_or(true))),
     }
@@ -258,9 +261,14 @@ impl Devices {
 }
 
 #[cfg(test)]
+#[path = "others/guest_tests.rs"]
+mod guest_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use isatap_tests::netns::Netns;
+    use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
     #[test]
     fn devices_are_asked_for_when_one_has_changed() {
@@ -284,6 +292,14 @@ mod tests {
             devices.tunnels.set(Some(true));
             assert!(devices.tunnels().unwrap(), "nothing is left over");
         });
+    }
+
+    #[test]
+    fn a_part_of_netfilter_that_is_not_there_is_no_firewall() {
+        // Three more than any kernel has.
+        let question = plain::message(15 << 8, NLM_F_REQUEST | NLM_F_DUMP, &[0; 4]);
+        let answer = plain::find(NETLINK_NETFILTER, &question, |_, _| Ok(Some(())));
+        assert_eq!(answer.unwrap_err().raw_os_error(), Some(NO_SUBSYSTEM));
     }
 
     #[test]
