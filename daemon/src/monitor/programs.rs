@@ -28,7 +28,7 @@ impl Held {
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel.
     pub fn load(interface: &str) -> Result<Self, LoadError> {
-        let mut programs = Programs::load(SLOTS)?;
+        let mut programs = Programs::load(SLOTS, interface)?;
         let at_tunnel = programs.attach(Direction::Encap, interface)?;
         Ok(Self {
             programs,
