@@ -114,6 +114,8 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         upgrades: 1,
         metrics: true,
         names: false,
+        programs: false,
+        without_programs: "no clang".into(),
     };
     let answers = [
         Answer::Done,
