@@ -12,8 +12,8 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use ebpf_cases::excuses::{Arrival, Departure};
 use ebpf_cases::{Draw, packets, rulebooks};
+use isatap_engine::ebpf::forecast::{Arrival, Departure};
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{Cause, Surroundings, compile};
 use isatap_engine::fib::Rulebook;
@@ -146,6 +146,7 @@ impl Bench {
         let arrival = Arrival {
             rules,
             surroundings,
+            device: rulebooks::DEVICE,
             packet,
             verdict: &verdict,
         };
@@ -158,9 +159,7 @@ impl Bench {
                 if let Some(mark) = delivery.set_ecn {
                     ipv6::set_ecn(&mut expected, mark);
                 }
-                delivery.copy.is_none()
-                    && !Cause::ALL.iter().any(|cause| arrival.excuses(*cause))
-                    && out == expected
+                delivery.copy.is_none() && arrival.excuse().is_none() && out == expected
             }
             _ => false,
         };
@@ -187,8 +186,7 @@ impl Bench {
                     // The kernel numbers what a worker sends; the programs number themselves.
                     outer.id = u16::from_be_bytes([out[4], out[5]]);
                 }
-                let must_be_left = Cause::ALL.iter().any(|cause| departure.excuses(*cause));
-                !must_be_left && out == whole(&outer, &packet[..route.inner_len])
+                departure.excuse().is_none() && out == whole(&outer, &packet[..route.inner_len])
             }
             _ => false,
         };

@@ -52,6 +52,17 @@ pub struct Surroundings {
     pub egress: Vec<Egress>,
 }
 
+impl Surroundings {
+    /// The way to a next hop: that of the longest network that contains it, of two the later one. `None` when a worker
+    /// has to find it.
+    pub fn way_to(&self, hop: Ipv4Addr) -> Option<&Egress> {
+        let ways = self.egress.iter();
+        ways.filter(|way| way.network.contains(hop))
+            .max_by_key(|way| way.network.len())
+            .filter(|way| way.device != 0)
+    }
+}
+
 /// One generation, ready to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {

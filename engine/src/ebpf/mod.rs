@@ -10,9 +10,11 @@
 //! | [`layout`] | what do the maps hold? |
 //! | [`table`] | where is an entry found? |
 //! | [`mod@compile`] | what does a Rulebook become? |
+//! | [`forecast`] | would the programs carry this packet? |
 
 pub mod cause;
 pub mod compile;
+pub mod forecast;
 pub mod layout;
 pub mod numbers;
 pub mod table;

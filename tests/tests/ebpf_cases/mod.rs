@@ -4,9 +4,7 @@
 //! |---|---|
 //! | [`rulebooks`] | which rules are there? |
 //! | [`packets`] | which packets come? |
-//! | [`excuses`] | may the programs leave this packet to a worker? |
 
-pub(crate) mod excuses;
 pub(crate) mod packets;
 pub(crate) mod rulebooks;
 

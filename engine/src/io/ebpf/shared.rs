@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mapping::Mapping;
-use crate::ebpf::Image;
 use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT};
+use crate::ebpf::{Cause, Image};
 use crate::reason::DropReason;
 use crate::stats::{Direction, DirectionSnapshot};
 
@@ -148,6 +149,31 @@ impl Shared {
             drops,
             ..DirectionSnapshot::default()
         }
+    }
+
+    /// Packets that were left to workers, by cause in the order of [`Cause::ALL`], on all CPUs.
+    pub fn left(&self, direction: Direction) -> Vec<u64> {
+        let causes = Cause::ALL.iter();
+        causes
+            .map(|cause| self.count(Counter::Passed(*cause), direction as usize))
+            .collect()
+    }
+
+    /// Whether the rules in force have packets of a direction carried, wherever programs are attached.
+    pub fn carries(&self, direction: Direction) -> bool {
+        let active = self.generation();
+        let half = usize::from(active % 2 == 1);
+        let mut config = Config::EMPTY;
+        let words = &self.config.words()[half * CONFIG_WORDS..];
+        for (bytes, word) in config.as_mut_bytes().as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        active != 0
+            && match direction {
+                // Where no device leads anywhere, nothing leaves.
+                Direction::Encap => config.flags & FLAG_CARRY_OUT != 0 && config.egress_levels > 0,
+                Direction::Decap => config.flags & FLAG_CARRY_IN != 0,
+            }
     }
 
     fn read_generation(&self) -> Generation {
