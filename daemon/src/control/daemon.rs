@@ -110,6 +110,8 @@ pub(super) struct Daemon {
     pub(super) publisher: Publisher,
     /// The programs of the `ebpf` lane, where they are loaded.
     pub(super) programs: Option<Programs>,
+    /// Why they are not, although the configuration would have them; empty otherwise.
+    pub(super) without_programs: String,
     pub(super) watch: Watch,
     pub(super) netlink: Netlink,
     pub(super) interface: Interface,

@@ -11,21 +11,23 @@ use isatap_engine::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
 use isatap_engine::wire::ipv6::{HEADER_LEN, Ipv6Header};
 use isatap_engine::wire::vnet;
 
+use super::carrier::Carriers;
 use crate::ops::query::ExplainRequest;
 
 /// The payload of the example: an empty UDP datagram.
 const UDP: [u8; 8] = [0x80, 0, 0x80, 0, 0, 8, 0, 0];
 
-/// Says what the workers would do, one sentence a line.
+/// Says what would happen to a packet, and who would do it, one sentence a line.
 pub(super) fn explain(
     rules: &Rulebook,
     locator: Ipv4Addr,
     request: ExplainRequest,
+    carriers: &Carriers<'_>,
 ) -> Result<Vec<String>, String> {
     let inner = inner(request.src6, request.dst6);
     match request.src4 {
-        Some(src4) => received(rules, locator, src4, request, &inner),
-        None => Ok(sent(rules, request.dst6, &inner)),
+        Some(src4) => received(rules, locator, src4, request, &inner, carriers),
+        None => Ok(sent(rules, request.dst6, &inner, carriers)),
     }
 }
 
@@ -51,6 +53,7 @@ fn received(
     src: Ipv4Addr,
     request: ExplainRequest,
     inner: &[u8],
+    carriers: &Carriers<'_>,
 ) -> Result<Vec<String>, String> {
     let payload_len = u16::try_from(inner.len()).map_err(|_| "the example is too long".to_owned())?;
     let mut header = [0; MIN_HEADER_LEN];
@@ -80,15 +83,18 @@ fn received(
     if rules.is_on_link(&request.src6) {
         lines.push("the source is on-link".to_owned());
     }
-    lines.push(match path::decap::decide(rules, &[&header[..], inner].concat()) {
+    let packet = [&header[..], inner].concat();
+    let verdict = path::decap::decide(rules, &packet);
+    lines.push(match &verdict {
         DecapVerdict::Deliver(_) => "delivered to the kernel".to_owned(),
         DecapVerdict::Punt(handed) => format!("given to control: {:?}", handed.kind),
-        DecapVerdict::Drop(reason) => dropped(reason),
+        DecapVerdict::Drop(reason) => dropped(*reason),
     });
+    lines.extend(carriers.of_received(rules, locator, &packet, &verdict));
     Ok(lines)
 }
 
-fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
+fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8], carriers: &Carriers<'_>) -> Vec<String> {
     let mut lines = vec![match rules.route(&dst) {
         Some(NextHop::OnLink) => format!("{dst} is on-link"),
         Some(NextHop::Via(router)) => format!("the route for {dst} leads to {router}"),
@@ -107,16 +113,18 @@ fn sent(rules: &Rulebook, dst: Ipv6Addr, inner: &[u8]) -> Vec<String> {
         None => format!("there is no route for {dst} over this interface"),
     }];
     let frame = [&[0; vnet::LEN][..], inner].concat();
-    let fate = match path::encap::decide(rules, &frame) {
+    let verdict = path::encap::decide(rules, &frame);
+    let fate = match &verdict {
         EncapVerdict::Send(route) => {
             lines.extend(path(rules, &route.outer));
             format!("sent from {} to {}", route.outer.src, route.outer.dst)
         }
-        EncapVerdict::Reply(reason, error) => format!("{}; the sender is told: {error:?}", dropped(reason)),
+        EncapVerdict::Reply(reason, error) => format!("{}; the sender is told: {error:?}", dropped(*reason)),
         EncapVerdict::Punt(kind) => format!("given to control: {kind:?}"),
-        EncapVerdict::Drop(reason) => dropped(reason),
+        EncapVerdict::Drop(reason) => dropped(*reason),
     };
     lines.push(fate);
+    lines.extend(carriers.of_sent(inner, &verdict));
     lines
 }
 
@@ -153,6 +161,7 @@ mod tests {
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const WORKERS: Carriers<'static> = Carriers::Workers("");
 
     fn answer(src4: Option<Ipv4Addr>, src6: &str, dst6: &str) -> String {
         let rules = RulebookBuilder {
@@ -170,7 +179,9 @@ mod tests {
             src6: src6.parse().unwrap(),
             dst6: dst6.parse().unwrap(),
         };
-        explain(&rules.build().unwrap(), US, request).unwrap().join("\n")
+        explain(&rules.build().unwrap(), US, request, &WORKERS)
+            .unwrap()
+            .join("\n")
     }
 
     #[test]
@@ -205,7 +216,9 @@ mod tests {
             src6: iid::link_local(US),
             dst6: iid::link_local(HOST),
         };
-        let text = explain(&rules.build().unwrap(), US, request).unwrap().join("\n");
+        let text = explain(&rules.build().unwrap(), US, request, &WORKERS)
+            .unwrap()
+            .join("\n");
         for part in [
             "10.0.0.5 takes IPv4 packets of 1290 bytes",
             "path to 10.0.0.5 takes IPv4 packets of 600",

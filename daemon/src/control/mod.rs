@@ -9,6 +9,7 @@
 //! One asynchronous thread (DESIGN D10) without any privilege; nothing here touches a packet that is not control's business.
 
 mod advertising;
+mod carrier;
 mod client;
 mod configure;
 mod daemon;

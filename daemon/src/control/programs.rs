@@ -22,6 +22,7 @@ use crate::exit::{ExitError, ExitStatus};
 use crate::link::change::{Change, Changer as _, Devices};
 use crate::link::{Netlink, Ways, WaysWatch};
 use crate::monitor::others::Others;
+use crate::ops::share::{DirectionShare, KernelShare};
 
 /// Least time between two looks at IPv4 routing: a burst of changes is one look ...
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -117,14 +118,43 @@ impl Programs {
         self.look_at
     }
 
-    /// What has been counted.
-    pub(super) fn counters(&self) -> &Shared {
-        &self.shared
+    /// What has been counted, and whether the kernel carries.
+    pub(super) fn share(&self) -> KernelShare {
+        let read = KernelShare::read(&self.shared);
+        let devices = self.devices_in_use();
+        KernelShare {
+            devices: devices.map(|index| self.device_name(index)).collect(),
+            obstacles: self.obstacles().to_vec(),
+            decap: DirectionShare {
+                // Until this engine has asked for any, they are where the one before it had them.
+                carries: read.decap.carries && self.attached != Some([0; MAX_LOCATORS]),
+                ..read.decap
+            },
+            ..read
+        }
     }
 
     /// Why packets are left to the workers; empty when they are carried.
     pub(super) fn obstacles(&self) -> &[String] {
         self.told.as_deref().unwrap_or_default()
+    }
+
+    /// By what the programs decide besides the rules; `None` before this engine has given them any, or when the rules do
+    /// not fit them.
+    pub(super) fn surroundings(&self) -> Option<&Surroundings> {
+        self.in_force.as_ref().filter(|_| self.unfit.is_none())
+    }
+
+    /// Where packets from the IPv4 network come to the programs.
+    pub(super) fn devices_in_use(&self) -> impl Iterator<Item = u32> {
+        let devices = self.attached.unwrap_or_default();
+        devices.into_iter().filter(|index| *index != 0)
+    }
+
+    /// The name of an Ethernet device.
+    pub(super) fn device_name(&self, index: u32) -> String {
+        let name = self.ways.as_ref().and_then(|ways| ways.ethernet.get(&index));
+        name.cloned().unwrap_or_else(|| format!("device {index}"))
     }
 
     /// Looks at IPv4 routing.
@@ -148,13 +178,10 @@ impl Programs {
 
     /// The devices where packets for the locators arrive.
     fn devices(&self, locators: &[Locator]) -> Devices {
-        let ethernet = self.ways.iter().flat_map(|ways| &ways.ethernet);
-        let ethernet: BTreeSet<_> = ethernet.collect();
-        let wanted: BTreeSet<_> = locators
-            .iter()
-            .map(|locator| locator.if_index)
-            .filter(|index| ethernet.contains(index))
-            .collect();
+        let ethernet = self.ways.as_ref().map(|ways| &ways.ethernet);
+        let is_ethernet = |index: &u32| ethernet.is_some_and(|known| known.contains_key(index));
+        let indices = locators.iter().map(|locator| locator.if_index);
+        let wanted: BTreeSet<_> = indices.filter(is_ethernet).collect();
         let mut devices = [0; MAX_LOCATORS];
         for (place, index) in devices.iter_mut().zip(wanted) {
             *place = index;
@@ -184,7 +211,7 @@ impl Programs {
         why
     }
 
-    fn surroundings(&self, moment: Moment) -> Surroundings {
+    fn surroundings_at(&self, moment: Moment) -> Surroundings {
         let carries = self.held_by(moment).is_empty();
         let egress = self.ways.as_ref().and_then(|ways| ways.egress.as_ref().ok());
         Surroundings {
@@ -207,7 +234,7 @@ impl Programs {
         if !self.is_informed() {
             return;
         }
-        let surroundings = self.surroundings(moment);
+        let surroundings = self.surroundings_at(moment);
         let image = ebpf::compile(rules, &surroundings, self.shared.slots_per_table(), self.seed);
         self.unfit = image.as_ref().err().map(ToString::to_string);
         let image = image.unwrap_or_else(|_| ebpf::leave_all(self.tunnel));
@@ -267,7 +294,7 @@ impl Daemon {
             }
             programs.tell(moment);
         }
-        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings(moment)) {
+        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings_at(moment)) {
             self.publish_programs();
         }
     }

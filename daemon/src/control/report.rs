@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use isatap_engine::capture::CaptureConfig;
 use isatap_engine::fib::{HopGroup, NextHop};
+use isatap_engine::io::lane::LaneKind;
 use isatap_engine::isatap::iid;
 use tracing::info;
 
 use super::daemon::Daemon;
 use super::drain::DRAINING;
 use super::explain;
+use super::programs::Programs;
 use crate::config::names::Key;
-use crate::config::resolved::Role;
+use crate::config::resolved::{self, Role};
 use crate::link::mirror::V6Address;
 use crate::link::{MirrorState, rulebook};
 use crate::ops::capture::Running;
@@ -20,11 +22,14 @@ use crate::ops::live::Moment;
 use crate::ops::metrics::{self, Scrape};
 use crate::ops::query::Query;
 use crate::ops::status::{
-    InterfaceStatus, LocatorStatus, NameStatus, RouteStatus, RouterStatus, Routes, SCHEMA_VERSION,
-    SettingStatus, Status, Traffic, WorkerStatus,
+    InterfaceStatus, LocatorStatus, NameStatus, ProgramsStatus, RouteStatus, RouterStatus, Routes,
+    SCHEMA_VERSION, SettingStatus, Status, Traffic, WorkerStatus,
 };
 use crate::prl::names::NameView;
 use crate::prl::{Health, RouterView, Routers};
+
+/// The name of the lane in which the kernel's programs carry, and workers what those leave.
+const EBPF: &str = resolved::Lane::Ebpf.name();
 
 /// The name of the tunnel interface's queues among those where the kernel drops; sockets have numbers.
 const TUN_QUEUE: &str = "tun_txq";
@@ -37,6 +42,15 @@ pub(super) const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Host => "host",
         Role::Router => "router",
+    }
+}
+
+/// `uring lane`, or `ebpf lane, workers by uring`.
+pub(super) fn lane_words(has_programs: bool, workers: LaneKind) -> String {
+    if has_programs {
+        format!("{EBPF} lane, workers by {}", workers.name())
+    } else {
+        format!("{} lane", workers.name())
     }
 }
 
@@ -95,7 +109,9 @@ impl Daemon {
                 drop(reply.send(running));
             }
             Query::Explain(request, reply) => {
-                drop(reply.send(explain::explain(&self.publisher.current(), self.locator, request)));
+                let rules = self.publisher.current();
+                let said = explain::explain(&rules, self.locator, request, &self.carriers());
+                drop(reply.send(said));
             }
             #[cfg(debug_assertions)]
             Query::Fault(_, reply) => drop(reply.send(Err("this is not answered here".to_owned()))),
@@ -159,11 +175,12 @@ impl Daemon {
             latencies: self.latencies.total(),
             paths: [self.paths.links.len(), self.paths.routers.len()],
             control: self.counters.clone(),
+            share: self.programs.as_ref().map(Programs::share),
             captures: self.engine.captures(),
             ready: self.obstacles().is_empty(),
             draining: self.drained_at.is_some(),
             is_router: self.settings.role == Role::Router,
-            lane: self.engine.lane().name().to_owned(),
+            lane: self.lane_name().to_owned(),
             kernel: kernel_release(),
         }
     }
@@ -172,6 +189,7 @@ impl Daemon {
         let state = self.watch.state();
         let link = state.link().unwrap_or_default();
         let workers = self.engine.stats().snapshot();
+        let share = self.programs.as_ref().map(Programs::share);
         let obstacles = self.obstacles();
         let now = Instant::now();
         Status {
@@ -182,7 +200,8 @@ impl Daemon {
             engine_pid: std::process::id(),
             uptime_seconds: self.started_at.elapsed().as_secs_f64(),
             role: role_name(self.settings.role).to_owned(),
-            lane: self.engine.lane().name().to_owned(),
+            lane: self.lane_name().to_owned(),
+            workers_lane: self.engine.lane().name().to_owned(),
             ready: obstacles.is_empty(),
             not_ready: obstacles,
             draining_seconds: self.drained_at.map(|at| at.elapsed().as_secs_f64()),
@@ -217,7 +236,7 @@ impl Daemon {
             advertising: self.advertising_status(),
             route_count: state.route_count(),
             paths: self.paths_status(),
-            total: Traffic::total(&workers),
+            total: Traffic::total(&workers, share.as_ref()),
             workers: workers
                 .iter()
                 .enumerate()
@@ -226,9 +245,20 @@ impl Daemon {
             kernel_drops: self.kernel_drops().collect(),
             qdisc_drops: self.losses.qdisc,
             captures: self.engine.captures(),
+            programs: match &share {
+                Some(share) => share.into(),
+                None => ProgramsStatus::none(&self.without_programs),
+            },
             sandbox: self.confinement.status(self.engine.lane()),
             configuration: self.configuration(),
             control: self.counters.clone(),
+        }
+    }
+
+    fn lane_name(&self) -> &'static str {
+        match &self.programs {
+            Some(_) => EBPF,
+            None => self.engine.lane().name(),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
-use super::report::{role_name, router_counts};
+use super::report::{lane_words, role_name, router_counts};
 use crate::config::resolved::Role;
 use crate::launch::notify::Notice;
 
@@ -91,11 +91,11 @@ impl Daemon {
             },
         };
         format!(
-            "{} at {} on {}, {} lane, {} worker(s): {readiness}{routers}",
+            "{} at {} on {}, {}, {} worker(s): {readiness}{routers}",
             role_name(self.settings.role),
             self.locator,
             self.interface.name,
-            self.engine.lane().name(),
+            lane_words(self.programs.is_some(), self.engine.lane()),
             self.settings.workers
         )
     }

@@ -153,8 +153,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     )
     .map_err(descriptor_error)?;
     info!(
-        "{} lane, {} worker(s), interface {} with tunnel MTU {}, {} at {address}",
-        engine.lane().name(),
+        "{}, {} worker(s), interface {} with tunnel MTU {}, {} at {address}",
+        super::report::lane_words(programs.is_some(), engine.lane()),
         settings.workers,
         interface.name,
         settings.mtu,
@@ -190,6 +190,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         engine,
         publisher,
         programs,
+        without_programs: setup.without_programs.clone(),
         watch,
         netlink,
         interface,

@@ -9,6 +9,7 @@ pub mod hlog;
 pub mod overview;
 pub mod ready;
 pub mod render;
+mod share;
 pub mod table;
 pub mod top;
 pub mod upgrade;

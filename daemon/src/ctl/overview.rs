@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::render::{Earlier, duration, ratio};
+use super::share;
 use super::table::{Align, Table};
 use crate::ops::status::{DirectionStatus, Status};
 
@@ -65,7 +66,7 @@ fn identity(status: &Status) -> Lines {
             format!(
                 "{state} ({}, lane {}, {} worker(s))",
                 status.role,
-                status.lane,
+                share::lane(status),
                 status.workers.len()
             ),
         ),
@@ -99,6 +100,7 @@ fn identity(status: &Status) -> Lines {
         ),
         ("addresses", or_none(interface.addresses.join(", "))),
     ];
+    lines.extend(share::summary(status).map(|said| ("programs", said)));
     if status.captures > 0 {
         lines.push(("captures", format!("{} running", status.captures)));
     }
@@ -269,7 +271,12 @@ fn traffic(status: &Status, earlier: Option<&Earlier>) -> String {
         table.row(cells);
     }
     let mut batches = vec!["per batch".to_owned()];
-    batches.extend(both.map(|direction| ratio(direction.received, direction.batches)));
+    // Batches are the workers'.
+    let kernel = &status.programs.traffic;
+    let by_kernel = [kernel.encap.received, kernel.decap.received];
+    batches.extend(both.into_iter().zip(by_kernel).map(|(direction, by_kernel)| {
+        ratio(direction.received.saturating_sub(by_kernel), direction.batches)
+    }));
     table.row(batches);
     table.to_string()
 }
@@ -301,7 +308,7 @@ fn reasons(status: &Status) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::status::tests::example;
+    use crate::ops::status::tests::{example, with_programs};
 
     #[test]
     fn the_main_things_in_few_lines() {
@@ -318,7 +325,7 @@ mod tests {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
         assert!(text.lines().count() <= 24, "one screen:\n{text}");
-        for silent in ["redirects", "ICMPv4", "paths", "captures", "DNS"] {
+        for silent in ["redirects", "ICMPv4", "paths", "captures", "DNS", "programs"] {
             assert!(!text.contains(silent), "{silent} never happened:\n{text}");
         }
         let mut down = example();
@@ -328,6 +335,19 @@ mod tests {
         down.draining_seconds = Some(61.0);
         let text = status(&down, None);
         assert!(text.contains("draining   for 1m01s; "), "{text}");
+    }
+
+    #[test]
+    fn the_kernels_programs_are_told_and_make_no_batches() {
+        let text = status(&with_programs(), None);
+        for part in [
+            "(host, lane ebpf, workers by uring, 2 worker(s))",
+            "programs   carry both directions, at eth0\n",
+            "received         144  ",
+            "per batch      12.00  ",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use isatap_engine::reason::DropReason;
 
+use super::share;
 use super::table::{Align, Table};
 use crate::ops::status::{DirectionStatus, Routes, Status, WorkerStatus};
 
@@ -215,7 +216,11 @@ pub fn workers(status: &Status, earlier: Option<&Earlier>) -> String {
         }
         table.row(cells);
     }
+    if let Some(cells) = share::row(status, earlier) {
+        table.row(cells);
+    }
     let mut text = table.to_string();
+    text.push_str(&share::notes(status));
     text.push_str(&worker_notes(&status.workers));
     text
 }
@@ -284,7 +289,7 @@ pub(super) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::status::tests::example;
+    use crate::ops::status::tests::{example, with_programs};
 
     #[test]
     fn rates_come_from_two_looks() {
@@ -336,6 +341,10 @@ mod tests {
         };
         assert_eq!(routes(&cut), "prefix  next hop\n::/0    10.0.0.1\nand 2 more\n");
         assert_eq!(workers(&example(), None).lines().count(), 3);
+        let text = workers(&with_programs(), None);
+        let kernel = text.lines().find(|line| line.starts_with("kernel")).unwrap();
+        let words: Vec<_> = kernel.split_whitespace().collect();
+        assert_eq!(words, ["kernel", "100", "0", "20", "0", "-", "-"], "{text}");
         assert!(reload(&[]).contains("nothing changed"));
     }
 

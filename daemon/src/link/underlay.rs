@@ -132,25 +132,36 @@ fn unconditional(rule: &RuleMessage) -> Option<(u32, u32)> {
     Some((preference, table))
 }
 
-/// The devices that programs can be attached to and send by, by interface index: Ethernet, and up.
-pub fn ethernet(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeSet<u32> {
-    devices(dump, tunnel).into_keys().collect()
+/// The devices that programs can be attached to and send by: Ethernet, and up. Their names by interface index.
+pub fn ethernet(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeMap<u32, String> {
+    let links = ethernet_links(dump, tunnel);
+    links.map(|link| (link.header.index, name_of(link))).collect()
 }
 
 /// MTUs of the devices that programs can send by, by index.
 fn devices(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeMap<u32, u16> {
+    let links = ethernet_links(dump, tunnel);
+    links.map(|link| (link.header.index, mtu_of(link))).collect()
+}
+
+fn ethernet_links(dump: &[RouteNetlinkMessage], tunnel: u32) -> impl Iterator<Item = &LinkMessage> {
     let links = dump.iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewLink(link) => Some(link),
         _ => None,
     });
-    links
-        .filter(|link| {
-            link.header.link_layer_type == LinkLayerType::Ether
-                && link.header.flags.contains(LinkFlags::Up)
-                && link.header.index != tunnel
-        })
-        .map(|link| (link.header.index, mtu_of(link)))
-        .collect()
+    links.filter(move |link| {
+        link.header.link_layer_type == LinkLayerType::Ether
+            && link.header.flags.contains(LinkFlags::Up)
+            && link.header.index != tunnel
+    })
+}
+
+fn name_of(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_else(|| link.header.index.to_string())
 }
 
 fn mtu_of(link: &LinkMessage) -> u16 {

@@ -1,6 +1,6 @@
 //! IPv4 routing kept current for programs in the kernel: notifications say when to look again, a dump says how it is.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use isatap_engine::ebpf::Egress;
@@ -25,8 +25,8 @@ const BLIND_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Ways {
     /// Which device leads where, or why that cannot be named.
     pub egress: Result<Vec<Egress>, Unusual>,
-    /// The Ethernet devices that are up.
-    pub ethernet: BTreeSet<u32>,
+    /// The Ethernet devices that are up: their names by index.
+    pub ethernet: BTreeMap<u32, String>,
 }
 
 /// The sockets.

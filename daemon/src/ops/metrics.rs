@@ -13,10 +13,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::latency::{BUCKETS, bucket_counts};
+use super::share::KernelShare;
 use super::status::ControlStatus;
 use crate::prl::Health;
 
 mod control;
+mod programs;
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -40,6 +42,8 @@ pub struct Scrape {
     pub paths: [usize; 2],
     /// What control did.
     pub control: ControlStatus,
+    /// The kernel's share, where the programs of the `ebpf` lane are loaded.
+    pub share: Option<KernelShare>,
     /// Captures that run now.
     pub captures: usize,
     /// Whether packets can be carried.
@@ -63,6 +67,9 @@ pub fn encode(scrape: Scrape) -> String {
     let _ = prometheus_text::encode(&mut text, &registry);
     text
 }
+
+/// The kernel's programs among the workers (the contract's name).
+const KERNEL: &str = "kernel";
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
@@ -135,6 +142,20 @@ fn family<'a>(
 }
 
 impl Scrape {
+    /// Everybody who carries packets of a direction, by the name on metrics.
+    fn carriers(&self, direction: Direction) -> impl Iterator<Item = (String, &DirectionSnapshot)> {
+        let workers = self.workers.iter().enumerate();
+        let kernel = self.share.iter();
+        workers
+            .map(move |(number, worker)| (number.to_string(), worker.direction(direction)))
+            .chain(kernel.map(move |share| (KERNEL.to_owned(), &share.direction(direction).traffic)))
+    }
+
+    /// The sum over all of them.
+    fn sum(&self, direction: Direction, value: impl Fn(&DirectionSnapshot) -> u64) -> u64 {
+        self.carriers(direction).map(|(_, counts)| value(counts)).sum()
+    }
+
     /// A counter per direction and worker.
     fn per_worker(
         &self,
@@ -145,15 +166,15 @@ impl Scrape {
     ) -> Result<(), Error> {
         let mut family = family(encoder, MetricType::Counter, name, help)?;
         for direction in Direction::ALL {
-            for (number, worker) in self.workers.iter().enumerate() {
-                let labels = [("direction", direction.name()), ("worker", &number.to_string())];
-                family.counter(&labels, value(worker.direction(direction)))?;
+            for (worker, counts) in self.carriers(direction) {
+                let labels = [("direction", direction.name()), ("worker", &worker)];
+                family.counter(&labels, value(counts))?;
             }
         }
         Ok(())
     }
 
-    /// A counter per direction, all workers together.
+    /// A counter per direction, all carriers together.
     fn per_direction(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -163,12 +184,7 @@ impl Scrape {
     ) -> Result<(), Error> {
         let mut family = family(encoder, MetricType::Counter, name, help)?;
         for direction in Direction::ALL {
-            let sum = self
-                .workers
-                .iter()
-                .map(|worker| value(worker.direction(direction)))
-                .sum();
-            family.counter(&[("direction", direction.name())], sum)?;
+            family.counter(&[("direction", direction.name())], self.sum(direction, &value))?;
         }
         Ok(())
     }
@@ -214,12 +230,7 @@ impl Scrape {
         for direction in Direction::ALL {
             for reason in DropReason::ALL {
                 let labels = [("direction", direction.name()), ("reason", reason.name())];
-                let sum = self
-                    .workers
-                    .iter()
-                    .map(|worker| worker.direction(direction).dropped(*reason))
-                    .sum();
-                drops.counter(&labels, sum)?;
+                drops.counter(&labels, self.sum(direction, |counts| counts.dropped(*reason)))?;
             }
         }
         let help = "Packets handled in one turn of a worker";
@@ -289,108 +300,12 @@ impl Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.traffic(&mut encoder)?;
+        self.programs(&mut encoder)?;
         self.engine(&mut encoder)?;
         self.control_plane(&mut encoder)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
-    fn scrape() -> Scrape {
-        let direction = DirectionSnapshot {
-            received: 10,
-            delivered: 6,
-            punted: 1,
-            bytes: 9000,
-            superpackets: 2,
-            segments: 12,
-            batches: vec![1, 0, 2, 0, 0, 0, 0, 0, 0, 1],
-            drops: DropReason::ALL
-                .iter()
-                .map(|r| u64::from(*r == DropReason::NoRoute) * 3)
-                .collect(),
-        };
-        let worker = WorkerSnapshot {
-            encap: direction.clone(),
-            decap: direction,
-            ..WorkerSnapshot::default()
-        };
-        Scrape {
-            workers: vec![worker.clone(), worker],
-            routers: [1, 0, 2, 0],
-            lane: "uring \"quoted\"".to_owned(),
-            ..Scrape::default()
-        }
-    }
-
-    #[test]
-    fn the_contracts_names_and_labels() {
-        let text = encode(scrape());
-        for line in [
-            "isatapd_received_packets_total{direction=\"encap\",worker=\"1\"} 10",
-            "isatapd_packets_total{direction=\"decap\",worker=\"0\"} 6",
-            "isatapd_punted_packets_total{direction=\"decap\",worker=\"0\"} 1",
-            "isatapd_bytes_total{direction=\"encap\",worker=\"0\"} 9000",
-            "isatapd_superpackets_total{direction=\"encap\"} 4",
-            "isatapd_segments_total{direction=\"encap\"} 24",
-            "isatapd_drops_total{direction=\"encap\",reason=\"no_route\"} 6",
-            "isatapd_drops_total{direction=\"decap\",reason=\"src_mismatch\"} 0",
-            "isatapd_batch_packets_bucket{direction=\"encap\",le=\"4.0\"} 6",
-            "isatapd_batch_packets_bucket{direction=\"encap\",le=\"+Inf\"} 8",
-            "isatapd_batch_packets_count{direction=\"encap\"} 8",
-            "isatapd_routers{state=\"usable\"} 1",
-            "isatapd_routers{state=\"unreachable\"} 2",
-            "isatapd_router_solicitations_total 0",
-            "isatapd_router_advertisements_total{result=\"accepted\"} 0",
-            "isatapd_prl_refresh_failures_total 0",
-            "isatapd_config_reloads_total{result=\"failure\"} 0",
-            "isatapd_draining 0",
-            "isatapd_role{role=\"host\"} 1",
-            "isatapd_role{role=\"router\"} 0",
-            "isatapd_syscalls_total{worker=\"0\"} 0",
-        ] {
-            let le = line.replace("le=\"4.0\"", "le=\"4\"");
-            assert!(
-                text.lines().any(|have| have == line || have == le),
-                "no {line} in\n{text}"
-            );
-        }
-        assert!(text.contains(r#"lane="uring \"quoted\"""#), "{text}");
-        let drops = text
-            .lines()
-            .filter(|line| line.starts_with("isatapd_drops_total{"))
-            .count();
-        assert_eq!(drops, 2 * DropReason::COUNT, "every reason in both directions");
-    }
-
-    /// Prometheus' own linter agrees, where it is installed.
-    #[test]
-    fn promtool_finds_nothing() {
-        let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
-        let spawned = Command::new(tool)
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let Ok(mut promtool) = spawned else {
-            eprintln!("promtool is not installed: skipped");
-            return;
-        };
-        promtool
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(encode(scrape()).as_bytes())
-            .unwrap();
-        let output = promtool.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-}
+#[path = "metrics/tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ pub mod page;
 pub mod protocol;
 pub mod query;
 pub mod schema;
+pub mod share;
 pub mod socket;
 pub mod status;
 

@@ -11,6 +11,12 @@ use isatap_engine::stats::{Direction, DirectionSnapshot, LoopEvent, WorkerSnapsh
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::share::KernelShare;
+
+mod programs;
+
+pub use programs::{CarriesStatus, LeftStatus, ProgramsStatus};
+
 /// The version of this document's schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -33,8 +39,11 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// `host` or `router`.
     pub role: String,
-    /// The lane in use.
+    /// The lane in use: `ebpf` where programs in the kernel are there to carry packets, else that of the workers.
     pub lane: String,
+    /// How the workers carry what is theirs: `uring` or `syscall`.
+    #[serde(default)]
+    pub workers_lane: String,
     /// Whether packets can be carried now.
     pub ready: bool,
     /// Why not, one sentence each; empty when ready.
@@ -59,7 +68,7 @@ pub struct Status {
     pub advertising: AdvertisingStatus,
     /// Prefixes with a route over the interface.
     pub route_count: usize,
-    /// All workers together.
+    /// All workers and the kernel's programs together.
     pub total: Traffic,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
@@ -74,6 +83,9 @@ pub struct Status {
     /// Captures that run now.
     #[serde(default)]
     pub captures: usize,
+    /// The programs of the `ebpf` lane, and the kernel's share of the packets.
+    #[serde(default)]
+    pub programs: ProgramsStatus,
     /// What the engine's process is confined by besides another user, another root and no capability.
     #[serde(default)]
     pub sandbox: SandboxStatus,
@@ -281,7 +293,7 @@ pub struct DirectionStatus {
     pub superpackets: u64,
     /// Their segments.
     pub segments: u64,
-    /// Batches the packets came in.
+    /// Batches the packets came to workers in.
     #[serde(default)]
     pub batches: u64,
     /// Drops by reason; reasons that never happened are left out.
@@ -417,12 +429,15 @@ impl From<&DirectionSnapshot> for DirectionStatus {
 }
 
 impl Traffic {
-    /// The sum over all workers.
-    pub fn total(workers: &[WorkerSnapshot]) -> Self {
+    /// The sum over all workers, and the kernel's programs if there are any.
+    pub fn total(workers: &[WorkerSnapshot], kernel: Option<&KernelShare>) -> Self {
         let [encap, decap] = Direction::ALL.map(|direction| {
             let mut sum = DirectionSnapshot::default();
             for worker in workers {
                 sum.merge(worker.direction(direction));
+            }
+            if let Some(kernel) = kernel {
+                sum.merge(&kernel.direction(direction).traffic);
             }
             DirectionStatus::from(&sum)
         });
@@ -456,116 +471,5 @@ impl WorkerStatus {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A host with one usable router.
-    pub(crate) fn example() -> Status {
-        let encap = DirectionSnapshot {
-            received: 12,
-            delivered: 10,
-            bytes: 1000,
-            drops: DropReason::ALL
-                .iter()
-                .map(|r| u64::from(*r == DropReason::TooBig) * 2)
-                .collect(),
-            ..DirectionSnapshot::default()
-        };
-        let snapshot = WorkerSnapshot {
-            encap,
-            ..WorkerSnapshot::default()
-        };
-        let workers = [snapshot.clone(), snapshot];
-        Status {
-            schema_version: SCHEMA_VERSION,
-            host: "gate".to_owned(),
-            version: "0.1.0".to_owned(),
-            pid: 42,
-            engine_pid: 43,
-            uptime_seconds: 3.5,
-            role: "host".to_owned(),
-            lane: "uring".to_owned(),
-            ready: true,
-            not_ready: Vec::new(),
-            draining_seconds: None,
-            interface: InterfaceStatus {
-                name: "is0".to_owned(),
-                index: 7,
-                up: true,
-                mtu: 1280,
-                tunnel_mtu: 1280,
-                addresses: vec!["fe80::5efe:a00:5/64".to_owned()],
-            },
-            locator: LocatorStatus {
-                address: Ipv4Addr::new(10, 0, 0, 5),
-                automatic: true,
-                present: true,
-            },
-            routers: vec![RouterStatus {
-                address: Ipv4Addr::new(10, 0, 0, 1),
-                link_local: "fe80::5efe:10.0.0.1".parse().unwrap(),
-                state: "usable".to_owned(),
-                preference: 0,
-                lifetime_seconds: Some(1799.5),
-                advertised_seconds_ago: Some(0.5),
-                next_solicitation_seconds: None,
-                solicitations: 1,
-                advertisements: 1,
-                answered_seconds_ago: Some(0.25),
-                round_trip_seconds: Some(0.001),
-            }],
-            names: vec![NameStatus {
-                name: "isatap.example".to_owned(),
-                addresses: vec![Ipv4Addr::new(10, 0, 0, 1)],
-                answered_seconds_ago: Some(1.0),
-                ttl_seconds: Some(59.0),
-                next_lookup_seconds: Some(4.0),
-                error: Some("no answer".to_owned()),
-                failures: 2,
-            }],
-            resolver: ResolverStatus::default(),
-            advertising: AdvertisingStatus::default(),
-            route_count: 2,
-            total: Traffic::total(&workers),
-            workers: workers
-                .iter()
-                .enumerate()
-                .map(|(number, worker)| WorkerStatus::new(number, worker))
-                .collect(),
-            kernel_drops: BTreeMap::from([("0".to_owned(), 3)]),
-            qdisc_drops: 0,
-            captures: 0,
-            sandbox: SandboxStatus::default(),
-            configuration: vec![SettingStatus {
-                name: "Mtu".to_owned(),
-                value: "1280".to_owned(),
-            }],
-            paths: PathsStatus::default(),
-            control: ControlStatus::default(),
-        }
-    }
-
-    #[test]
-    fn totals_are_sums_and_silent_reasons_are_left_out() {
-        let status = example();
-        assert_eq!(status.total.encap.received, 24);
-        assert_eq!(status.total.encap.dropped, 4);
-        assert_eq!(
-            status.total.encap.drops.iter().collect::<Vec<_>>(),
-            [(&"too_big".to_owned(), &4)]
-        );
-        assert_eq!(status.workers[1].traffic.encap.packets, 10);
-        assert_eq!(
-            (status.routers_in("usable"), status.routers_in("unknown")),
-            (1, 0)
-        );
-    }
-
-    /// A status client of another age must find what it knows and ignore what it does not (FAULTS 75).
-    #[test]
-    fn unknown_fields_are_ignored() {
-        let mut json = serde_json::to_value(example()).unwrap();
-        json["future"] = serde_json::json!({"x": 1});
-        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), example());
-    }
-}
+#[path = "status_tests.rs"]
+pub(crate) mod tests;

@@ -2,6 +2,7 @@
 
 use super::sight::{Sight, device_of};
 use super::{Finding, Grade, filters, machine};
+use crate::ctl::share;
 use crate::link::raw_table::inodes_of_protocol_41;
 use crate::ops::status::Status;
 
@@ -53,7 +54,9 @@ fn daemon(sight: &Sight) -> Option<Finding> {
             "daemon",
             format!(
                 "version {}, pid {}, lane {}",
-                status.version, status.pid, status.lane
+                status.version,
+                status.pid,
+                share::lane(status)
             ),
         ),
         Err(why) => Finding::new(

@@ -103,6 +103,11 @@ impl Model {
         self.rates(|status| status.workers.get(number).map(|worker| &worker.traffic))
     }
 
+    /// Encap and decap of the kernel's programs.
+    pub(super) fn kernel_rates(&self) -> [Rates; 2] {
+        self.rates(|status| Some(&status.programs.traffic))
+    }
+
     fn rates(&self, of: impl Fn(&Status) -> Option<&Traffic>) -> [Rates; 2] {
         let traffic = |status: &Option<Status>| status.as_ref().and_then(&of).cloned();
         let (Some(now), Some(before), Some(seconds)) =

@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table};
 
 use super::model::{Model, Quantiles, Rates};
 use crate::ctl::render::duration;
+use crate::ctl::share;
 use crate::ops::status::Status;
 
 const DIRECTIONS: [(&str, Color); 2] = [("encap", Color::Cyan), ("decap", Color::Yellow)];
@@ -15,7 +16,8 @@ const DIRECTIONS: [(&str, Color); 2] = [("encap", Color::Cyan), ("decap", Color:
 /// Draws the model.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let Some(status) = &model.now else { return };
-    let workers = u16::try_from(status.workers.len()).unwrap_or(u16::MAX);
+    let carriers = status.workers.len() + usize::from(status.programs.loaded);
+    let workers = u16::try_from(carriers).unwrap_or(u16::MAX);
     let [head, traffic, charts, workers, lower, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(3),
@@ -49,7 +51,7 @@ fn heading(status: &Status, model: &Model) -> Vec<Line<'static>> {
             "  {} at {}, lane {}, MTU {}, up {}",
             status.role,
             status.locator.address,
-            status.lane,
+            share::lane(status),
             status.interface.tunnel_mtu,
             duration(status.uptime_seconds)
         )),
@@ -117,23 +119,17 @@ fn workers_table(status: &Status, model: &Model) -> Table<'static> {
         .enumerate()
         .skip(model.first_worker)
         .map(|(number, worker)| {
-            let [encap, decap] = model.worker_rates(number);
-            let dropped = Rates {
-                dropped: encap.dropped + decap.dropped,
-                ..encap
-            };
             let failed: u64 = worker.errors.iter().map(|error| error.count).sum();
-            Row::new([
-                worker.worker.to_string(),
-                si(encap.packets),
-                si(decap.packets),
-                si(encap.bits + decap.bits),
-                si(dropped.dropped),
-                failed.to_string(),
-            ])
+            let rates = model.worker_rates(number);
+            carrier(worker.worker.to_string(), rates, failed.to_string())
         });
+    // Always in sight, whichever workers are.
+    let kernel = status.programs.loaded.then(|| {
+        let rates = model.kernel_rates();
+        carrier("kernel".to_owned(), rates, "-".to_owned())
+    });
     let widths = [7, 12, 12, 12, 12, 14].map(Constraint::Length);
-    Table::new(rows, widths)
+    Table::new(kernel.into_iter().chain(rows), widths)
         .header(header([
             "worker",
             "encap/s",
@@ -143,6 +139,17 @@ fn workers_table(status: &Status, model: &Model) -> Table<'static> {
             "failed calls",
         ]))
         .block(Block::new().borders(Borders::TOP))
+}
+
+fn carrier(name: String, [encap, decap]: [Rates; 2], failed: String) -> Row<'static> {
+    Row::new([
+        name,
+        si(encap.packets),
+        si(decap.packets),
+        si(encap.bits + decap.bits),
+        si(encap.dropped + decap.dropped),
+        failed,
+    ])
 }
 
 fn drops(model: &Model) -> Table<'static> {
@@ -238,7 +245,7 @@ fn tenths(value: u64, unit: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::ops::latency::LatencyRow;
-    use crate::ops::status::tests::example;
+    use crate::ops::status::tests::{example, with_programs};
     use hdrhistogram::Histogram;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -283,6 +290,20 @@ mod tests {
         ] {
             assert!(text.contains(shown), "{shown} is missing:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_kernel_is_beside_the_workers() {
+        let mut model = Model::default();
+        model.take(with_programs(), &[]);
+        let mut later = with_programs();
+        later.uptime_seconds += 2.0;
+        later.programs.traffic.decap.packets += 3_000_000;
+        model.take(later, &[]);
+        let text = screen(&model, 80, 24);
+        let line = text.lines().find(|line| line.contains("kernel")).unwrap();
+        assert!(line.contains("1.5M"), "{text}");
+        assert!(text.contains("lane ebpf, workers by uring"), "{text}");
     }
 
     #[test]

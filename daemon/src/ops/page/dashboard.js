@@ -51,12 +51,22 @@ function rates(now, before, seconds) {
     const rate = (count - (before.drops[reason] || 0)) / seconds;
     if (rate > 0) drops[reason] = rate;
   }
-  const batches = now.batches - before.batches;
-  return {
-    packets: per("packets"), bits: 8 * per("bytes"), dropped: per("dropped"), drops,
-    batch: batches > 0 ? (now.received - before.received) / batches : null,
-  };
+  return { packets: per("packets"), bits: 8 * per("bytes"), dropped: per("dropped"), drops };
 }
+
+// Packets in one turn of a worker: those of the kernel's programs come in no batch.
+function batch(now, before, direction) {
+  const received = (status) => status.total[direction].received - (programs(status) ? programs(status).traffic[direction].received : 0);
+  const batches = now.total[direction].batches - before.total[direction].batches;
+  return batches > 0 ? (received(now) - received(before)) / batches : null;
+}
+
+// The programs of the ebpf lane, where they are in the kernel.
+function programs(status) {
+  return status.programs && status.programs.loaded ? status.programs : null;
+}
+const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
+const leftBy = (carrier) => sum(carrier.left.encap) + sum(carrier.left.decap);
 
 function take(sample) {
   const before = last;
@@ -66,9 +76,15 @@ function take(sample) {
   const seconds = sample.status.uptime_seconds - before.status.uptime_seconds;
   if (seconds <= 0) return;
   const point = { at: sample.at, seconds, status: sample.status, latency: sample.latency,
-    heat: [sample.heat_from_nanos, sample.heat_per_decade], workers: [] };
+    heat: [sample.heat_from_nanos, sample.heat_per_decade], workers: [], programs: null };
+  const [carrier, earlier] = [programs(sample.status), programs(before.status)];
+  if (carrier && earlier)
+    point.programs = { left: Math.max(0, leftBy(carrier) - leftBy(earlier)) / seconds };
   for (const direction of DIRECTIONS) {
     point[direction] = rates(sample.status.total[direction], before.status.total[direction], seconds);
+    point[direction].batch = batch(sample.status, before.status, direction);
+    if (point.programs)
+      point.programs[direction] = rates(carrier.traffic[direction], earlier.traffic[direction], seconds);
     sample.status.workers.forEach((worker, number) => {
       const old = before.status.workers[number];
       if (!old) return;
@@ -76,7 +92,7 @@ function take(sample) {
       point.workers[number][direction] = rates(worker.traffic[direction], old.traffic[direction], seconds);
     });
   }
-  const kernel = (status) => Object.values(status.kernel_drops || {}).reduce((sum, count) => sum + count, 0);
+  const kernel = (status) => sum(status.kernel_drops || {});
   point.kernel = Math.max(0, kernel(sample.status) - kernel(before.status)) / seconds;
   point.qdisc = Math.max(0, (sample.status.qdisc_drops || 0) - (before.status.qdisc_drops || 0)) / seconds;
   points.push(point);
@@ -106,6 +122,9 @@ const CHARTS = [
       for (let number = 0; number < workers; number++)
         DIRECTIONS.forEach((direction, at) => lines.push({ label: direction + " " + number, colour: 2 * number + at,
           dash: DASH[at], read: (p) => p.workers[number] ? p.workers[number][direction].packets : null }));
+      if (points.length && points[points.length - 1].programs)
+        DIRECTIONS.forEach((direction, at) => lines.push({ label: direction + " kernel", colour: 2 * workers + at,
+          dash: DASH[at], read: (p) => p.programs ? p.programs[direction].packets : null }));
       return lines;
     } },
   { id: "bits", format: (value) => short(value), lines: () =>
@@ -268,6 +287,20 @@ function tile(title, value, below, kind) {
   return made;
 }
 
+function lane(status) {
+  const workers = status.workers_lane;
+  return !workers || workers === status.lane ? status.lane : status.lane + ", workers by " + workers;
+}
+
+// What part of the packets the kernel carries, and why not more.
+function kernelTile(point, status) {
+  const carrier = programs(status), { encap, decap, left } = point.programs;
+  const all = point.encap.packets + point.decap.packets, share = all > 0 ? 100 * (encap.packets + decap.packets) / all : null;
+  const held = !carrier.carries.encap && !carrier.carries.decap;
+  const value = held ? "nothing" : share === null ? "–" : trim(share) + " %";
+  return tile("by the kernel", value, carrier.obstacles.join("; ") || short(left) + "/s left to workers", held ? "bad" : "");
+}
+
 const STATES = { usable: "good", unreachable: "bad", probing: "warn", unknown: "warn" };
 
 function tell() {
@@ -277,7 +310,7 @@ function tell() {
   const draining = status.draining_seconds != null;
   $("state").textContent = status.ready ? "ready" : draining ? "draining" : "not ready";
   $("state").className = "pill " + (status.ready ? "good" : "bad");
-  $("facts").textContent = [status.role + " at " + status.locator.address, "lane " + status.lane,
+  $("facts").textContent = [status.role + " at " + status.locator.address, "lane " + lane(status),
     status.workers.length + (status.workers.length === 1 ? " worker" : " workers"), "MTU " + status.interface.tunnel_mtu,
     "version " + status.version, "up " + duration(status.uptime_seconds)].join(" · ");
   $("obstacles").hidden = status.ready;
@@ -291,6 +324,7 @@ function tell() {
     const dropped = point.encap.dropped + point.decap.dropped;
     const beside = short(point.kernel) + "/s by the kernel" + (point.qdisc > 0 ? ", " + short(point.qdisc) + "/s on the way out" : "");
     tiles.push(tile("dropped", short(dropped) + "/s", beside, dropped + point.kernel + point.qdisc > 0 ? "bad" : ""));
+    if (point.programs) tiles.push(kernelTile(point, status));
     for (const direction of DIRECTIONS)
       tiles.push(tile("p99 " + direction, nanos(point.latency[direction].p99), "p50 " + nanos(point.latency[direction].p50)));
     if (status.role === "host") {
@@ -315,11 +349,12 @@ function tables(status, point) {
     router.address, [router.state, STATES[router.state]], duration(router.advertised_seconds_ago), duration(router.lifetime_seconds),
     router.round_trip_seconds === null ? "–" : nanos(router.round_trip_seconds * 1e9)]),
     status.role === "router" ? "this is a router" : "none is known");
-  table("worker-table", ["worker", "#encap/s", "#decap/s", "#dropped/s", "#system calls"], status.workers.map((worker, number) => {
-    const rate = point && point.workers[number];
-    return [String(worker.worker), rate ? short(rate.encap.packets) : "–", rate ? short(rate.decap.packets) : "–",
-      rate ? short(rate.encap.dropped + rate.decap.dropped) : "–", short(worker.syscalls)];
-  }), "none");
+  const carrier = (name, rate, calls) => [name, rate ? short(rate.encap.packets) : "–", rate ? short(rate.decap.packets) : "–",
+    rate ? short(rate.encap.dropped + rate.decap.dropped) : "–", calls];
+  const carriers = status.workers.map((worker, number) =>
+    carrier(String(worker.worker), point && point.workers[number], short(worker.syscalls)));
+  if (programs(status)) carriers.push(carrier("kernel", point && point.programs, "–"));
+  table("worker-table", ["worker", "#encap/s", "#decap/s", "#dropped/s", "#system calls"], carriers, "none");
   table("setting-table", ["name", "value"], (status.configuration || []).map((line) => [line.name, line.value]), "unknown");
 }
 
