@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV6};
 use std::time::Instant;
 
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::io::ebpf::{Attachment, Hook, LoadError, Programs, Shared, sweep};
+use isatap_engine::io::ebpf::{Attachment, Features, Hook, Lacking, LoadError, Programs, Shared, sweep};
 use isatap_engine::stats::Direction;
 use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
@@ -91,7 +91,15 @@ fn nothing_is_lacking() {
     for direction in Direction::ALL {
         assert_eq!(shared.count(Counter::Packets, direction as usize), 0);
     }
-    assert_eq!((found.encap, found.decap), (Ok(()), Ok(())));
+    found.complete().expect("everything");
+    let without = Features {
+        decap: Err(Lacking::Headers(Direction::Decap)),
+        ..found.clone()
+    };
+    assert_eq!(
+        without.complete().expect_err("refused").to_string(),
+        "isatap_decap: the kernel takes no outer header off (BPF_F_ADJ_ROOM_DECAP_L3_IPV6, Linux 6.3, or bpf_skb_change_proto)"
+    );
     if let Ok(expected) = env::var("ISATAP_EXPECTED_HOOK") {
         assert_eq!(format!("{:?}", found.hook), expected);
     }

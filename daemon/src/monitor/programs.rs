@@ -22,13 +22,14 @@ pub struct Held {
 }
 
 impl Held {
-    /// Loads both, and attaches the one for packets of the tunnel interface; without rules it leaves them all. Takes
+    /// Loads both, tries them, and attaches the one for packets of the tunnel interface; without rules it leaves them all. Takes
     /// CAP_BPF and CAP_NET_ADMIN.
     ///
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel.
     pub fn load(interface: &str) -> Result<Self, LoadError> {
         let mut programs = Programs::load(SLOTS, interface)?;
+        programs.features()?.complete()?;
         let at_tunnel = programs.attach(Direction::Encap, interface)?;
         Ok(Self {
             programs,

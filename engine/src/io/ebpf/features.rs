@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use aya::programs::{ProgramError, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
+use super::programs::name_of;
 use super::{Action, Hook, LoadError, Programs, Shared};
 use crate::ebpf::layout::Counter;
 use crate::ebpf::{Cause, Egress, Surroundings, compile};
@@ -65,6 +66,23 @@ const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const LINK: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
 const ETHERNET_LEN: usize = 14;
 const PAYLOAD: [u8; 12] = [0, 9, 0, 9, 0, 12, 0, 0, b'e', b'b', b'p', b'f'];
+
+impl Features {
+    /// Whether nothing is lacking, for either direction.
+    ///
+    /// # Errors
+    /// What is lacking, as a [`LoadError`] that names the program.
+    pub fn complete(&self) -> Result<(), LoadError> {
+        for direction in Direction::ALL {
+            let found = match direction {
+                Direction::Encap => self.encap,
+                Direction::Decap => self.decap,
+            };
+            found.map_err(|lacking| LoadError::Lacking(name_of(direction), lacking))?;
+        }
+        Ok(())
+    }
+}
 
 impl fmt::Display for Lacking {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

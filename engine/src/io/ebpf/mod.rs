@@ -41,7 +41,7 @@ pub enum LoadError {
     #[error("a descriptor for a map: {0}")]
     Descriptor(io::Error),
     /// The kernel is too old, or was built without something.
-    #[error("{0} is refused: {1}")]
+    #[error("{0}: {1}")]
     Lacking(&'static str, Lacking),
     /// Maps cannot be mapped.
     #[error("the maps of the ebpf lane: {0}")]

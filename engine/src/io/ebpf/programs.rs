@@ -160,7 +160,7 @@ impl Programs {
     }
 }
 
-const fn name_of(direction: Direction) -> &'static str {
+pub(super) const fn name_of(direction: Direction) -> &'static str {
     match direction {
         Direction::Decap => "isatap_decap",
         Direction::Encap => "isatap_encap",
