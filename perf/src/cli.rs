@@ -26,6 +26,12 @@ pub(crate) enum Order {
     Compare(CompareOptions),
     /// List what can be measured, with the seconds each takes.
     List(RunOptions),
+    /// Measure in a guest, whose older kernel has an ISATAP device of its own (peer sit); takes the options of a run.
+    Guest {
+        /// As without a command; by default --peers bare,sit,programs,baseline,syscall,ebpf --only tcp,tcp-many,udp64,flood,rr.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Carry traffic for hours while something goes wrong every half minute; exit status 1 when a promise was broken.
     Soak(SoakOptions),
     /// Write the page for an earlier run's JSON.
@@ -84,7 +90,8 @@ pub(crate) struct RunOptions {
     /// Seconds that one TCP flow is measured; everything else takes a fixed share.
     #[arg(long, default_value_t = 1.5, value_parser = seconds)]
     pub(crate) seconds: f64,
-    /// Who is measured, of: bare, baseline, drain, syscall, uring.
+    /// Who is measured, of: bare, sit (the kernel's own ISATAP), programs (the ebpf lane's, without a daemon), baseline,
+    /// drain, syscall, uring, ebpf.
     #[arg(long, value_delimiter = ',', default_value = "bare,baseline,syscall,uring")]
     pub(crate) peers: Vec<Peer>,
     /// Another tunnel: COMMAND is run by `sh -c` at each end, with ISATAP_PERF_INTERFACE, _LOCAL, _PEER (IPv4), _ADDRESS,

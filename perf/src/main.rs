@@ -8,6 +8,7 @@
 //! | [`peer`], [`external`] | who carries the packets? |
 //! | [`scene`] | between which namespaces, over what? |
 //! | [`run`] | whose turn is it? |
+//! | [`guest`] | what if the kernel has ISATAP of its own? |
 //! | [`measure`] | how fast, how many, how late? |
 //! | [`generate`] | where do packets come from, and which arrive? |
 //! | [`conserve`] | does the daemon account for all of them? |
@@ -25,6 +26,7 @@ mod conserve;
 mod criterion;
 mod external;
 mod generate;
+mod guest;
 mod machine;
 mod measure;
 mod peer;
@@ -48,6 +50,7 @@ use clap::Parser as _;
 use cli::{Cli, CompareOptions, Order, RunOptions};
 use plan::Plan;
 use record::Record;
+use run::Run;
 
 fn main() -> ExitCode {
     // A message for people, whatever RUST_BACKTRACE says.
@@ -62,6 +65,7 @@ fn order(cli: Cli) -> Result<ExitCode> {
         None => measure(&cli.run),
         Some(Order::Compare(options)) => compare(&options),
         Some(Order::Soak(options)) => soak::run(&options),
+        Some(Order::Guest { options }) => guest::run(&options),
         Some(Order::List(options)) => list(&Plan::new(&options)),
         Some(Order::Render { record, page }) => {
             let text = report::html::page(&Record::read(&record)?);
@@ -81,9 +85,14 @@ fn measure(options: &RunOptions) -> Result<ExitCode> {
     let engine = criterion::read(Path::new("target/criterion"));
     run.record.targets = targets::judge(&run.record, engine.as_ref());
     print!("{}", report::text::table(&run.record));
+    write(&run, &options.output, &[&stem, "latest"])?;
+    Ok(verdict(&run.record))
+}
+
+/// Writes a run and its page under each of the names.
+fn write(run: &Run, output: &Path, stems: &[&str]) -> Result<()> {
     let json = serde_json::to_string_pretty(&run.record)?;
     let page = report::html::page(&run.record);
-    let output = &options.output;
     fs::create_dir_all(output).with_context(|| format!("make {}", output.display()))?;
     let contents = [
         ("json", json.as_bytes()),
@@ -91,21 +100,26 @@ fn measure(options: &RunOptions) -> Result<ExitCode> {
         ("hlog", &run.hlog),
     ];
     for (name, content) in contents {
-        for stem in [stem.as_str(), "latest"] {
+        for stem in stems {
             let path = output.join(format!("{stem}.{name}"));
             fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
         }
     }
+    let last = stems.last().copied().unwrap_or_default();
     println!(
         "\nwritten after {:.0} s: {}",
         run.record.took,
-        output.join("latest.{html,json,hlog}").display()
+        output.join(format!("{last}.{{html,json,hlog}}")).display()
     );
-    Ok(if run.record.violations.is_empty() {
+    Ok(())
+}
+
+fn verdict(record: &Record) -> ExitCode {
+    if record.violations.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 fn announcement(plan: &Plan) -> String {

@@ -1,4 +1,5 @@
-//! Who carries the packets: the daemon in each lane, the plain loop it is compared with, any other tunnel, or nobody.
+//! Who carries the packets: the daemon in each lane, the plain loop it is compared with, the kernel's own ISATAP, any other
+//! tunnel, or nobody.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Child, Command, Stdio};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL, program};
 use isatap_tests::netns::Netns;
+use isatap_tests::programs::Node;
+use isatap_tests::topology::UNDERLAY;
 use isatap_tests::{scene, wait};
 
 use crate::external::{self, External};
@@ -18,6 +21,10 @@ use crate::plan::Settings;
 pub(crate) enum Peer {
     /// IPv6 on the bare link, without any tunnel.
     Bare,
+    /// The kernel's own ISATAP, where it has one (the `sit` driver).
+    Sit,
+    /// The programs of isatapd's `ebpf` lane, without a daemon.
+    Programs,
     /// isatap-baseline: poll, one packet, poll again.
     Baseline,
     /// isatap-baseline, up to 64 packets after one poll.
@@ -26,6 +33,8 @@ pub(crate) enum Peer {
     Syscall,
     /// isatapd with io_uring.
     Uring,
+    /// isatapd with programs in the kernel.
+    Ebpf,
     /// Another program.
     External(Arc<External>),
 }
@@ -34,6 +43,7 @@ pub(crate) enum Peer {
 #[derive(Debug)]
 pub(crate) enum Runner<'a> {
     Nobody,
+    Programs(#[expect(dead_code, reason = "held until it is to stop")] Box<Node<&'a Netns>>),
     Loop(Child),
     Daemon(Daemon<'a>),
     External(#[expect(dead_code, reason = "held until it is to stop")] external::Running),
@@ -53,22 +63,28 @@ pub(crate) struct Tunnel<'a> {
 
 impl Peer {
     /// Those that come with the workspace, in the order in which they take turns.
-    pub(crate) const OWN: [Self; 5] = [
+    pub(crate) const OWN: [Self; 8] = [
         Self::Bare,
+        Self::Sit,
+        Self::Programs,
         Self::Baseline,
         Self::Drain,
         Self::Syscall,
         Self::Uring,
+        Self::Ebpf,
     ];
 
     /// The key in JSON.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Bare => "bare",
+            Self::Sit => "sit",
+            Self::Programs => "programs",
             Self::Baseline => "baseline",
             Self::Drain => "drain",
             Self::Syscall => "syscall",
             Self::Uring => "uring",
+            Self::Ebpf => "ebpf",
             Self::External(external) => &external.name,
         }
     }
@@ -76,23 +92,27 @@ impl Peer {
     pub(crate) fn title(&self) -> String {
         match self {
             Self::Bare => "bare veth, no tunnel".into(),
+            Self::Sit => "the kernel's ISATAP (sit)".into(),
+            Self::Programs => "programs in the kernel alone".into(),
             Self::Baseline => "loop, one packet a call".into(),
             Self::Drain => "loop, 64 packets a poll".into(),
             Self::Syscall => "isatapd, syscall lane".into(),
             Self::Uring => "isatapd, uring lane".into(),
+            Self::Ebpf => "isatapd, ebpf lane".into(),
             Self::External(external) => format!("{} (external)", external.name),
         }
     }
 
     /// Whether it is isatapd.
     pub(crate) const fn is_daemon(&self) -> bool {
-        matches!(self, Self::Syscall | Self::Uring)
+        matches!(self, Self::Syscall | Self::Uring | Self::Ebpf)
     }
 
     const fn lane(&self) -> Option<Lane> {
         match self {
             Self::Syscall => Some(Lane::Syscall),
             Self::Uring => Some(Lane::Uring),
+            Self::Ebpf => Some(Lane::Ebpf),
             _ => None,
         }
     }
@@ -101,10 +121,22 @@ impl Peer {
     pub(crate) fn start<'a>(&self, settings: &Settings, ns: &'a Netns, tunnel: &Tunnel<'_>) -> Runner<'a> {
         match self {
             Self::Bare => Runner::Nobody,
+            Self::Sit => {
+                let (v4, mtu) = (tunnel.own, settings.mtu);
+                ns.ip(&format!("tunnel add {TUNNEL} mode isatap local {v4} ttl 64"));
+                ns.ip(&format!("link set {TUNNEL} mtu {mtu} up"));
+                scene::set_address(ns, v4);
+                Runner::Nobody
+            }
+            Self::Programs => {
+                let node = Node::new(ns, tunnel.own, UNDERLAY, settings.mtu);
+                node.publish(node.rules(UNDERLAY, settings.mtu), UNDERLAY);
+                Runner::Programs(Box::new(node))
+            }
             Self::Baseline => start_loop(settings, ns, tunnel.own, 1),
             Self::Drain => start_loop(settings, ns, tunnel.own, 64),
             Self::External(external) => Runner::External(external.start(ns, tunnel, settings.mtu)),
-            Self::Syscall | Self::Uring => {
+            Self::Syscall | Self::Uring | Self::Ebpf => {
                 let daemon = self.daemon(settings, ns, tunnel).start();
                 scene::set_address(ns, tunnel.own);
                 Runner::Daemon(daemon)
@@ -138,7 +170,7 @@ impl FromStr for Peer {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::OWN.into_iter().find(|peer| peer.name() == text);
-        found.ok_or_else(|| "expected bare, baseline, drain, syscall or uring".into())
+        found.ok_or_else(|| "expected bare, sit, programs, baseline, drain, syscall, uring or ebpf".into())
     }
 }
 

@@ -96,6 +96,7 @@ impl Link {
                 ns.run(&format!("ethtool -K {UNDERLAY} tso off gro on"));
                 ns.set_device_attribute(UNDERLAY, "threaded", "1");
             }
+            swallow_strays(ns);
             if *peer == Peer::Bare {
                 ns.sysctl(&format!("ipv6/conf/{UNDERLAY}/disable_ipv6"), "0");
                 ns.ip(&format!("addr add {}/64 dev {UNDERLAY} nodad", peer.address(v4)));
@@ -180,6 +181,16 @@ impl Link {
     /// The left end's address.
     pub(crate) fn source(&self) -> Ipv6Addr {
         self.peer.address(LEFT)
+    }
+}
+
+/// Where the kernel has ISATAP of its own, it answers every packet of protocol 41 that is for none of its tunnels with an error,
+/// although a raw socket reads it. Its device for what is left over takes them without a word.
+fn swallow_strays(ns: &Netns) {
+    const LEFT_OVER: &str = "sit0";
+    if ns.has_link(LEFT_OVER) {
+        ns.sysctl(&format!("ipv6/conf/{LEFT_OVER}/disable_ipv6"), "1");
+        ns.ip(&format!("link set {LEFT_OVER} up"));
     }
 }
 

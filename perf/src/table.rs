@@ -364,7 +364,7 @@ impl Who {
     pub(crate) fn includes(self, peer: &Peer) -> bool {
         match self {
             Self::Everybody => true,
-            Self::Isatap => peer.is_daemon() || matches!(peer, Peer::Baseline | Peer::Drain),
+            Self::Isatap => peer.is_daemon() || matches!(peer, Peer::Sit | Peer::Baseline | Peer::Drain),
             Self::Daemon => peer.is_daemon(),
         }
     }

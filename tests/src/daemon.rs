@@ -38,10 +38,12 @@ pub enum Lane {
     Uring,
     /// epoll with `recvmmsg` and `sendmmsg`.
     Syscall,
+    /// Programs in the kernel, with workers for what they leave.
+    Ebpf,
 }
 
 impl Lane {
-    /// Both.
+    /// Those of workers.
     pub const ALL: [Self; 2] = [Self::Uring, Self::Syscall];
 
     /// The value of `--lane`.
@@ -49,6 +51,7 @@ impl Lane {
         match self {
             Self::Uring => "uring",
             Self::Syscall => "syscall",
+            Self::Ebpf => "ebpf",
         }
     }
 }

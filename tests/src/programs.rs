@@ -1,5 +1,6 @@
 //! A machine whose tunnel is carried by the programs of the `ebpf` lane alone: no daemon runs, and nobody reads the TUN queue.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
@@ -25,23 +26,23 @@ use crate::wait;
 /// Entries of its tables.
 const SLOTS: u32 = 1024;
 
-/// The machine, with programs at its tunnel and at its underlay.
+/// The machine, with programs at its tunnel and at its underlay, in a namespace of its own or somebody's.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<N: Borrow<Netns> = Netns> {
     /// Where it is.
-    pub ns: Netns,
+    pub ns: N,
     v4: Ipv4Addr,
     shared: Shared,
     queue: File,
     attachments: Vec<Attachment>,
 }
 
-impl Node {
+impl<N: Borrow<Netns>> Node<N> {
     /// Programs between the ISATAP interface, which is made here, and `device`, which has the address `v4` already.
     ///
     /// # Panics
     /// When the kernel refuses anything.
-    pub fn new(ns: Netns, v4: Ipv4Addr, device: &str, mtu: u16) -> Self {
+    pub fn new(ns: N, v4: Ipv4Addr, device: &str, mtu: u16) -> Self {
         let hook = Hook::of_the_kernel().unwrap_or_else(|error| panic!("hooks: {error:?}"));
         Self::hooked(ns, v4, device, mtu, hook)
     }
@@ -50,7 +51,8 @@ impl Node {
     ///
     /// # Panics
     /// As [`Node::new`].
-    pub fn hooked(ns: Netns, v4: Ipv4Addr, device: &str, mtu: u16, hook: Hook) -> Self {
+    pub fn hooked(owned: N, v4: Ipv4Addr, device: &str, mtu: u16, hook: Hook) -> Self {
+        let ns = owned.borrow();
         let (mut tun, mut programs) = ns.enter(|| {
             let tun = Tun::create(TUNNEL, 1).unwrap_or_else(|error| panic!("{TUNNEL}: {error}"));
             let programs = Programs::load(SLOTS, TUNNEL);
@@ -67,7 +69,7 @@ impl Node {
         ns.sysctl(&format!("ipv6/conf/{TUNNEL}/accept_ra"), "0");
         ns.ip(&format!("link set {TUNNEL} up"));
         ns.ip(&format!("addr add {}/64 dev {TUNNEL} nodad", link_local(v4)));
-        set_address(&ns, v4);
+        set_address(ns, v4);
         // The kernel takes packets for a new address a moment later.
         for addr in [on_link(v4), link_local(v4)] {
             wait::holds(&format!("a route to {addr}"), SOON * 6, || {
@@ -83,7 +85,7 @@ impl Node {
             vec![attach(Direction::Decap, device), attach(Direction::Encap, TUNNEL)]
         });
         Self {
-            ns,
+            ns: owned,
             v4,
             shared,
             queue,
@@ -174,14 +176,15 @@ impl Node {
 
     fn index(&self, device: &str) -> u32 {
         self.ns
+            .borrow()
             .enter(|| if_nametoindex(device))
             .unwrap_or_else(|error| panic!("{device}: {error}"))
     }
 }
 
-impl Drop for Node {
+impl<N: Borrow<Netns>> Drop for Node<N> {
     fn drop(&mut self) {
         let attachments = std::mem::take(&mut self.attachments);
-        self.ns.enter(|| drop(attachments));
+        self.ns.borrow().enter(|| drop(attachments));
     }
 }
