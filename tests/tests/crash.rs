@@ -185,7 +185,16 @@ fn each_way_to_die_is_found_told_and_mended() {
             "forbidden_call",
             "it made a system call that nothing in it makes",
         ),
-        ("worker_wedge", "wedged_worker", "worker 0 is stuck"),
+        (
+            "worker_wedge",
+            "wedged_worker",
+            "worker 0 is stuck: it was woken, makes no turn and sleeps",
+        ),
+        (
+            "worker_spin",
+            "wedged_worker",
+            "worker 0 is stuck: it was woken, makes no turn and runs in circles",
+        ),
         ("nonsense", "fault", "it said something that is no message"),
         (
             "control_wedge",
@@ -243,6 +252,27 @@ fn a_busy_machine_wedges_nobody() {
     });
     ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
     assert_eq!(daemon.try_engine_pid(), Some(engine), "{}", daemon.log());
+    running.conservation();
+}
+
+/// FAULTS 34, 68: a worker that is stuck is told from those that wait, on a machine where all of them do.
+#[test]
+fn a_stuck_worker_is_found_on_a_busy_machine() {
+    let scene = Scene::new(1);
+    let running = scene.start(|builder| builder.workers(2));
+    let daemon = &running.router;
+    for fault in ["worker_wedge", "worker_spin"] {
+        let old = daemon.engine_pid();
+        let_it_live(Instant::now());
+        beside_hogs(|| {
+            let wished = Instant::now();
+            wish(daemon, fault);
+            wait_successor(daemon, old);
+            eprintln!("{fault}: served again after {:.1?}", wished.elapsed());
+        });
+        ping_until(&scene.hosts[0], &SERVER.to_string(), FOLLOWED);
+    }
+    assert_eq!(restarts(daemon, "wedged_worker"), 2, "{}", daemon.log());
     running.conservation();
 }
 

@@ -120,6 +120,13 @@ impl MonitorLink {
         });
     }
 
+    /// Reports something that is said again as long as it is true: the monitor hears it now or not at all.
+    pub(super) fn hint(&self, say: &Say) {
+        if let Err(error) = self.socket.send(&say.encode(), &[]) {
+            tracing::debug!("the monitor does not hear ({error})");
+        }
+    }
+
     /// Has the service manager told.
     pub(crate) fn notify(&self, notice: Notice) {
         self.report(&match notice {

@@ -266,9 +266,7 @@ impl Daemon {
             warn!("workers {workers:?} did not end in time");
         }
         self.log_summary();
-        outcome
-            .map(|_| ())
-            .map_err(|error| (self.watchdog.cause(), error))
+        outcome.map(|_| ()).map_err(|error| (Cause::Fault, error))
     }
 
     async fn turn(&mut self, sources: &mut Sources) -> Result<End, ExitError> {
@@ -397,7 +395,7 @@ impl Daemon {
     /// Does what is due.
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
-        self.watch_workers(now)?;
+        self.watch_workers(now);
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = (self.flush_log)().then(|| now + FLUSH_AFTER);
         }

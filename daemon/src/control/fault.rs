@@ -18,6 +18,7 @@ impl Daemon {
         match fault {
             Fault::WorkerPanic => self.engine.inject(0, WorkerFault::Panic),
             Fault::WorkerWedge => self.engine.inject(0, WorkerFault::Wedge),
+            Fault::WorkerSpin => self.engine.inject(0, WorkerFault::Spin),
             Fault::ControlPanic => panic!("as a test wished"),
             Fault::ControlWedge => loop {
                 std::thread::sleep(Duration::from_secs(1));

@@ -6,6 +6,8 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use crate::monitor::progress::monotonic;
+
 /// Longest status in bytes: it is one line of `systemctl status`.
 pub const MAX_STATUS_LEN: usize = 200;
 
@@ -63,8 +65,7 @@ fn text(notice: &Notice) -> String {
     match notice {
         Notice::Ready => "READY=1".to_owned(),
         Notice::Reloading => {
-            let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-            let micros = clock.map_or(0, |now| Duration::from(now).as_micros());
+            let micros = monotonic().as_micros();
             format!("RELOADING=1\nMONOTONIC_USEC={micros}")
         }
         Notice::Status(status) => format!("STATUS={}", one_line(status)),

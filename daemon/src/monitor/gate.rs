@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use isatap_engine::isatap::iid;
 use isatap_engine::isatap::mtu::{TUNNEL_MTU_MAX, TUNNEL_MTU_MIN};
 
+use super::wire::Suspect;
 use crate::link::apply::RouteId;
 use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
@@ -45,6 +46,9 @@ pub enum Refusal {
     /// The port needs a privilege.
     #[error("the port is one of the privileged ones")]
     Port,
+    /// No engine was told to have this worker.
+    #[error("there is no such worker")]
+    Worker,
 }
 
 /// Whether a change may be carried out.
@@ -83,6 +87,14 @@ pub fn change(change: &Change) -> Result<(), Refusal> {
 /// The port is a privileged one.
 pub fn listen(addr: SocketAddr) -> Result<(), Refusal> {
     require(addr.port() == 0 || addr.port() >= FIRST_FREE_PORT, Refusal::Port)
+}
+
+/// Whether there is such a worker in an engine of so many.
+///
+/// # Errors
+/// There is none.
+pub fn suspect(suspect: &Suspect, workers: usize) -> Result<(), Refusal> {
+    require(usize::from(suspect.worker) < workers, Refusal::Worker)
 }
 
 fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
@@ -258,5 +270,13 @@ mod tests {
         }
         assert_eq!(listen("0.0.0.0:80".parse().unwrap()), Err(Refusal::Port));
         assert_eq!(listen("[::1]:1023".parse().unwrap()), Err(Refusal::Port));
+        let of = |worker| Suspect {
+            worker,
+            thread: 1,
+            turns: 7,
+            looked_at: 0,
+        };
+        assert_eq!(suspect(&of(1), 2), Ok(()));
+        assert_eq!(suspect(&of(2), 2), Err(Refusal::Worker));
     }
 }

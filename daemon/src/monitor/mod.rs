@@ -13,8 +13,8 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime and no second thread either. The monitor runs through [`serve`]; [`holdings`] says what an
-//! engine is handed, [`programs`] and [`others`] what it knows for the `ebpf` lane, [`silence`] when one is taken for dead,
-//! [`policy`] when it is followed by the next, [`upgrade`] how another program takes over.
+//! engine is handed, [`programs`] and [`others`] what it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is
+//! taken for dead, [`policy`] when it is followed by the next, [`upgrade`] how another program takes over.
 
 pub mod engine;
 pub mod gate;
@@ -22,8 +22,10 @@ pub mod holdings;
 pub mod others;
 pub mod policy;
 pub mod programs;
+pub mod progress;
 pub mod serve;
 pub mod silence;
+pub mod suspicion;
 pub mod text;
 pub mod upgrade;
 pub mod wire;

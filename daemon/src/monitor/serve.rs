@@ -7,6 +7,8 @@
 //!   TERM, INT: ordered to stop, waited for, then everything is taken away
 //! ```
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -28,7 +30,8 @@ use super::holdings::Holdings;
 use super::others::{Lookout, Others};
 use super::policy::Policy;
 use super::programs;
-use super::silence::{Meaning, Progress, SILENCE, Silence};
+use super::silence::{SILENCE, Silence};
+use super::suspicion::Suspicions;
 use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
 use super::{text, upgrade};
 use crate::exit::{ExitError, ExitStatus};
@@ -37,8 +40,6 @@ use crate::launch::{Ready, listen};
 use crate::link::change::Change;
 use crate::link::change::direct::Direct;
 
-/// How long an engine may take to serve.
-const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long one may take to end in order.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// How long one that has closed its socket may take to be gone.
@@ -93,6 +94,7 @@ struct Running {
     /// Engines that were followed before they were gone, to be waited for.
     corpses: Vec<EngineProcess>,
     silence: Silence,
+    suspicions: Suspicions,
     /// What the engine was told of others.
     others: Option<Others>,
     /// When the service manager last heard that the daemon lives.
@@ -124,6 +126,7 @@ impl Monitor {
             refused: BTreeMap::new(),
             corpses: Vec::new(),
             silence: Silence::new(now),
+            suspicions: Suspicions::default(),
             others: None,
             passed_on_at: None,
         };
@@ -206,6 +209,7 @@ impl Running {
                 self.others = None;
                 self.tell_of_others();
                 self.silence.broken(Instant::now());
+                self.suspicions = Suspicions::default();
                 Ok(())
             }
             Err(error) if self.served => {
@@ -313,6 +317,7 @@ impl Running {
             Say::StopListening => self.monitor.holdings.metrics = None,
             Say::Upgrade(number) => self.upgrade(number),
             Say::Attend(number) => self.answer(number, Answer::Done, None),
+            Say::Suspect(suspect) => self.suspected(&suspect),
         }
     }
 
@@ -445,41 +450,6 @@ impl Running {
         let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
         if let Err(error) = engine.order(&Order::Answer(number, answer), &along) {
             warn!("the engine does not hear ({error})");
-        }
-    }
-
-    /// An engine that says nothing is wedged, unless it waits for a core.
-    fn watch_over(&mut self, spoken: bool) {
-        let now = Instant::now();
-        if spoken {
-            self.silence.broken(now);
-            return;
-        }
-        let Some(engine) = &self.engine else { return };
-        if self.stopping.is_some() {
-            return;
-        }
-        if engine.ready_at.is_none() {
-            if engine.started_at.elapsed() > START_LIMIT {
-                self.condemn(Cause::WedgedControl, "it does not get ready");
-            }
-            return;
-        }
-        match self.silence.lasts(now, || Progress::of(engine.process_id())) {
-            Meaning::Nothing => {}
-            Meaning::Starved => {
-                warn!(
-                    "the engine waits for a core that others have: give it more (Nice=, CPUWeight= of the unit)"
-                );
-            }
-            Meaning::Wedged => self.condemn(Cause::WedgedControl, "its control loop gives no sign of life"),
-        }
-    }
-
-    fn condemn(&mut self, cause: Cause, text: &str) {
-        if let Some(engine) = &mut self.engine {
-            engine.say_for_it(LastWords::new(cause, ExitStatus::Other.code(), text.to_owned()));
-            engine.signal(Signal::SIGKILL);
         }
     }
 

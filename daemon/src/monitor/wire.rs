@@ -99,6 +99,21 @@ pub enum Say {
     Upgrade(u32),
     /// Answer with this number: by then everything said before has been done.
     Attend(u32),
+    /// A worker makes no turn: see what its thread does; said again at each look while it lasts.
+    Suspect(Suspect),
+}
+
+/// A worker that was woken and found at the same turn as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its number.
+    pub worker: u16,
+    /// The kernel's number of its thread.
+    pub thread: u32,
+    /// How many turns it has made.
+    pub turns: u64,
+    /// When that was looked up, at the earliest: nanoseconds of [`monotonic`](super::progress::monotonic).
+    pub looked_at: u64,
 }
 
 /// What the monitor says.
@@ -355,6 +370,7 @@ macro_rules! structures {
 structures! {
     RouteId { prefix, metric, via, preference, origin }
     AddressChange { addr, prefix_len, valid, preferred, origin }
+    Suspect { worker, thread, turns, looked_at }
     Setup {
         version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
         metrics, names, programs, without_programs,
@@ -400,6 +416,7 @@ choices! {
         8 = StopListening;
         9 = Upgrade(number);
         10 = Attend(number);
+        11 = Suspect(suspect);
     }
     Order {
         0 = Setup(setup);

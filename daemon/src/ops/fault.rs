@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// Worker 0 panics.
     WorkerPanic,
-    /// Worker 0 makes no turn any more.
+    /// Worker 0 makes no turn any more, and sleeps.
     WorkerWedge,
+    /// Worker 0 makes no turn any more, and runs in circles.
+    WorkerSpin,
     /// The control thread panics.
     ControlPanic,
     /// The control thread stands still.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::unistd::gettid;
 
 use super::descriptors::{Descriptors, Shape};
 use super::punt::{Punt, PuntSender};
@@ -108,6 +109,7 @@ pub struct Engine {
     #[cfg(debug_assertions)]
     faults: Vec<super::fault::Wish>,
     threads: Vec<JoinHandle<()>>,
+    thread_ids: Vec<u32>,
 }
 
 impl Engine {
@@ -243,6 +245,7 @@ impl Prepared {
             // Not one wish for all.
             faults: (0..count).map(|_| super::fault::Wish::default()).collect(),
             threads: Vec::new(),
+            thread_ids: vec![0; count],
         };
         let parts = self
             .workers
@@ -287,7 +290,7 @@ impl Prepared {
         }
         for worker in 0..count {
             match ready.recv_timeout(START_LIMIT) {
-                Ok(Ok(())) => {}
+                Ok(Ok(started)) => engine.thread_ids[started.worker] = started.thread,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     return Err(SetupError::Worker {
@@ -301,6 +304,13 @@ impl Prepared {
     }
 }
 
+/// A worker that serves.
+struct Started {
+    worker: usize,
+    /// The kernel's number of its thread.
+    thread: u32,
+}
+
 /// What a worker thread is born with.
 struct WorkerThread {
     worker: usize,
@@ -310,7 +320,7 @@ struct WorkerThread {
     hook: WorkerHook,
     duty: Option<Duty>,
     stats: EngineStats,
-    ready: Sender<Result<(), SetupError>>,
+    ready: Sender<Result<Started, SetupError>>,
     exits: Sender<WorkerExit>,
     engine_bell: Bell,
 }
@@ -354,7 +364,8 @@ impl WorkerThread {
         let (Some(stats), Some(duty)) = (self.stats.worker(worker), self.duty.take()) else {
             return refuse("it has no counters or no duty".into());
         };
-        let _ = ready.send(Ok(()));
+        let thread = u32::try_from(gettid().as_raw()).unwrap_or(0);
+        let _ = ready.send(Ok(Started { worker, thread }));
         run::run(lane, duty, stats).err().map(|fault| fault.to_string())
     }
 }
@@ -374,6 +385,11 @@ impl Engine {
     /// The counters of all workers.
     pub fn stats(&self) -> &EngineStats {
         &self.stats
+    }
+
+    /// The kernel's number of a worker's thread, as in `/proc/self/task`; `None` if there is no such worker.
+    pub fn thread_id(&self, worker: usize) -> Option<u32> {
+        self.thread_ids.get(worker).copied()
     }
 
     /// Packets that are control's business; [`Engine::bell`] rings when one waits.

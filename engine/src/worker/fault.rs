@@ -9,8 +9,10 @@ use std::thread;
 pub enum WorkerFault {
     /// It panics.
     Panic,
-    /// It makes no turn any more.
+    /// It makes no turn any more, and sleeps.
     Wedge,
+    /// It makes no turn any more, and runs in circles.
+    Spin,
 }
 
 /// A wish for one worker, shared with whoever utters it.
@@ -22,6 +24,7 @@ impl Wish {
         let number = match fault {
             WorkerFault::Panic => 1,
             WorkerFault::Wedge => 2,
+            WorkerFault::Spin => 3,
         };
         self.0.store(number, Ordering::Release);
     }
@@ -32,6 +35,9 @@ impl Wish {
             1 => panic!("as a test wished"),
             2 => loop {
                 thread::park();
+            },
+            3 => loop {
+                std::hint::spin_loop();
             },
             _ => {}
         }

@@ -15,6 +15,8 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader};
 const OURS: u32 = 4711;
 /// Names and addresses that an advertisement can have put together, at most.
 const MAX_NAMES: usize = 32;
+/// How many workers the engine was told to have.
+const WORKERS: usize = 4;
 
 /// Any bytes are a message, with exactly these bytes as its encoding, or they are none.
 ///
@@ -41,6 +43,10 @@ pub fn monitor_gate(data: &[u8]) {
         Ok(Say::Change(_, change)) if gate::change(&change).is_ok() => harmless(&change),
         Ok(Say::Listen(_, addr)) if gate::listen(addr).is_ok() => {
             assert!(!(1..1024).contains(&addr.port()), "{addr} takes a privilege");
+        }
+        // What is held against workers is kept for each: there must not be more of them than there are.
+        Ok(Say::Suspect(suspect)) if gate::suspect(&suspect, WORKERS).is_ok() => {
+            assert!(usize::from(suspect.worker) < WORKERS, "{suspect:?}");
         }
         _ => {}
     }

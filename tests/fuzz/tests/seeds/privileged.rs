@@ -6,7 +6,7 @@ use isatap_engine::fib::Role;
 use isatapd::link::apply::RouteId;
 use isatapd::link::change::{AddressChange, Change};
 use isatapd::link::dns::Names;
-use isatapd::monitor::wire::{Answer, Asked, Cause, Order, Say, Setup, VERSION};
+use isatapd::monitor::wire::{Answer, Asked, Cause, Order, Say, Setup, Suspect, VERSION};
 use isatapd::slaac::Origin;
 
 use super::{OWN, ROUTER, on_link, write};
@@ -19,7 +19,9 @@ pub(super) fn write_seeds() {
         .collect();
     let addrs = ["127.0.0.1:9441", "0.0.0.0:80", "[::1]:0", "[2001:db8::1]:1023"];
     let listens = addrs.map(|addr| Say::Listen(8, addr.parse().expect("an address")).encode());
-    write("monitor_gate", changes.iter().chain(&listens).cloned());
+    let suspects = [0, u16::MAX].map(|worker| suspect(worker).encode());
+    let asked = changes.iter().chain(&listens).chain(&suspects);
+    write("monitor_gate", asked.cloned());
     write(
         "monitor_messages",
         says().chain(orders()).chain(changes.into_iter().step_by(4)),
@@ -92,9 +94,19 @@ fn says() -> impl Iterator<Item = Vec<u8>> {
         Say::StopListening,
         Say::Upgrade(1),
         Say::Attend(u32::MAX),
+        suspect(1),
     ];
     let failed = Cause::ALL.map(|cause| Say::Failed(cause, 1, "worker 0 is stuck".into()));
     says.into_iter().chain(failed).map(|say| say.encode())
+}
+
+fn suspect(worker: u16) -> Say {
+    Say::Suspect(Suspect {
+        worker,
+        thread: 4711,
+        turns: 1 << 40,
+        looked_at: 1 << 50,
+    })
 }
 
 fn orders() -> impl Iterator<Item = Vec<u8>> {
