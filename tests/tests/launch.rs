@@ -80,6 +80,16 @@ fn help_and_version_end_with_0() {
     let (code, text) = ended(&ns.try_run(&format!("{} -V", program("isatapd").display())));
     assert_eq!(code, 0);
     assert!(text.lines().any(|line| line.starts_with("io_uring: ")), "{text}");
+    let ebpf = text.lines().find(|line| line.starts_with("ebpf: "));
+    let ebpf = ebpf.expect("a line about the ebpf lane");
+    assert!(
+        [
+            "ebpf: both directions, by TCX",
+            "ebpf: both directions, by clsact"
+        ]
+        .contains(&ebpf),
+        "{ebpf}"
+    );
 }
 
 #[test]

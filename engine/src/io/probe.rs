@@ -4,7 +4,11 @@ use std::io;
 
 use io_uring::{IoUring, Probe};
 
+use super::ebpf::{Hook, LoadError, Programs};
 use super::restrict::{OPERATIONS, RingScope};
+
+/// Room for the rules of a trial.
+const TRIAL_SLOTS: u32 = 256;
 
 /// One feature and whether it can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ pub fn features() -> Vec<Feature> {
         },
         Feature {
             name: "ebpf",
-            state: Err("this version has no eBPF lane".into()),
+            state: ebpf(),
         },
     ]
 }
@@ -75,6 +79,45 @@ pub(crate) fn explain_setup(error: &io::Error) -> String {
         ),
         _ => error.to_string(),
     }
+}
+
+/// Whether programs in the kernel can carry packets here: they are loaded, tried and let go, where that is allowed.
+///
+/// # Errors
+/// What is missing, for the operator.
+pub fn ebpf() -> Result<String, String> {
+    let mut programs = match Programs::load(TRIAL_SLOTS, "") {
+        Ok(programs) => programs,
+        Err(error) if is_refused(&error) => {
+            return Ok("built in; root can tell whether this kernel takes it".into());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let features = programs.features().map_err(|error| error.to_string())?;
+    let directions = match (features.encap, features.decap) {
+        (Ok(()), Ok(())) => "both directions".to_owned(),
+        (Ok(()), Err(why)) => format!("encap alone, since {why}"),
+        (Err(why), Ok(())) => format!("decap alone, since {why}"),
+        (Err(one), Err(other)) => return Err(format!("{one}; {other}")),
+    };
+    let hook = match features.hook {
+        Hook::Tcx => "TCX",
+        Hook::Clsact => "clsact",
+    };
+    Ok(format!("{directions}, by {hook}"))
+}
+
+/// Whether it takes a privilege that this process does not have.
+fn is_refused(error: &LoadError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn defer_taskrun() -> Result<String, String> {

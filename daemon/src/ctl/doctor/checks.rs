@@ -11,12 +11,13 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 19] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 20] = [
         daemon,
         readiness,
         machine::capabilities,
         machine::tun,
         machine::uring,
+        machine::ebpf,
         machine::memlock,
         machine::sandbox,
         machine::clock,

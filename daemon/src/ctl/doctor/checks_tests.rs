@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ctl::doctor::sight::Tools;
-use crate::ops::status::tests::example;
+use crate::ops::status::tests::{example, with_programs};
 use crate::ops::status::{ErrorStatus, LayerStatus, SettingStatus};
 
 /// A host in good order.
@@ -13,6 +13,7 @@ fn host() -> Sight {
         status: Ok(status),
         tun: Ok(()),
         uring: Ok("6.18".to_owned()),
+        ebpf: None,
         modules: "tun 65536 2 - Live 0x0\n".to_owned(),
         raw_sockets: "  sl  local_address rem_address\n".to_owned()
             + &"   1: 0100000A:0029 00000000:0000 07\n".repeat(5)
@@ -78,7 +79,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 19] = [
+    let host_traps: [(&str, Grade, Spoil); 21] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
@@ -89,6 +90,14 @@ fn every_trap_is_found_with_a_remedy() {
             s.tun = Err("No such file or directory".into());
         }),
         ("io_uring", Grade::Warning, |s| s.uring = Err("disabled".into())),
+        ("ebpf lane", Grade::Note, |s| {
+            s.status = Err("no daemon".into());
+            s.ebpf = Some(Err("not built in".into()));
+        }),
+        ("ebpf lane", Grade::Note, |s| {
+            *status(s) = with_programs();
+            status(s).programs.obstacles = vec!["there are IPsec policies".into()];
+        }),
         ("locked memory", Grade::Note, |s| s.memlock = Some(65536)),
         ("kernel tunnels", Grade::Warning, |s| {
             s.modules = "sit 1 0 - Live\n".into()
@@ -224,4 +233,19 @@ fn a_sandbox_with_holes_is_named() {
     let finding = about(&sight, "sandbox");
     assert_eq!(finding.grade, Grade::Obstacle);
     assert!(finding.remedy.contains("SandboxWaive landlock"), "{finding:?}");
+}
+
+#[test]
+fn the_ebpf_lane_says_how_it_is() {
+    let mut sight = host();
+    assert!(all(&sight).iter().all(|finding| finding.subject != "ebpf lane"));
+    *status(&mut sight) = with_programs();
+    let finding = about(&sight, "ebpf lane");
+    assert_eq!(
+        (finding.grade, finding.found.as_str()),
+        (Grade::Fine, "the programs carry both directions, at eth0")
+    );
+    sight.status = Err("no daemon".to_owned());
+    sight.ebpf = Some(Ok("both directions, by TCX".to_owned()));
+    assert_eq!(about(&sight, "ebpf lane").grade, Grade::Fine);
 }

@@ -3,6 +3,9 @@
 use super::checks::running;
 use super::sight::Sight;
 use super::{Finding, Grade};
+use crate::ctl::share;
+
+const EBPF: &str = "ebpf lane";
 
 /// What rings of many workers need where the kernel counts them as locked memory: before 5.12, and measured with 6.18.
 const MEMLOCK_WANTED: u64 = 8 << 20;
@@ -55,6 +58,36 @@ pub(super) fn uring(sight: &Sight) -> Option<Finding> {
             why.as_str(),
             "the syscall lane carries instead; for this one, sysctl kernel.io_uring_disabled=0, or a container policy that allows it",
         ),
+    })
+}
+
+/// Whether the kernel carries packets itself, or why workers do.
+pub(super) fn ebpf(sight: &Sight) -> Option<Finding> {
+    let Some(status) = running(sight) else {
+        return Some(match sight.ebpf.as_ref()? {
+            Ok(how) => Finding::fine(EBPF, how.as_str()),
+            Err(why) => Finding::new(
+                Grade::Note,
+                EBPF,
+                why.as_str(),
+                "workers carry all packets instead",
+            ),
+        });
+    };
+    let programs = &status.programs;
+    let found = share::summary(status)?;
+    let carries_all = programs.carries.encap && programs.carries.decap && programs.obstacles.is_empty();
+    Some(if carries_all {
+        Finding::fine(EBPF, format!("the programs {found}"))
+    } else if programs.loaded {
+        Finding::new(
+            Grade::Note,
+            EBPF,
+            format!("the programs {found}"),
+            "workers carry what the kernel does not; isatapctl explain says so for one packet, isatapctl workers for all",
+        )
+    } else {
+        Finding::new(Grade::Note, EBPF, found, "workers carry all packets instead")
     })
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Sight {
     pub(super) tun: Result<(), String>,
     /// What the kernel offers of io_uring, or why nothing.
     pub(super) uring: Result<String, String>,
+    /// What the kernel offers the `ebpf` lane, or why nothing; `None` where a daemon runs, which knows better.
+    pub(super) ebpf: Option<Result<String, String>>,
     /// `/proc/modules`.
     pub(super) modules: String,
     /// `/proc/self/net/raw`.
@@ -78,6 +80,7 @@ impl Sight {
         Self {
             tun: open_tun(),
             uring: probe::uring(RingScope::Lane),
+            ebpf: status.is_err().then(probe::ebpf),
             modules: read("/proc/modules").unwrap_or_default(),
             raw_sockets: read("/proc/self/net/raw").unwrap_or_default(),
             forwarding: read("/proc/sys/net/ipv6/conf/all/forwarding").map(|text| text.trim().to_owned()),
