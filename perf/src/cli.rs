@@ -54,7 +54,7 @@ pub(crate) struct SoakOptions {
     /// Seconds from one fault to the next.
     #[arg(long, default_value_t = 30.0, value_parser = seconds)]
     pub(crate) every: f64,
-    /// syscall or uring.
+    /// syscall, uring or ebpf.
     #[arg(long, default_value = "uring")]
     pub(crate) lane: Peer,
     /// Worker threads of each daemon.
@@ -92,7 +92,11 @@ pub(crate) struct RunOptions {
     pub(crate) seconds: f64,
     /// Who is measured, of: bare, sit (the kernel's own ISATAP), programs (the ebpf lane's, without a daemon), baseline,
     /// drain, syscall, uring, ebpf.
-    #[arg(long, value_delimiter = ',', default_value = "bare,baseline,syscall,uring")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "bare,baseline,syscall,uring,ebpf"
+    )]
     pub(crate) peers: Vec<Peer>,
     /// Another tunnel: COMMAND is run by `sh -c` at each end, with ISATAP_PERF_INTERFACE, _LOCAL, _PEER (IPv4), _ADDRESS,
     /// _PEER_ADDRESS (IPv6) and _MTU in its environment; it makes the interface and stays in the foreground.
@@ -167,7 +171,7 @@ mod tests {
     fn alone_it_measures() {
         let cli = Cli::parse_from(["isatap-perf"]);
         assert!(cli.order.is_none());
-        assert_eq!(cli.run.peers.len(), 4);
+        assert_eq!(cli.run.peers.len(), 5);
         let cli = Cli::parse_from(["isatap-perf", "--only", "tcp,rr", "--external", "x=run it"]);
         assert_eq!((cli.run.only.len(), cli.run.external.len()), (2, 1));
         assert!(Cli::try_parse_from(["isatap-perf", "--only", "nothing"]).is_err());

@@ -136,11 +136,7 @@ fn announcement(plan: &Plan) -> String {
 fn list(plan: &Plan) -> Result<ExitCode> {
     for group in &plan.groups {
         for step in &group.steps {
-            let peers = plan
-                .peers
-                .iter()
-                .filter(|peer| step.row.who.includes(peer))
-                .count();
+            let peers = plan.peers.iter().filter(|peer| step.includes(peer)).count();
             let seconds = step.row.method.seconds(&plan.settings);
             println!(
                 "{:28} {peers} peers x {seconds:4.1} s  {}",

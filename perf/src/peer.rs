@@ -138,6 +138,9 @@ impl Peer {
             Self::External(external) => Runner::External(external.start(ns, tunnel, settings.mtu)),
             Self::Syscall | Self::Uring | Self::Ebpf => {
                 let daemon = self.daemon(settings, ns, tunnel).start();
+                if *self == Self::Ebpf {
+                    daemon.wait_programs();
+                }
                 scene::set_address(ns, tunnel.own);
                 Runner::Daemon(daemon)
             }

@@ -122,7 +122,7 @@ impl Plan {
             _ => BUILD_SECONDS + f64::from(group.scene.routes) / ROUTES_PER_SECOND,
         };
         let of_peer = |peer: &Peer| -> f64 {
-            let steps = group.steps.iter().filter(|step| step.row.who.includes(peer));
+            let steps = group.steps.iter().filter(|step| step.includes(peer));
             let seconds: Vec<_> = steps
                 .map(|step| step.row.method.seconds(&self.settings))
                 .collect();
@@ -160,6 +160,12 @@ fn steps(row: &'static Measurement, full: bool) -> Vec<Step> {
 }
 
 impl Step {
+    /// Whether this peer is measured. How many workers there are is nothing to programs in the kernel.
+    pub(crate) fn includes(&self, peer: &Peer) -> bool {
+        let of_workers = self.value(Parameter::Workers).is_some();
+        self.row.who.includes(peer) && !(of_workers && *peer == Peer::Ebpf)
+    }
+
     /// The value of a parameter at this point.
     pub(crate) fn value(&self, parameter: Parameter) -> Option<u32> {
         self.point

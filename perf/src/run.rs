@@ -88,7 +88,7 @@ type Ends<'a> = Option<Vec<Runner<'a>>>;
 impl Conductor<'_> {
     fn group(&mut self, round: u32, group: &Group) {
         let plan = self.plan;
-        let takes_part = |peer: &&Peer| group.steps.iter().any(|step| step.row.who.includes(peer));
+        let takes_part = |peer: &&Peer| group.steps.iter().any(|step| step.includes(peer));
         let peers: Vec<&Peer> = plan.peers.iter().filter(takes_part).collect();
         self.progress(round, &format!("building for {} peers", peers.len()));
         let own = group.scene.stage == Stage::Own;
@@ -102,7 +102,7 @@ impl Conductor<'_> {
         let mut ends: Vec<Ends<'_>> = links.iter().map(|_| None).collect();
         for step in &group.steps {
             for ((peer, link), ends) in peers.iter().zip(&links).zip(&mut ends) {
-                if step.row.who.includes(peer) && (own || link.is_some()) {
+                if step.includes(peer) && (own || link.is_some()) {
                     self.progress(round, &format!("{}: {}", step.title(), peer.name()));
                     self.step(step, peer, link.as_ref(), ends);
                 }

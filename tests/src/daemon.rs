@@ -43,8 +43,10 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// Those of workers.
-    pub const ALL: [Self; 2] = [Self::Uring, Self::Syscall];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Uring, Self::Syscall, Self::Ebpf];
+    /// Those in which workers carry everything.
+    pub const OF_WORKERS: [Self; 2] = [Self::Uring, Self::Syscall];
 
     /// The value of `--lane`.
     pub const fn name(self) -> &'static str {
@@ -321,6 +323,15 @@ impl<'a> Daemon<'a> {
                 Err(format!("\n{log}"))
             }
         });
+    }
+
+    /// Waits until the programs of the `ebpf` lane carry packets.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[track_caller]
+    pub fn wait_programs(&self) {
+        self.wait_log("the kernel carries packets by the ebpf lane");
     }
 
     /// Waits for it to end by itself.

@@ -62,8 +62,9 @@ impl FlowBook {
         }
     }
 
-    /// Notes what a sniffer saw on an IPv4 interface, encapsulated, in one direction.
-    pub fn of_outer(captured: &[Captured], outgoing: bool) -> Self {
+    /// Notes what a sniffer saw on an IPv4 interface, encapsulated, in one direction. Packets may be superpackets of datagrams
+    /// of `size` bytes: programs in the kernel send them whole.
+    pub fn of_outer(captured: &[Captured], outgoing: bool, size: usize) -> Self {
         let mut book = Self::default();
         for packet in captured.iter().filter(|packet| packet.outgoing == outgoing) {
             if let Some((_, _, data)) = packet
@@ -71,7 +72,7 @@ impl FlowBook {
                 .and_then(|outer| outer.inner())
                 .and_then(|inner| inner.udp())
             {
-                book.observe(data);
+                book.observe_merged(data, size);
             }
         }
         book

@@ -97,6 +97,12 @@ fn hosts_configure_themselves_syscall() {
     hosts_configure_themselves(Lane::Syscall);
 }
 
+/// The same on the other lane.
+#[test]
+fn hosts_configure_themselves_ebpf() {
+    hosts_configure_themselves(Lane::Ebpf);
+}
+
 /// T6: radvd's own reader takes our advertisement for one of radvd, with everything that is configured.
 #[test]
 fn radvdump_shows_what_is_configured() {

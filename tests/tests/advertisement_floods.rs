@@ -192,3 +192,8 @@ fn a_flood_from_a_router_of_the_list_is_bounded_uring() {
 fn a_flood_from_a_router_of_the_list_is_bounded_syscall() {
     a_flood_is_bounded(Lane::Syscall);
 }
+
+#[test]
+fn a_flood_from_a_router_of_the_list_is_bounded_ebpf() {
+    a_flood_is_bounded(Lane::Ebpf);
+}

@@ -214,6 +214,11 @@ fn refusals_are_shown_syscall() {
     refusals_are_shown(Lane::Syscall);
 }
 
+#[test]
+fn refusals_are_shown_ebpf() {
+    refusals_are_shown(Lane::Ebpf);
+}
+
 /// More than the rate: every packet is counted as captured or as missed, and the others pass.
 #[test]
 fn a_flood_is_captured_or_missed_to_the_last_packet() {

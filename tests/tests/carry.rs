@@ -1,4 +1,4 @@
-//! Real traffic end to end, for every number of workers on both lanes: ping, TCP and UDP between two hosts, from a
+//! Real traffic end to end, for every number of workers on every lane: ping, TCP and UDP between two hosts, from a
 //! host to a server behind the router, and from the router to a host. Each datagram exactly once and in order
 //! within its flow, on the wire and at the receiver; received = delivered + punted + drops (FAULTS 32, 33; E1, E6).
 //!
@@ -57,6 +57,7 @@ matrix! {
     two_workers_syscall: 2, Syscall;
     four_workers_syscall: 4, Syscall;
     eight_workers_syscall: 8, Syscall;
+    two_workers_ebpf: 2, Ebpf;
 }
 
 fn carries_everything(workers: usize, lane: Lane) {
@@ -147,12 +148,12 @@ fn udp_between_hosts(running: &Running<'_>, h1: &Netns, h2: &Netns, plan: UdpFlo
     let total = u64::from(plan.flows) * u64::from(plan.packets);
     isatap_tests::wait::holds("the sniffers to catch up", Duration::from_secs(2), || {
         let counted = |book: FlowBook| book.total() >= total;
-        counted(FlowBook::of_outer(&leaving.packets(), true))
-            && counted(FlowBook::of_outer(&arriving.packets(), false))
+        counted(FlowBook::of_outer(&leaving.packets(), true, plan.sizes[0]))
+            && counted(FlowBook::of_outer(&arriving.packets(), false, plan.sizes[0]))
     });
-    let wire = FlowBook::of_outer(&leaving.packets(), true);
+    let wire = FlowBook::of_outer(&leaving.packets(), true, plan.sizes[0]);
     wire.assert_exactly_once_in_order("on the wire at the sender", plan.flows, plan.packets);
-    let wire = FlowBook::of_outer(&arriving.packets(), false);
+    let wire = FlowBook::of_outer(&arriving.packets(), false, plan.sizes[0]);
     wire.assert_exactly_once_in_order("on the wire at the receiver", plan.flows, plan.packets);
     let mut inside = FlowBook::default();
     for packet in behind.packets().iter().filter(|packet| !packet.outgoing) {

@@ -161,6 +161,11 @@ fn a_transfer_outlives_its_engines_syscall() {
     a_transfer_outlives_its_engines(Lane::Syscall);
 }
 
+#[test]
+fn a_transfer_outlives_its_engines_ebpf() {
+    a_transfer_outlives_its_engines(Lane::Ebpf);
+}
+
 /// FAULTS 34: panics, aborts, a worker or the control loop that stands still: each is found, told, counted and mended.
 #[test]
 fn each_way_to_die_is_found_told_and_mended() {
@@ -533,11 +538,11 @@ fn a_reload_outlives_the_engine_that_did_it() {
     );
 }
 
-/// The counters of a dead engine are gone with it; what is left adds up.
+/// The counters of a dead engine's workers are gone with it; what is left adds up.
 #[test]
 fn counters_begin_anew_and_add_up() {
     let scene = Scene::new(1);
-    let running = scene.start(|builder| builder);
+    let running = scene.start(|builder| builder.lane(Lane::Uring));
     let host = &running.hosts[0];
     ping(&scene.hosts[0], &SERVER.to_string(), 50);
     let_it_live(Instant::now());

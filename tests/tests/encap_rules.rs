@@ -45,7 +45,7 @@ impl Bench<'_> {
         daemon.conservation();
     }
 
-    fn on_both_lanes(test: impl Fn(&Bench<'_>)) {
+    fn on_each_lane(test: impl Fn(&Bench<'_>)) {
         for lane in Lane::ALL {
             Self::with(|builder| builder.lane(lane), &test);
         }
@@ -124,7 +124,7 @@ fn to(dst: Ipv6Addr) -> Inner {
 
 #[test]
 fn outer_headers_are_those_of_rfc_4213() {
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         for len in [1, 100, 1232] {
             let packet = to(on_link(X)).udp(1, PORT, &vec![0x11; len]);
             if packet.len() > 1280 {
@@ -190,7 +190,7 @@ fn ttl_and_dscp_and_ecn_follow_the_configuration() {
 
 #[test]
 fn next_hops_come_from_the_destination_or_the_route() {
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let ns = bench.daemon.ns();
         let next_hop = |dst: Ipv6Addr| {
             let seen = bench.sent(&format!("a packet to {dst}"), &to(dst).udp(1, PORT, b"next hop"));
@@ -220,7 +220,7 @@ fn next_hops_come_from_the_destination_or_the_route() {
 #[test]
 fn the_sender_is_told_when_there_is_no_next_hop() {
     // E2; FAULTS 21: silence is not an answer, and nothing is sent to 0.0.0.0.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let cases = [
             ("no route", "no_route", "2001:db8:66::1"),
             (
@@ -242,7 +242,7 @@ fn the_sender_is_told_when_there_is_no_next_hop() {
 #[test]
 fn errors_about_errors_and_multicast_are_not_sent() {
     // N7, RFC 4443 2.4 (e).
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let nowhere: Ipv6Addr = "2001:db8:66::1".parse().expect("an address");
         let error = to(nowhere).icmpv6(UNREACHABLE, 0, &[0; 60]);
         let from_multicast = Inner::new("ff02::5".parse().expect("an address"), nowhere).udp(1, PORT, b"x");
@@ -266,7 +266,7 @@ fn errors_about_errors_and_multicast_are_not_sent() {
 fn errors_are_limited_and_drops_are_not() {
     // N7: a flood of packets without a way costs the sender's kernel a few errors.
     const FLOOD: usize = 2000;
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let packet = to("2001:db8:66::1".parse().expect("an address")).udp(1, PORT, b"flood");
         bench.tunnel.clear();
         let mut dropped = 0;
@@ -286,7 +286,7 @@ fn errors_are_limited_and_drops_are_not() {
 #[test]
 fn destinations_that_lead_to_a_forbidden_ipv4_address_go_nowhere() {
     // E7; FAULTS 22. The last one is the daemon's own.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let forbidden = [
             [0, 1, 2, 3],
             [127, 0, 0, 1],
@@ -309,7 +309,7 @@ fn destinations_that_lead_to_a_forbidden_ipv4_address_go_nowhere() {
 #[test]
 fn no_multicast_leaves_the_tunnel() {
     // A9: and so no outer packet ever goes to 224/4.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         bench.wire.clear();
         let before = bench.daemon.counters(Direction::Encap);
         let groups = ["ff02::1", "ff02::2", "ff02::fb", "ff05::2", "ff0e::1234"];
@@ -329,7 +329,7 @@ fn no_multicast_leaves_the_tunnel() {
 #[test]
 fn bad_inner_packets_are_refused() {
     // E9; FAULTS 10.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let mut jumbo = to(on_link(X));
         jumbo.payload_len = Some(0);
         bench.dropped("payload length 0", "malformed", &[jumbo.udp(1, PORT, b"jumbo")]);
@@ -355,7 +355,7 @@ fn bad_inner_packets_are_refused() {
 #[test]
 fn packets_over_the_tunnel_mtu_are_reported() {
     // M2, M3; FAULTS 24. The interface takes larger packets than the tunnel only when somebody changed it.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let ns = bench.daemon.ns();
         assert!(ns.ip(&format!("link show {TUNNEL}")).contains("mtu 1280"));
         let fits = to(on_link(X)).udp(1, PORT, &[0x22; 1232]);
@@ -370,7 +370,7 @@ fn packets_over_the_tunnel_mtu_are_reported() {
 #[test]
 fn own_packets_routed_back_into_the_tunnel_are_stopped() {
     // E8: the underlay's route leads into the tunnel itself.
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let ns = bench.daemon.ns();
         ns.ip(&format!("route add 10.9.0.0/16 dev {TUNNEL}"));
         let before = bench.daemon.counters(Direction::Encap);
@@ -393,7 +393,7 @@ fn own_packets_routed_back_into_the_tunnel_are_stopped() {
 fn nothing_of_an_earlier_packet_leaves_with_a_later_one() {
     // FAULTS 19, outwards.
     const PATTERN: u8 = 0xa7;
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let large = to(on_link(X)).udp(1, PORT, &[PATTERN; 1232]);
         let small = to(on_link(X)).wrap(59, &[0]);
         bench.wire.clear();

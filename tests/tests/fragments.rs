@@ -23,7 +23,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn on_both_lanes(test: impl Fn(&Bench<'_>)) {
+    fn on_each_lane(test: impl Fn(&Bench<'_>)) {
         for lane in Lane::ALL {
             let scene = Opposite::new();
             let daemon = scene.router(|builder| builder.lane(lane));
@@ -55,7 +55,7 @@ fn inner() -> Inner {
 /// M8: what IPv4 carries in fragments arrives, in any order of them, up to the largest datagram there is.
 #[test]
 fn m8_reassembled_datagrams_arrive() {
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let before = bench.daemon.counters(Direction::Decap);
         let mut outer = bench.crafter.outer();
         let sizes = [1280, 1500, 9000, 65_514, 65_515];
@@ -84,7 +84,7 @@ fn m8_reassembled_datagrams_arrive() {
 /// one arrives.
 #[test]
 fn incomplete_datagrams_are_nothing() {
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let packet = inner().udp(1, 9, &[0x44; 1232]);
         let mut outer = bench.crafter.outer();
         for missing in 0..3 {
@@ -112,7 +112,7 @@ fn fragment_header(offset: u16, more: bool, id: u32) -> Vec<u8> {
 /// business, and none is added.
 #[test]
 fn m11_inner_fragments_are_not_touched() {
-    Bench::on_both_lanes(|bench| {
+    Bench::on_each_lane(|bench| {
         let fragments = [
             (0, false, 1),
             (0, true, 2),

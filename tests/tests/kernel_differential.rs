@@ -176,7 +176,13 @@ fn the_kernel_and_we_judge_alike() {
         return;
     };
     let mut explained = [0; CLASSES.len()];
-    for (is_router, lane) in [(false, Lane::Uring), (false, Lane::Syscall), (true, Lane::Uring)] {
+    for (is_router, lane) in [
+        (false, Lane::Uring),
+        (false, Lane::Syscall),
+        (false, Lane::Ebpf),
+        (true, Lane::Uring),
+        (true, Lane::Ebpf),
+    ] {
         let who = format!(
             "{} on the {} lane",
             if is_router { "router" } else { "host" },

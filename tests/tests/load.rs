@@ -1,4 +1,4 @@
-//! Nothing is lost, repeated or reordered unseen under each kind of load, for 1, 2 and 4 workers on both lanes, with
+//! Nothing is lost, repeated or reordered unseen under each kind of load, for 1, 2 and 4 workers on every lane, with
 //! and without GRO on the underlay; what a flood loses is counted, exactly, by the daemon or by the kernel (D12).
 //!
 //! ```text
@@ -89,6 +89,7 @@ matrix! {
     one_worker_syscall: 1, Syscall;
     two_workers_syscall: 2, Syscall;
     four_workers_syscall: 4, Syscall;
+    two_workers_ebpf: 2, Ebpf;
 }
 
 struct Pair {

@@ -76,7 +76,7 @@ fn incoming(captured: &Captured) -> bool {
     !captured.outgoing
 }
 
-fn on_both_lanes(test: impl Fn(&Bench<'_>)) {
+fn on_each_lane(test: impl Fn(&Bench<'_>)) {
     for lane in Lane::ALL {
         let scene = Opposite::new();
         // One worker: what is sent first is counted first.
@@ -88,7 +88,7 @@ fn on_both_lanes(test: impl Fn(&Bench<'_>)) {
 
 #[test]
 fn bytes_after_the_inner_packet_are_cut_off() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let inner = bench.inner().udp(1, PORT, b"padded");
         for padding in [1, 7, 8, 100, 1200] {
             let padded = [inner.as_slice(), &vec![0xee; padding]].concat();
@@ -103,7 +103,7 @@ fn bytes_after_the_inner_packet_are_cut_off() {
 
 #[test]
 fn every_length_short_of_the_inner_packet_is_truncated() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let inner = bench.inner().udp(1, PORT, &[0x55; 33]);
         let cuts: Vec<_> = (1..inner.len())
             .map(|len| bench.crafter.outer().wrap(&inner[..len]))
@@ -115,7 +115,7 @@ fn every_length_short_of_the_inner_packet_is_truncated() {
 
 #[test]
 fn impossible_inner_headers_are_malformed() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let mut packets = Vec::new();
         for version in (0..=15).filter(|version| *version != 6) {
             let mut inner = bench.inner();
@@ -135,7 +135,7 @@ fn impossible_inner_headers_are_malformed() {
 
 #[test]
 fn ipv4_options_are_skipped_and_source_routes_refused() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         // The kernel hands over source-routed packets only if told to, and only at the end of the route.
         bench.daemon.ns().sysctl("ipv4/conf/all/accept_source_route", "1");
         bench
@@ -159,7 +159,7 @@ fn ipv4_options_are_skipped_and_source_routes_refused() {
 
 #[test]
 fn fragments_are_reassembled_in_any_order() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let inner = bench
             .inner()
             .udp(1, PORT, &(0..=255).cycle().take(1400).collect::<Vec<u8>>());
@@ -191,7 +191,7 @@ fn all_ecn_combinations_follow_rfc_6040() {
     const ECT_1: u8 = 1;
     const ECT_0: u8 = 2;
     const CE: u8 = 3;
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         for outer_ecn in [NOT_ECT, ECT_1, ECT_0, CE] {
             for inner_ecn in [NOT_ECT, ECT_1, ECT_0, CE] {
                 // RFC 6040 figure 4: CE wins, then ECT(1); Not-ECT stays, and is dropped under CE.
@@ -224,7 +224,7 @@ fn all_ecn_combinations_follow_rfc_6040() {
 #[test]
 fn tunnels_in_the_tunnel_are_refused_unless_wanted() {
     let nested = |bench: &Bench<'_>| [4_u8, 41, 47].map(|kind| bench.inner().wrap(kind, &[0x60; 48]));
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let packets = nested(bench).map(|inner| bench.crafter.outer().wrap(&inner));
         bench.dropped("next headers 4, 41 and 47", "nested", &packets);
     });
@@ -238,7 +238,7 @@ fn tunnels_in_the_tunnel_are_refused_unless_wanted() {
 
 #[test]
 fn forbidden_inner_addresses_are_dropped() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let from = |src: &str| {
             let inner = Inner::new(src.parse().expect("an address"), on_link(DUT));
             bench.crafter.outer().wrap(&inner.udp(1, PORT, b"source"))
@@ -272,7 +272,7 @@ fn forbidden_inner_addresses_are_dropped() {
 
 #[test]
 fn forbidden_outer_addresses_never_reach_the_tunnel() {
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let inner = bench.inner().udp(1, PORT, b"outer addresses");
         let from = |src: [u8; 4]| {
             let mut outer = bench.crafter.outer();
@@ -319,7 +319,7 @@ fn forbidden_outer_addresses_never_reach_the_tunnel() {
 #[test]
 fn chains_of_extension_headers_pass_or_end_in_a_counter() {
     // FAULTS 18: decisions use fixed headers only.
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         let chain = |count: usize, first_len: u8| {
             let mut body = Vec::new();
             for index in 0..count {
@@ -353,7 +353,7 @@ fn chains_of_extension_headers_pass_or_end_in_a_counter() {
 fn nothing_of_an_earlier_packet_leaks_into_a_later_one() {
     // FAULTS 19, inwards: large packets of a pattern, then the smallest ones through the same buffers.
     const PATTERN: u8 = 0xa7;
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         // No next header: packets of no transport are not merged on their way.
         let large = bench.inner().wrap(59, &[PATTERN; 1400]);
         // With and without padding that shows where a packet was cut.
@@ -380,7 +380,7 @@ fn nothing_of_an_earlier_packet_leaks_into_a_later_one() {
 #[test]
 fn packets_for_another_locator_are_not_taken() {
     // D2: 10.0.0.50 is an address of this machine, but no locator of the daemon.
-    on_both_lanes(|bench| {
+    on_each_lane(|bench| {
         bench.daemon.ns().ip("addr add 10.0.0.50/24 dev eth0");
         let inner = Inner::new(on_link(X), link_local(DUT)).udp(1, PORT, b"another locator");
         let before = bench.daemon.counters(Direction::Decap);

@@ -107,6 +107,12 @@ fn bulk_traffic_needs_no_more_syscall() {
     bulk_traffic_needs_no_more(Lane::Syscall);
 }
 
+/// FAULTS 67: the same on the other lane.
+#[test]
+fn bulk_traffic_needs_no_more_ebpf() {
+    bulk_traffic_needs_no_more(Lane::Ebpf);
+}
+
 /// FAULTS 67: an engine that the kernel ends for want of memory is followed by another one, on the same interface.
 #[test]
 fn an_engine_that_is_ended_is_followed() {

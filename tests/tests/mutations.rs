@@ -187,3 +187,9 @@ fn mutated_packets_are_judged_rightly_uring() {
 fn mutated_packets_are_judged_rightly_syscall() {
     mutated(Lane::Syscall);
 }
+
+/// FAULTS 1-11, 13, 14, 17, 18: the same on the other lane.
+#[test]
+fn mutated_packets_are_judged_rightly_ebpf() {
+    mutated(Lane::Ebpf);
+}

@@ -297,6 +297,11 @@ fn each_bad_message_has_its_counter_syscall() {
 }
 
 #[test]
+fn each_bad_message_has_its_counter_ebpf() {
+    each_message_has_its_counter(Lane::Ebpf);
+}
+
+#[test]
 fn only_routers_of_the_prl_configure_a_host() {
     let parts = Parts::new();
     let daemon = Daemon::host(&parts.dut, DUT, &[PRL]).start();

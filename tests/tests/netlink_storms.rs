@@ -248,6 +248,11 @@ fn an_interface_that_flaps_is_restored_syscall() {
 }
 
 #[test]
+fn an_interface_that_flaps_is_restored_ebpf() {
+    down_and_up_under_traffic(Lane::Ebpf);
+}
+
+#[test]
 fn any_mtu_of_an_operator_is_lived_with() {
     // FAULTS 58: below 1280 there is no IPv6, so the interface is set up anew, with what advertisements brought; above, the
     // senders are told what the tunnel carries.

@@ -98,6 +98,11 @@ fn hosts_configure_themselves_syscall() {
 }
 
 #[test]
+fn hosts_configure_themselves_ebpf() {
+    hosts_configure_themselves(Lane::Ebpf);
+}
+
+#[test]
 fn rdisc6_on_a_host_is_answered() {
     // P7: a solicitation of any program to ff02::2 reaches each router of the PRL as unicast.
     let scene = Scene::new(1);

@@ -175,7 +175,7 @@ fn an_open_directory_leads_nowhere_else() {
 /// FAULTS 71: what is in force is said in one place.
 #[test]
 fn the_status_says_what_threads_may_do() {
-    for lane in Lane::ALL {
+    for lane in Lane::OF_WORKERS {
         let scene = Opposite::new();
         let daemon = scene.router(|builder| builder.lane(lane));
         let status = status_of(&daemon);

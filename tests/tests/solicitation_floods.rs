@@ -170,6 +170,12 @@ fn invented_neighbours_syscall() {
     advertise_yes(Lane::Syscall, Names::Neighbours);
 }
 
+/// The same on the other lane.
+#[test]
+fn invented_neighbours_ebpf() {
+    advertise_yes(Lane::Ebpf, Names::Neighbours);
+}
+
 /// FAULTS 51, 52: the flood uses sixteen million names.
 #[test]
 fn invented_hosts_of_everywhere() {

@@ -176,6 +176,11 @@ fn matrix_on_a_host_syscall() {
 }
 
 #[test]
+fn matrix_on_a_host_ebpf() {
+    check(|ns| Daemon::host(ns, DUT, &[PRL]).lane(Lane::Ebpf).start());
+}
+
+#[test]
 fn matrix_on_a_router_with_a_peer_router() {
     check(|ns| {
         Daemon::router(ns, DUT)

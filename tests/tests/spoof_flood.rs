@@ -140,3 +140,9 @@ fn spoofed_packets_cost_good_ones_nothing_uring() {
 fn spoofed_packets_cost_good_ones_nothing_syscall() {
     flood(Lane::Syscall);
 }
+
+/// FAULTS 1, 52: the same on the other lane.
+#[test]
+fn spoofed_packets_cost_good_ones_nothing_ebpf() {
+    flood(Lane::Ebpf);
+}

@@ -140,3 +140,8 @@ fn a_busy_router_uring() {
 fn a_busy_router_syscall() {
     busy(Lane::Syscall);
 }
+
+#[test]
+fn a_busy_router_ebpf() {
+    busy(Lane::Ebpf);
+}

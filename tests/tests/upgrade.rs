@@ -85,6 +85,11 @@ fn a_transfer_outlives_an_upgrade_syscall() {
     a_transfer_outlives_an_upgrade(Lane::Syscall);
 }
 
+#[test]
+fn a_transfer_outlives_an_upgrade_ebpf() {
+    a_transfer_outlives_an_upgrade(Lane::Ebpf);
+}
+
 /// In order, an upgrade loses nothing: what arrives meanwhile waits for the successor.
 #[test]
 fn an_upgrade_loses_no_packet() {

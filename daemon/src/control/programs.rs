@@ -263,7 +263,9 @@ impl Programs {
         if self.told.as_ref() == Some(&why) {
             return;
         }
-        if why.is_empty() {
+        if !moment.up {
+            // That is told by whoever watches the interface.
+        } else if why.is_empty() {
             info!("the kernel carries packets by the ebpf lane");
         } else {
             info!("packets are left to the workers: {}", why.join("; "));

@@ -243,9 +243,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         ask,
         metrics_server: None,
     };
-    if let Some(listener) = metrics {
-        daemon.serve_metrics(listener).map_err(descriptor_error)?;
-    }
     daemon.follow_own_addresses();
     daemon.set_advertising(now);
     daemon.catch_up().await?;
@@ -253,6 +250,10 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         descriptors::require_spare(&daemon.link)?;
     }
     daemon.service.tell(Notice::Ready);
+    // Whoever gets an answer from here may rely on a monitor that knows it.
+    if let Some(listener) = metrics {
+        daemon.serve_metrics(listener).map_err(descriptor_error)?;
+    }
     (hooks.let_terminal_go)();
     Ok(daemon)
 }

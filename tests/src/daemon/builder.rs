@@ -21,6 +21,10 @@ use crate::wait;
 /// with a sanitizer, which makes calls and writes files of its own.
 const WAIVE: &str = "ISATAPD_TEST_WAIVE";
 
+/// The lane of every daemon of this run whose test does not name one: `ISATAPD_TEST_LANE=ebpf make test`. Without it the
+/// daemon chooses, as it does for everybody.
+const LANE: &str = "ISATAPD_TEST_LANE";
+
 /// A daemon about to be started.
 #[derive(Debug)]
 pub struct Builder<'a> {
@@ -141,6 +145,11 @@ impl<'a> Builder<'a> {
         let folder = scratch();
         let config = write_config(folder.path(), self.config.as_bytes());
         let mut command = self.command();
+        let is_named = self.config.lines().any(|line| line.starts_with("Lane "))
+            || self.arguments.iter().any(|argument| argument == "--lane");
+        if let (Ok(lane), false) = (std::env::var(LANE), is_named) {
+            command.args(["--lane", &lane]);
+        }
         command
             .arg("-f")
             .args(paths(folder.path(), &config))

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use isatap_engine::fib::Role;
+use isatap_engine::fib::{MAX_LOCATORS, Role};
 use isatapd::link::apply::RouteId;
 use isatapd::link::change::{AddressChange, Change};
 use isatapd::link::dns::Names;
-use isatapd::monitor::wire::{Answer, Asked, Cause, Order, Say, Setup, Suspect, VERSION};
+use isatapd::monitor::others::Others;
+use isatapd::monitor::wire::{Answer, Asked, Cause, MapsShape, Order, Say, Setup, Suspect, VERSION};
 use isatapd::slaac::Origin;
 
 use super::{OWN, ROUTER, on_link, write};
@@ -80,6 +81,7 @@ fn changes() -> Vec<Change> {
         Change::Sysctls(Role::Router),
         Change::HopLimit(Some(64)),
         Change::HopLimit(None),
+        Change::Programs([4; MAX_LOCATORS]),
     ]
 }
 
@@ -126,8 +128,8 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         upgrades: 1,
         metrics: true,
         names: false,
-        programs: false,
-        without_programs: "no clang".into(),
+        programs: true,
+        without_programs: String::new(),
     };
     let answers = [
         Answer::Done,
@@ -142,7 +144,17 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         Asked::Interrupt,
         Asked::HandOver,
     ];
-    let first = [Order::Setup(setup), Order::Worker(1), Order::Begin];
+    let others = Others {
+        firewall: true,
+        ..Others::default()
+    };
+    let first = [
+        Order::Setup(setup),
+        Order::Maps(MapsShape { slots: 64, cpus: 2 }),
+        Order::Worker(1),
+        Order::Begin,
+        Order::Others(others),
+    ];
     let answers = answers.map(|answer| Order::Answer(7, answer));
     let all = first.into_iter().chain(answers).chain(asked.map(Order::Signal));
     all.map(|order| order.encode())
