@@ -193,7 +193,7 @@ impl Scrape {
         self.per_worker(
             encoder,
             "isatapd_received_packets",
-            "Packets read from the kernel",
+            "Packets read from the kernel by workers, or taken by its programs (worker=\"kernel\")",
             |d| d.received,
         )?;
         self.per_worker(encoder, "isatapd_packets", "Packets delivered", |d| d.delivered)?;
@@ -242,7 +242,7 @@ impl Scrape {
                 .for_each(|worker| sum.merge(worker.direction(direction)));
             batches.histogram(&[("direction", direction.name())], &sum)?;
         }
-        let help = "Time packets spend in the daemon, from their arrival in user space to their hand-over";
+        let help = "Time packets spend in the daemon, from their arrival in user space to their hand-over; those of the kernel's programs are not among them";
         let mut latency = family(
             encoder,
             MetricType::Histogram,

@@ -279,7 +279,7 @@ pub struct Traffic {
 /// One direction. At rest `received = packets + punted + the sum of drops`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DirectionStatus {
-    /// Packets read from the kernel.
+    /// Packets read from the kernel, or taken by its programs.
     pub received: u64,
     /// Packets delivered.
     pub packets: u64,
