@@ -15,11 +15,11 @@ use isatapd::config::names::{Key, Reload, Repeat};
 
 const EXAMPLE: &str = include_str!("../isatapd.conf");
 /// Of the last change that somebody who reads the pages would notice.
-const DATE: &str = "2026-11-28";
+const DATE: &str = "2026-11-29";
 
 const PROCESSES: &str = "The daemon is two processes. The monitor, whose process id is in the pid file and which signals go \
-    to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL and CAP_SETPCAP, and reads nothing \
-    that came from the network. The engine (isatapd-engine) has no capability, an empty root \
+    to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_SETPCAP and, unless Lane says \
+    uring or syscall, CAP_BPF, and reads nothing that came from the network. The engine (isatapd-engine) has no capability, an empty root \
     directory, rules for what it reads and connects to (Landlock), a filter of system calls in each thread (seccomp), and rings \
     that take what packets need. Where the machine refuses rules or filters, the daemon does not start, unless SandboxWaive \
     names them; where rings cannot be restricted, the other lane carries, or Lane uring does not start. An engine is followed by another one when it dies or \
@@ -108,6 +108,7 @@ fn page(program: &Command) -> Result<Vec<u8>> {
         roff.text([roman(text.to_string())]);
     }
     if program.get_name() == "isatapd" {
+        lanes(&mut roff);
         service(&mut roff);
         roff.control("SH", ["PROCESSES"]);
         roff.text([roman(PROCESSES)]);
@@ -154,7 +155,32 @@ fn service(roff: &mut Roff) {
     roff.control("PP", []);
     roff.text([roman(
         "What a start needs: CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_CHROOT; CAP_SETUID and CAP_SETGID unless it runs as the user \
-         it is to become (--user) already, in no other group. CAP_BPF, if held, keeps each flow on its queue.",
+         it is to become (--user) already, in no other group. CAP_BPF, if held, keeps each flow on its queue, and loads the programs of the ebpf lane.",
+    )]);
+}
+
+/// What carries packets, and what that means for other tools.
+fn lanes(roff: &mut Roff) {
+    roff.control("SH", ["LANES"]);
+    roff.text([roman(
+        "Lane ebpf, and auto where it works: two programs in the kernel, at the egress of the ISATAP interface and at the ingress of the Ethernet \
+         devices with its addresses, carry packets by the rules of the workers. What they cannot decide they leave as it is, and a worker \
+         carries it: fragments, IPv4 options, extension headers, neighbour discovery, multicast, packets that are too big or refused, \
+         and next hops whose device cannot be named. isatapd_left_packets_total counts it by cause; isatapctl workers explains each. \
+         isatapctl explain says who would carry a packet.",
+    )]);
+    roff.control("PP", []);
+    roff.text([roman(
+        "A packet that the kernel carries passes no hook of netfilter for its outer header, no IPsec policy, no rp_filter and no other socket for \
+         protocol 41. tcpdump on the ISATAP interface sees what comes in and not what goes out, and the counters of that interface stand still; \
+         those of the daemon do not (worker=\"kernel\"). Therefore auto leaves everything to the workers while netfilter has rules for IPv4 or there \
+         are IPsec policies, and each lane does while isatapctl capture runs. What the programs refuse they drop themselves only where nobody else \
+         listens to protocol 41.",
+    )]);
+    roff.control("PP", []);
+    roff.text([roman(
+        "Packets go on by the last rules while an engine is exchanged. With Lane uring or syscall there are workers alone. The workers beside the \
+         programs use io_uring, or epoll where that cannot be used.",
     )]);
 }
 
