@@ -1,0 +1,90 @@
+//! The daemon with the `ebpf` lane where the kernel has no TCX: its filters carry, are there again after a crash, and go when it ends.
+//!
+//! ```text
+//!   a 10.0.0.1  eth0 ======== eth0  b 10.0.0.2        is0 on both: 2001:db8:1::/64
+//! ```
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddrV6};
+
+use isatap_tests::daemon::{Daemon, Lane, TUNNEL, program};
+use isatap_tests::metrics::Direction;
+use isatap_tests::netns::Netns;
+use isatap_tests::older_kernel;
+use isatap_tests::ping::ping_until;
+use isatap_tests::scene::{SOON, on_link, set_address};
+use isatap_tests::topology::{UNDERLAY, connect};
+use isatap_tests::traffic::tcp_transfer;
+use isatap_tests::wait;
+use nix::sys::signal::Signal;
+
+const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const BYTES: u64 = 16_000_000;
+
+/// Set where the kernel is known to have no TCX, so that there must be filters.
+const FILTERS: &str = "ISATAP_EXPECT_FILTERS";
+
+/// Filters of ours at the underlay.
+fn filters(ns: &Netns) -> usize {
+    let shown = ns.run(&format!("tc filter show dev {UNDERLAY} ingress"));
+    shown.lines().filter(|line| line.contains("isatap_decap")).count()
+}
+
+/// Waits until the kernel carries both ways, and has TCP arrive that way.
+#[track_caller]
+fn carries(a: &Daemon<'_>, b: &Daemon<'_>) {
+    for daemon in [a, b] {
+        wait::holds("the kernel to carry", SOON * 6, || {
+            daemon.metrics().sum("isatapd_kernel_carries", &[]) == 2
+        });
+    }
+    ping_until(a.ns(), &on_link(B).to_string(), SOON * 6);
+    let carried = || {
+        let labels = [("worker", "kernel"), ("direction", Direction::Decap.label())];
+        b.metrics().sum("isatapd_bytes_total", &labels)
+    };
+    let before = carried();
+    let to = SocketAddrV6::new(on_link(B), 5001, 0, 0);
+    let report = tcp_transfer(a.ns(), b.ns(), to, BYTES, SOON * 6);
+    eprintln!("{}", report.expect("all of it"));
+    wait::holds("bytes carried by the kernel", SOON * 6, || {
+        carried() - before >= BYTES
+    });
+}
+
+#[test]
+fn filters_come_again_and_go() {
+    let (a, b) = (Netns::new("a"), Netns::new("b"));
+    connect(&a, UNDERLAY, &b, UNDERLAY);
+    let start = |ns, v4| {
+        Netns::ip(ns, &format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
+        let daemon = Daemon::router(ns, v4).lane(Lane::Ebpf).start();
+        set_address(ns, v4);
+        daemon
+    };
+    let (one, mut two) = (start(&a, A), start(&b, B));
+    carries(&one, &two);
+    let expected = usize::from(env::var_os(FILTERS).is_some());
+    assert_eq!(filters(&b), expected);
+    two.signal(Signal::SIGKILL);
+    two.wait_exit(SOON * 6);
+    wait::holds("the interface to go", SOON * 6, || !b.has_link(TUNNEL));
+    assert_eq!(filters(&b), expected, "nobody detached it");
+    let mut two = two.start_again();
+    set_address(&b, B);
+    carries(&one, &two);
+    assert_eq!(filters(&b), expected, "the one of before is replaced");
+    two.stop();
+    assert_eq!(filters(&b), 0);
+}
+
+#[test]
+fn filters_come_again_and_go_on_an_older_kernel() {
+    let environment = format!("{FILTERS}=yes");
+    older_kernel::repeat(
+        &["filters_come_again_and_go"],
+        &environment,
+        vec![program("isatapd")],
+    );
+}
