@@ -4,12 +4,14 @@
 //!   h1 10.0.0.2 ---- rtr 10.0.0.1 ---- srv 2001:db8:99::2         see `isatap_tests::scene`
 //! ```
 
+use std::net::SocketAddrV6;
 use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Daemon, Lane};
 use isatap_tests::fault::{kill_engine, let_it_live, restarts, wait_successor};
 use isatap_tests::scene::{Running, SERVER, SOON, Scene};
 use isatap_tests::steady::Stream;
+use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
 
 /// Said when the programs begin to carry, and when they leave packets to workers.
@@ -17,8 +19,6 @@ const CARRIES: &str = "the kernel carries packets by the ebpf lane";
 const LEAVES: &str = "packets are left to the workers";
 /// What is looked at for being zero.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// More than fits into any queue or socket buffer on the way.
-const MUCH: u64 = 100_000_000;
 
 fn started(scene: &Scene) -> Running<'_> {
     let running = scene.start(|builder| builder.lane(Lane::Ebpf).workers(2));
@@ -26,17 +26,16 @@ fn started(scene: &Scene) -> Running<'_> {
     running
 }
 
-/// With every process of every daemon stopped, a transfer goes on: no packet of it passes a worker.
+/// With every process of every daemon stopped, a connection is made and 100 MB pass: no packet of it passes a worker.
 #[test]
 fn the_kernel_carries_by_itself() {
     let scene = Scene::new(1);
     let running = started(&scene);
-    let stream = Stream::start(&scene.hosts[0], &scene.server, SERVER);
-    stream.wait_more(1, SOON);
     running.all().for_each(Daemon::freeze);
-    stream.wait_more(MUCH, SOON * 6);
+    let to = SocketAddrV6::new(SERVER, 5001, 0, 0);
+    let report = tcp_transfer(&scene.hosts[0], &scene.server, to, 100_000_000, SOON * 2);
     running.all().for_each(Daemon::thaw);
-    stream.finish();
+    report.expect("every byte arrives");
     running.conservation();
 }
 
@@ -129,7 +128,7 @@ fn others_have_their_say() {
         lines(host, CARRIES) == 2
     });
     assert_eq!((lines(router, LEAVES), lines(host, LEAVES)), (1, 1));
-    stream.wait_more(MUCH, SOON * 6);
+    stream.wait_more(1_000_000, SOON * 6);
     stream.finish();
     running.conservation();
 }
