@@ -334,6 +334,17 @@ impl<'a> Daemon<'a> {
         self.wait_log("the kernel carries packets by the ebpf lane");
     }
 
+    /// Waits until the programs of the `ebpf` lane leave all packets to the workers; at once where there are none.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[track_caller]
+    pub fn wait_held(&self) {
+        wait::holds("the programs to be held", Duration::from_secs(5), || {
+            self.metrics().sum("isatapd_kernel_carries", &[]) == 0
+        });
+    }
+
     /// Waits for it to end by itself.
     ///
     /// # Panics

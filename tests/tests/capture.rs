@@ -45,8 +45,8 @@ fn dropped_packets_carry_their_reason() {
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.workers(2));
     let (crafter, injector) = (scene.crafter(), Injector::tun(&scene.dut, TUNNEL));
-    let before = [Direction::Encap, Direction::Decap].map(|direction| daemon.counters(direction));
     let capturing = Capturing::start(&daemon, "drops.pcapng", "--drops");
+    let before = [Direction::Encap, Direction::Decap].map(|direction| daemon.counters(direction));
 
     let mut short = Inner::new(on_link(X), on_link(DUT));
     short.payload_len = Some(500);

@@ -146,23 +146,27 @@ fn udp_between_hosts(running: &Running<'_>, h1: &Netns, h2: &Netns, plan: UdpFlo
     let book = plan.run(h1, src, h2, dst, 0);
     book.assert_exactly_once_in_order("receiver", plan.flows, plan.packets);
     let total = u64::from(plan.flows) * u64::from(plan.packets);
+    let inside = || {
+        let mut book = FlowBook::default();
+        for packet in behind.packets().iter().filter(|packet| !packet.outgoing) {
+            if let Some((_, _, data)) = packet.inner().and_then(|inner| inner.udp()) {
+                // The daemon may hand over a run of datagrams as one superpacket.
+                book.observe_merged(data, plan.sizes[0]);
+            }
+        }
+        book
+    };
     isatap_tests::wait::holds("the sniffers to catch up", Duration::from_secs(2), || {
         let counted = |book: FlowBook| book.total() >= total;
         counted(FlowBook::of_outer(&leaving.packets(), true, plan.sizes[0]))
             && counted(FlowBook::of_outer(&arriving.packets(), false, plan.sizes[0]))
+            && counted(inside())
     });
     let wire = FlowBook::of_outer(&leaving.packets(), true, plan.sizes[0]);
     wire.assert_exactly_once_in_order("on the wire at the sender", plan.flows, plan.packets);
     let wire = FlowBook::of_outer(&arriving.packets(), false, plan.sizes[0]);
     wire.assert_exactly_once_in_order("on the wire at the receiver", plan.flows, plan.packets);
-    let mut inside = FlowBook::default();
-    for packet in behind.packets().iter().filter(|packet| !packet.outgoing) {
-        if let Some((_, _, data)) = packet.inner().and_then(|inner| inner.udp()) {
-            // The daemon may hand over a run of datagrams as one superpacket.
-            inside.observe_merged(data, plan.sizes[0]);
-        }
-    }
-    inside.assert_exactly_once_in_order("on the tunnel interface", plan.flows, plan.packets);
+    inside().assert_exactly_once_in_order("on the tunnel interface", plan.flows, plan.packets);
     let since = running.hosts[0].counters(Direction::Encap).since(&before);
     if plan.batch > 1 {
         assert!(

@@ -122,6 +122,8 @@ fn down_and_up(lane: Lane) {
     let packet = Inner::new(link_local(X), link_local(DUT)).udp(1, PORT, b"down and up");
     for round in 0..5 {
         scene.dut.ip(&format!("link set {TUNNEL} down"));
+        // What programs carry to an interface that is down, the kernel drops and counts.
+        daemon.wait_held();
         let before = daemon.counters(Direction::Decap);
         for _ in 0..10 {
             crafter.send_inner(&packet);

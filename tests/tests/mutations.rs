@@ -91,7 +91,11 @@ impl<'a> Bench<'a> {
         self.inside.clear();
         frames.iter().for_each(|frame| self.injector.send(frame));
         // What was read together with the first fence has come out before the second one is read.
-        let fences = [0, 1].map(|second| inner.wrap(59, &(2 * sequence + second).to_be_bytes()));
+        // Behind options, so that the programs of the ebpf lane leave it to the worker that may have others to deliver.
+        let fences = [0, 1].map(|second| {
+            let number = (2 * sequence + second).to_be_bytes();
+            inner.wrap(60, &[&[59, 0, 1, 4, 0, 0, 0, 0][..], &number].concat())
+        });
         for fence in &fences {
             self.injector.send(&Outer::new(HOST, OWN).wrap(fence));
             self.inside

@@ -157,6 +157,7 @@ mod tests {
                 network: "10.0.0.0/24".parse().unwrap(),
                 device: DEVICE,
                 mtu: 1500,
+                gateway: None,
             }],
         }
     }

@@ -252,8 +252,15 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
     })?;
-    // Those of before went with it: the workers carry everything until these have rules.
-    let (programs, maps, without_programs) = load_programs(settings.lane, &holdings.descriptors)?;
+    // Those of before went with it: the workers carry everything until these have rules. A daemon that runs goes on without
+    // them, too, whatever a start would have insisted on.
+    let (programs, maps, without_programs) = match load_programs(settings.lane, &holdings.descriptors) {
+        Err(error) => {
+            warn!("workers carry all packets: {error}");
+            (None, None, error.message().to_owned())
+        }
+        loaded => loaded?,
+    };
     (holdings.maps, setup.without_programs) = (maps, without_programs);
     privilege::confine_monitor(settings.lane)?;
     let monitor = Monitor {

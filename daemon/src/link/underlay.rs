@@ -47,6 +47,7 @@ struct Way {
     /// 0: not for programs.
     device: u32,
     mtu: u16,
+    gateway: Option<Ipv4Addr>,
 }
 
 /// The ways by a dump of links, IPv4 rules and IPv4 routes. `tunnel` is the ISATAP interface: nothing of ours goes there.
@@ -91,17 +92,22 @@ pub fn ways(dump: &[RouteNetlinkMessage], tunnel: u32) -> Result<Vec<Egress>, Un
         let covers = |own: &Ipv4Prefix| own.len() <= network.len() && own.contains(network.addr());
         !local.iter().any(covers)
     });
-    let nowhere = local.into_iter().map(|network| (network, 0, u16::MAX));
+    let nowhere = local.into_iter().map(|network| (network, 0, u16::MAX, None));
     // A route for one TOS goes before all others of its network, for the packets that have it.
     let ways = main.into_iter().map(|(network, way)| {
         let device = if by_tos.contains(&network) { 0 } else { way.device };
-        (network, device, way.mtu)
+        (network, device, way.mtu, way.gateway)
     });
     let all: Vec<_> = ways.chain(nowhere).collect();
     if all.len() > MAX_NETWORKS {
         return Err(Unusual::Networks(all.len()));
     }
-    let egress = |(network, device, mtu)| Egress { network, device, mtu };
+    let egress = |(network, device, mtu, gateway)| Egress {
+        network,
+        device,
+        mtu,
+        gateway,
+    };
     Ok(all.into_iter().map(egress).collect())
 }
 
@@ -194,7 +200,7 @@ fn table(route: &RouteMessage) -> u32 {
 }
 
 fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
-    let (mut metric, mut device, mut mtu) = (0, None, u16::MAX);
+    let (mut metric, mut device, mut mtu, mut gateway) = (0, None, u16::MAX, None);
     let bad = RouteFlags::Dead | RouteFlags::Linkdown;
     let mut is_plain = route.header.kind == RouteType::Unicast
         && (route.header.tos, route.header.source_prefix_length) == (0, 0)
@@ -210,9 +216,12 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
                     }
                 }
             }
-            RouteAttribute::MultiPath(_) | RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => {
-                is_plain = false;
-            }
+            RouteAttribute::Gateway(RouteAddress::Inet(addr)) => gateway = Some(*addr),
+            // A gateway of IPv6 among them (RFC 8950).
+            RouteAttribute::MultiPath(_)
+            | RouteAttribute::EncapType(_)
+            | RouteAttribute::Encap(_)
+            | RouteAttribute::Via(_) => is_plain = false,
             _ => {}
         }
     }
@@ -222,11 +231,13 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
             metric,
             device,
             mtu: mtu.min(device_mtu),
+            gateway,
         },
         _ => Way {
             metric,
             device: 0,
             mtu,
+            gateway: None,
         },
     }
 }

@@ -56,9 +56,25 @@ pub enum LoadError {
     #[error(transparent)]
     Load(#[from] aya::EbpfError),
     /// The kernel refuses a program, or to attach it.
-    #[error(transparent)]
+    #[error("{}", brief(.0))]
     Program(#[from] aya::programs::ProgramError),
     /// The kernel does not show a map.
     #[error(transparent)]
     Map(#[from] aya::maps::MapError),
+}
+
+/// What the kernel says, with the end of its verifier's long log alone: that is where the reason is.
+fn brief(error: &aya::programs::ProgramError) -> String {
+    const LINES: usize = 4;
+    let aya::programs::ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = &lines[lines.len().saturating_sub(LINES)..];
+    format!("the kernel refuses a program ({io_error}): {}", end.join("; "))
 }
