@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use isatap_engine::io::errqueue::SendFailure;
 use isatap_engine::isatap::tos;
-use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv6::Ipv6View;
 use tracing::{debug, info};
 
@@ -28,7 +27,7 @@ impl Daemon {
         }
         let before = self.routers.healths();
         let wait = self.must_ask_first(now);
-        let traffic = self.engine.stats().delivered(Direction::Encap);
+        let traffic = self.packets_sent();
         let due = self.routers.due(now, traffic, wait);
         if !due.solicit.is_empty() {
             let packet = punts::solicitation(self.locator);
@@ -122,7 +121,7 @@ impl Daemon {
             return;
         };
         let before = self.routers.healths();
-        let traffic = self.engine.stats().delivered(Direction::Encap);
+        let traffic = self.packets_sent();
         self.routers.confirmed(Instant::now(), router, traffic);
         self.tell_health(&before);
     }

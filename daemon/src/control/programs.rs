@@ -11,9 +11,11 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
+use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{self, Surroundings};
 use isatap_engine::fib::{Locator, MAX_LOCATORS, Rulebook};
 use isatap_engine::io::ebpf::{MapFds, Shared};
+use isatap_engine::stats::Direction;
 use tracing::{info, warn};
 
 use super::daemon::Daemon;
@@ -275,6 +277,14 @@ impl Programs {
 }
 
 impl Daemon {
+    /// Packets sent through the tunnel, by workers and by programs: whether it is in use.
+    pub(super) fn packets_sent(&self) -> u64 {
+        let by_programs = self.programs.as_ref().map_or(0, |programs| {
+            programs.shared.count(Counter::Packets, Direction::Encap as usize)
+        });
+        self.engine.stats().delivered(Direction::Encap) + by_programs
+    }
+
     /// Does for the programs what is due: they know the ways of IPv4, are where packets arrive, and carry what they may.
     pub(super) async fn guide_programs(&mut self, now: Instant) {
         let moment = self.moment();
