@@ -15,7 +15,6 @@ struct sending {
 	__u32 largest; /* bytes of the packet, or of the largest segment of a superpacket */
 	__u32 segments;
 	__u32 device; /* where it leaves: the answer, as the header is */
-	__u32 neighbour; /* to whom there */
 };
 
 /* The halves of the product of two numbers, one xor the other (`isatap::mark::fold`). */
@@ -204,6 +203,5 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, __u32
 	outer->dst = hton32(hop.value);
 	outer->checksum = ~outer_sum(outer);
 	sending->device = egress.value;
-	sending->neighbour = hton32(egress.more ? egress.more : hop.value);
 	return 0;
 }

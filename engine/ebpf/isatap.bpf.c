@@ -241,10 +241,9 @@ int isatap_encap(struct __sk_buff *skb)
 	    (link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
 	carried(ENCAP, len, sending.segments);
-	/* Told who the neighbour is, the kernel looks no route up. */
-	struct bpf_redir_neigh neighbour = { .nh_family = AF_INET, .ipv4_nh = sending.neighbour };
-
-	return bpf_redirect_neigh(sending.device, &neighbour, sizeof(neighbour), 0);
+	/* It could be told the neighbour, and would look no route up. But then the packet would keep the route it had as an IPv6
+	 * packet, and a neighbour that does not answer would be reported by that: to an address that is read out of the IPv4 header. */
+	return bpf_redirect_neigh(sending.device, NULL, 0, 0);
 }
 
 /* None of the helpers in use asks for it; what loads the programs shows it to people. */

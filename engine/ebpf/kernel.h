@@ -26,7 +26,6 @@ typedef long long __s64;
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_F_MMAPABLE 1024
 
-#define AF_INET 2
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 #define ETH_HLEN 14
@@ -89,20 +88,13 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 at, const void *from, __u32 len,
 				   __u64 flags) = (void *)9;
-/* Linux 5.10. The kernel reads all of it: what is not written is refused, but to those who may read its memory (CAP_PERFMON). */
-struct bpf_redir_neigh {
-	__u32 nh_family;
-	__u32 ipv4_nh;
-	__u32 rest_of_ipv6_nh[3];
-};
-
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*bpf_skb_change_proto)(struct __sk_buff *skb, __u16 proto, __u64 flags) = (void *)31;
 static long (*bpf_skb_change_head)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)43;
 static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
 static long (*bpf_skb_load_bytes_relative)(const void *skb, __u32 at, void *to, __u32 len,
 					   __u32 start) = (void *)68;
-static long (*bpf_redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *params, int plen, __u64 flags) = (void *)152;
+static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ntoh16(x) __builtin_bswap16(x)

@@ -52,7 +52,7 @@ struct slot {
 	__u32 tag; /* 0: empty */
 	__u32 value;
 	__u32 extra;
-	__u32 more;
+	__u32 unused;
 };
 
 /* Of one CPU, so that no two write to the same line. */

@@ -11,7 +11,6 @@
 struct found {
 	__u32 value;
 	__u32 extra;
-	__u32 more;
 };
 
 /* A bijection of 64 bits (the finaliser of MurmurHash3), as `fib::group::mix`. */
@@ -39,7 +38,6 @@ FUNCTION int find(struct config *config, __u32 tag, __u64 high, __u64 low, struc
 		if (slot->tag == tag && slot->high == high && slot->low == low) {
 			found->value = slot->value;
 			found->extra = slot->extra;
-			found->more = slot->more;
 			return 1;
 		}
 	}

@@ -124,7 +124,6 @@ impl<N: Borrow<Netns>> Node<N> {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: self.index(device),
                 mtu: 1500,
-                gateway: None,
             }],
         };
         let rules = rules.build().expect("a Rulebook");

@@ -48,7 +48,6 @@ fn image(number: u8) -> Image {
             network: "0.0.0.0/0".parse().expect("a prefix"),
             device: 1,
             mtu: 1500,
-            gateway: None,
         }],
         ..Surroundings::default()
     };

@@ -4,7 +4,7 @@
 //!   dut 10.0.0.1 (router, 2001:db8:1::/64 on-link) ------ x 10.0.0.9
 //! ```
 
-use isatap_tests::daemon::TUNNEL;
+use isatap_tests::daemon::{Lane, TUNNEL};
 use isatap_tests::kernel_drops::KernelDrops;
 use isatap_tests::metrics::Direction;
 use isatap_tests::packet::Inner;
@@ -22,7 +22,7 @@ const QUEUE: usize = 10_000;
 fn a_burst_fits_the_tunnel_interface_and_what_does_not_is_told() {
     const EXCESS: usize = 300;
     let scene = Opposite::new();
-    let daemon = scene.router(|builder| builder.workers(1));
+    let daemon = scene.router(|builder| builder.workers(1).lane(Lane::Uring));
     let injector = Injector::tun(&scene.dut, TUNNEL);
     let _sink = scene.crafter();
     let lost = || KernelDrops::read(&scene.dut).at("is0 tx");
@@ -63,7 +63,7 @@ fn a_burst_fits_the_tunnel_interface_and_what_does_not_is_told() {
 #[test]
 fn the_queue_of_the_underlay_is_told() {
     let scene = Opposite::new();
-    let daemon = scene.router(|builder| builder.workers(1));
+    let daemon = scene.router(|builder| builder.workers(1).lane(Lane::Uring));
     let injector = Injector::tun(&scene.dut, TUNNEL);
     let _sink = scene.crafter();
     let lost = || KernelDrops::read(&scene.dut).at(&format!("{UNDERLAY} qdisc"));

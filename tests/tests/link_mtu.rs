@@ -110,11 +110,12 @@ fn static_mode_fragments_for_its_own_link() {
             for round in 0..3 {
                 let seen = bench.send(&packets);
                 let what = format!("link MTU {mtu}, round {round}");
-                let payloads: Vec<_> = seen.iter().map(|datagram| datagram.payload.clone()).collect();
-                assert!(
-                    payloads == packets,
-                    "{what}: damaged, lost or reordered: {seen:?}"
-                );
+                let mut payloads: Vec<_> = seen.iter().map(|datagram| datagram.payload.clone()).collect();
+                let mut sent = packets.clone();
+                // Each is a flow of its own: what programs carry overtakes what a worker has to fragment.
+                payloads.sort();
+                sent.sort();
+                assert!(payloads == sent, "{what}: damaged or lost");
                 for datagram in &seen {
                     assert!(!datagram.dont_fragment, "{what}: M3");
                     assert!(

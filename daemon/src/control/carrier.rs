@@ -157,7 +157,6 @@ mod tests {
                 network: "10.0.0.0/24".parse().unwrap(),
                 device: DEVICE,
                 mtu: 1500,
-                gateway: None,
             }],
         }
     }

@@ -33,6 +33,8 @@ const EBPF: &str = resolved::Lane::Ebpf.name();
 
 /// The name of the tunnel interface's queues among those where the kernel drops; sockets have numbers.
 const TUN_QUEUE: &str = "tun_txq";
+/// And of its way in, which only programs use: what a worker writes in vain it counts itself.
+const TUN_RECEIVE: &str = "tun_rx";
 
 /// Routes shown at most: the answer must fit one line of the control socket.
 const MAX_ROUTES_SHOWN: usize = 10_000;
@@ -278,6 +280,11 @@ impl Daemon {
         sockets
             .map(|(queue, count)| (queue.to_string(), count))
             .chain([(TUN_QUEUE.to_owned(), self.losses.tun)])
+            .chain(
+                self.programs
+                    .as_ref()
+                    .map(|_| (TUN_RECEIVE.to_owned(), self.losses.tun_rx)),
+            )
     }
 
     /// What is in force, as lines of the file would say it.

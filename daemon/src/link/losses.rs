@@ -21,6 +21,8 @@ const MAX_DEVICES: usize = 16;
 pub struct Losses {
     /// Packets that a full queue of the tunnel interface dropped: workers were too slow.
     pub tun: u64,
+    /// Packets that the tunnel interface did not take from programs in the kernel: it was down, or there was no room.
+    pub tun_rx: u64,
     /// Packets that the queueing disciplines of the underlay's devices dropped, ours and others'. Ours are among the drops for
     /// `send_error` as well. Begins anew when a discipline is replaced.
     pub qdisc: u64,
@@ -31,8 +33,8 @@ impl Losses {
     pub async fn refresh(&mut self, netlink: &Netlink, tunnel: u32, underlay: impl Iterator<Item = u32>) {
         let devices: BTreeSet<u32> = underlay.take(MAX_DEVICES).collect();
         let read = async {
-            if let Ok(dropped) = netlink.tx_dropped(tunnel).await {
-                self.tun = dropped;
+            if let Ok((sent, received)) = netlink.dropped(tunnel).await {
+                (self.tun, self.tun_rx) = (sent, received);
             }
             if let Ok(dropped) = netlink.qdisc_drops(&devices).await {
                 self.qdisc = dropped;
@@ -45,8 +47,8 @@ impl Losses {
 }
 
 impl Netlink {
-    /// Packets that an interface dropped instead of sending them.
-    async fn tx_dropped(&self, if_index: u32) -> Result<u64, NetlinkError> {
+    /// Packets that an interface dropped instead of sending, and of receiving, them.
+    async fn dropped(&self, if_index: u32) -> Result<(u64, u64), NetlinkError> {
         let mut question = LinkMessage::default();
         question.header.index = if_index;
         let answers = self
@@ -61,10 +63,12 @@ impl Netlink {
             _ => None,
         });
         let counts = links.flatten().filter_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+            LinkAttribute::Stats64(stats) => Some((stats.tx_dropped, stats.rx_dropped)),
             _ => None,
         });
-        Ok(counts.sum())
+        Ok(counts.fold((0, 0), |(sent, received), counts| {
+            (sent + counts.0, received + counts.1)
+        }))
     }
 
     /// Packets that the root queueing disciplines of these devices dropped; they know of those below them.

@@ -47,7 +47,6 @@ struct Way {
     /// 0: not for programs.
     device: u32,
     mtu: u16,
-    gateway: Option<Ipv4Addr>,
 }
 
 /// The ways by a dump of links, IPv4 rules and IPv4 routes. `tunnel` is the ISATAP interface: nothing of ours goes there.
@@ -92,22 +91,17 @@ pub fn ways(dump: &[RouteNetlinkMessage], tunnel: u32) -> Result<Vec<Egress>, Un
         let covers = |own: &Ipv4Prefix| own.len() <= network.len() && own.contains(network.addr());
         !local.iter().any(covers)
     });
-    let nowhere = local.into_iter().map(|network| (network, 0, u16::MAX, None));
+    let nowhere = local.into_iter().map(|network| (network, 0, u16::MAX));
     // A route for one TOS goes before all others of its network, for the packets that have it.
     let ways = main.into_iter().map(|(network, way)| {
         let device = if by_tos.contains(&network) { 0 } else { way.device };
-        (network, device, way.mtu, way.gateway)
+        (network, device, way.mtu)
     });
     let all: Vec<_> = ways.chain(nowhere).collect();
     if all.len() > MAX_NETWORKS {
         return Err(Unusual::Networks(all.len()));
     }
-    let egress = |(network, device, mtu, gateway)| Egress {
-        network,
-        device,
-        mtu,
-        gateway,
-    };
+    let egress = |(network, device, mtu)| Egress { network, device, mtu };
     Ok(all.into_iter().map(egress).collect())
 }
 
@@ -200,7 +194,7 @@ fn table(route: &RouteMessage) -> u32 {
 }
 
 fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
-    let (mut metric, mut device, mut mtu, mut gateway) = (0, None, u16::MAX, None);
+    let (mut metric, mut device, mut mtu) = (0, None, u16::MAX);
     let bad = RouteFlags::Dead | RouteFlags::Linkdown;
     let mut is_plain = route.header.kind == RouteType::Unicast
         && (route.header.tos, route.header.source_prefix_length) == (0, 0)
@@ -216,12 +210,9 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
                     }
                 }
             }
-            RouteAttribute::Gateway(RouteAddress::Inet(addr)) => gateway = Some(*addr),
-            // A gateway of IPv6 among them (RFC 8950).
-            RouteAttribute::MultiPath(_)
-            | RouteAttribute::EncapType(_)
-            | RouteAttribute::Encap(_)
-            | RouteAttribute::Via(_) => is_plain = false,
+            RouteAttribute::MultiPath(_) | RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => {
+                is_plain = false;
+            }
             _ => {}
         }
     }
@@ -231,13 +222,11 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
             metric,
             device,
             mtu: mtu.min(device_mtu),
-            gateway,
         },
         _ => Way {
             metric,
             device: 0,
             mtu,
-            gateway: None,
         },
     }
 }

@@ -261,7 +261,7 @@ impl Scrape {
     fn engine(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         // The kernel looks whether a socket is full before it asks the filter whose packet it is (net/ipv4/raw.c).
         let help = "Packets the kernel dropped before a worker saw them: at raw sockets by number (with several workers an \
-                    upper bound, since a full socket counts packets of other workers too), and at the tunnel interface (tun_txq)";
+                    upper bound, since a full socket counts packets of other workers too), at the tunnel interface (tun_txq), and on the way from programs into it (tun_rx)";
         let mut kernel = family(encoder, MetricType::Counter, "isatapd_kernel_drops", help)?;
         for (queue, count) in &self.kernel_drops {
             kernel.counter(&[("queue", queue)], *count)?;

@@ -73,7 +73,7 @@ pub struct Status {
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// Packets the kernel dropped before a worker saw them, by queue: the workers' raw sockets by number, `tun_txq` for
-    /// the tunnel interface.
+    /// the tunnel interface; and `tun_rx`, what that did not take from programs of the ebpf lane.
     #[serde(default)]
     pub kernel_drops: BTreeMap<String, u64>,
     /// Packets that the queueing disciplines of the underlay's devices dropped, ours and others'; ours are among the drops for

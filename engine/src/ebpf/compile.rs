@@ -33,8 +33,6 @@ pub struct Egress {
     pub device: u32,
     /// What the device takes, in bytes of IPv4 packet.
     pub mtu: u16,
-    /// The router on that device to send to; `None` where the next hop itself is the neighbour.
-    pub gateway: Option<Ipv4Addr>,
 }
 
 /// What a program must know besides the rules.
@@ -142,11 +140,6 @@ pub fn compile(
         .iter()
         .map(|way| v4(way.network, way.device, u32::from(way.mtu)));
     let lens = entries.levels(TAG_EGRESS, ways);
-    let gateways = surroundings.egress.iter().map(|way| way.gateway);
-    let added = entries.0.len() - surroundings.egress.len();
-    for (entry, gateway) in entries.0[added..].iter_mut().zip(gateways) {
-        entry.more = gateway.map_or(0, Ipv4Addr::to_bits);
-    }
     config.egress_levels = fill(&mut config.egress_lens, &lens, "IPv4 routes", MAX_V4_LEVELS)?;
 
     entries.sets(rules);
@@ -230,7 +223,7 @@ impl Entries {
             tag,
             value,
             extra,
-            more: 0,
+            unused: 0,
         });
     }
 

@@ -95,8 +95,8 @@ pub struct Slot {
     pub value: u32,
     /// What is found besides.
     pub extra: u32,
-    /// And what else.
-    pub more: u32,
+    /// Fills up.
+    pub unused: u32,
 }
 
 /// Where each counter of a CPU lies, in 64-bit words from the start of its row.

@@ -106,7 +106,6 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
         network: network(draw),
         device: draw.one(&[0, DEVICE, 7]),
         mtu: draw.one(&[1500, 1500, 1400, u16::MAX]),
-        gateway: None,
     });
     if !draw.once_in(10) {
         egress.insert(
@@ -115,7 +114,6 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: DEVICE,
                 mtu: draw.one(&[1500, u16::MAX]),
-                gateway: None,
             },
         );
     }

@@ -188,7 +188,6 @@ fn rules(slots: usize) -> Option<crate::ebpf::Image> {
             network: Ipv4Prefix::containing(FAR, 24).ok()?,
             device: 1,
             mtu: u16::MAX,
-            gateway: None,
         }],
     };
     compile(&rules.build().ok()?, &surroundings, slots, 0).ok()
