@@ -9,7 +9,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use isatap_tests::daemon::{Builder, Daemon, TUNNEL};
+use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL};
 use isatap_tests::metrics::{Metrics, http_get};
 use isatap_tests::nd::{
     self, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
@@ -57,7 +57,9 @@ impl Bench {
 
     /// The daemon of site `n`, which finds its address by the way to its router.
     fn start(&self, n: usize) -> Daemon<'_> {
+        // What programs carry reaches no raw socket, and so not the witness.
         Builder::new(&self.dut)
+            .lane(Lane::Uring)
             .config(&format!(
                 "InterfaceName {}\nBindAddress auto\nServerAddress {}\nMetricsListen 127.0.0.1:{}",
                 TUNNELS[n], ROUTERS[n], PORTS[n]

@@ -104,7 +104,7 @@ fn the_kernel_is_counted_beside_the_workers() {
 #[test]
 fn without_programs_nothing_is_the_kernels() {
     let text = encode(scrape());
-    assert!(!text.contains("worker=\"kernel\""), "{text}");
+    assert!(!text.contains(",worker=\"kernel\"}"), "{text}");
     assert!(!text.contains("isatapd_left_packets"), "{text}");
     assert_lines(&text, &["isatapd_kernel_carries{direction=\"encap\"} 0"]);
 }

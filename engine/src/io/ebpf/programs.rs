@@ -51,7 +51,7 @@ impl Programs {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt(env!("ISATAP_BPF_MISSING")));
         }
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| LoadError::Cpus(error))?;
+        let cpus = possible_cpus()?;
         let slots = slots_per_table.next_power_of_two();
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("isatap_slots", 2 * slots)
@@ -170,4 +170,16 @@ pub(super) const fn name_of(direction: Direction) -> &'static str {
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Object(name))?;
     Ok(program.try_into()?)
+}
+
+/// How many CPUs there may ever be; those that are configured, where a service manager hides what the kernel says of them.
+fn possible_cpus() -> Result<usize, LoadError> {
+    let configured = || {
+        let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF).ok()??;
+        usize::try_from(count).ok()
+    };
+    match aya::util::nr_cpus() {
+        Ok(cpus) => Ok(cpus),
+        Err((_, error)) => configured().ok_or(LoadError::Cpus(error)),
+    }
 }
