@@ -22,8 +22,9 @@ pub mod restrict;
 pub mod ring;
 pub mod steer;
 pub mod syscall;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "fuzzing takes a part"))]
+pub mod testing;
 mod ticket;
 pub mod tun;
 pub mod uring;

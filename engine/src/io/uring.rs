@@ -14,7 +14,8 @@
 
 mod answers;
 mod calls;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing takes a part"))]
 mod testing;
 mod token;
 
@@ -37,6 +38,8 @@ use super::writes::WriteTable;
 use crate::buf::{Packet, Pool};
 use crate::stats::WorkerStats;
 use answers::Arming;
+#[cfg(feature = "testing")]
+pub(super) use testing::rig as rig_over_a_kernel_that_fails;
 use token::Token;
 
 const TUN_GROUP: u16 = 0;

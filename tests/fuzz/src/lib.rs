@@ -15,6 +15,7 @@
 //! | [`dns`] | messages of name servers |
 //! | [`http`] | conversations with the HTTP port |
 //! | [`monitor`] | messages across a border of privilege, and what the monitor carries out |
+//! | [`ring`] | what a kernel may do with a ring |
 #![forbid(unsafe_code)]
 
 pub mod control;
@@ -25,6 +26,7 @@ pub mod http;
 pub mod monitor;
 pub mod offload;
 pub mod packets;
+pub mod ring;
 mod site;
 
 /// One target.
@@ -90,6 +92,15 @@ targets! {
     http::http: ["daemon/src/ops/http.rs"];
     monitor::monitor_messages: ["daemon/src/monitor/wire.rs"];
     monitor::monitor_gate: ["daemon/src/monitor/gate.rs", "daemon/src/link/change/message.rs"];
+    ring::ring_states: [
+        "engine/src/io/uring.rs",
+        "engine/src/io/uring/answers.rs",
+        "engine/src/io/uring/calls.rs",
+        "engine/src/io/outgoing.rs",
+        "engine/src/io/writes.rs",
+        "engine/src/io/bufring.rs",
+        "engine/src/buf/pool.rs",
+    ];
     monitor::helper_message: ["daemon/src/link/dns/message.rs"];
 }
 

@@ -215,6 +215,13 @@ fn write_seeds() {
     });
     write("path_claim", claims);
 
+    // Choices of a kernel: none of them another one, and many.
+    let scripts = (0..24u8).map(|seed| {
+        let bytes = (0..usize::from(seed) * 16).map(|at| at.to_le_bytes()[0].wrapping_mul(seed | 1) ^ seed);
+        bytes.collect()
+    });
+    write("ring_states", scripts);
+
     control::write_seeds();
     privileged::write_seeds();
 }

@@ -24,3 +24,13 @@ pub(crate) use fake::{Common, Fake, Subject};
 pub(crate) use faults::{Faults, Trap};
 pub(crate) use rig::Rig;
 pub(crate) use run::{Seed, run};
+
+/// The ring lane over a kernel whose choices these bytes are: nothing is lost, held twice or let go too early, and it rests when the
+/// faults do (FAULTS 37-40, 42).
+///
+/// # Panics
+/// A promise is broken.
+#[cfg(feature = "testing")]
+pub fn ring(script: &[u8]) {
+    run::live_by(script, super::uring::rig_over_a_kernel_that_fails);
+}

@@ -6,6 +6,8 @@ use super::dice::Dice;
 use super::fake::{Fake, Subject};
 use super::faults::{Faults, Trap};
 use super::rig::Rig;
+#[cfg(feature = "testing")]
+use crate::io::lane::LaneFault;
 
 /// Answers of an ordinary run.
 const ANSWERS: u64 = 200_000;
@@ -55,15 +57,42 @@ pub(crate) fn run<L: Subject>(make: impl Fn(Dice) -> Rig<L>, traps: &[Trap]) {
     println!("{tally:?}, {rate:.0} completions a second, next seed {seed}");
 }
 
+/// One life, by what the bytes say of each choice: short, and without a fault on purpose, since memory that is left to the
+/// end of a process adds up.
+#[cfg(feature = "testing")]
+pub(crate) fn live_by<L: Subject>(script: &[u8], make: impl Fn(Dice) -> Rig<L>) {
+    let mut dice = Dice::scripted(0, script);
+    let epochs = 1 + dice.below(3);
+    let mut rig = make(dice);
+    for _ in 0..epochs {
+        let (faults, turns) = epoch(&rig, 64);
+        if let Err(fault) = rig.suffer(faults, turns) {
+            // Bytes may have one thing fail so often in a row that it counts as broken.
+            assert!(
+                matches!(fault, LaneFault::Wait(_) | LaneFault::Persistent { .. }),
+                "{fault}"
+            );
+            rig.abandon();
+            return;
+        }
+        rig.rest();
+    }
+    rig.suffer(Faults::default(), 8).expect("nothing happened");
+    rig.quiesce();
+}
+
+/// What goes wrong next, and for how many turns.
+fn epoch<L: Subject>(rig: &Rig<L>, most: usize) -> (Faults, usize) {
+    let mut kernel = rig.kernel.borrow_mut();
+    let dice = &mut kernel.common_mut().dice;
+    (Faults::some(dice), dice.below(most))
+}
+
 fn live<L: Subject>(mut dice: Dice, make: &impl Fn(Dice) -> Rig<L>, traps: &[Trap], tally: &mut Tally) {
     let (epochs, falls) = (1 + dice.below(8), dice.below(FALLEN) == 0);
     let mut rig = make(dice);
     for _ in 0..epochs {
-        let (faults, turns) = {
-            let mut kernel = rig.kernel.borrow_mut();
-            let dice = &mut kernel.common_mut().dice;
-            (Faults::some(dice), dice.below(400))
-        };
+        let (faults, turns) = epoch(&rig, 400);
         rig.suffer(faults, turns)
             .expect("nothing happened that a lane does not survive");
         rig.rest();

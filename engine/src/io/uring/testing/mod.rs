@@ -1,6 +1,7 @@
 //! The lane over a ring whose kernel fails (FAULTS 37-40, 42).
 
 mod kernel;
+#[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use kernel::{FakeRing, Kernel};
 const QUEUES: [(usize, usize); 4] = [(4, 8), (8, 16), (64, 128), (512, 1024)];
 
 /// A lane with queues of some length.
-fn rig(mut dice: Dice) -> Rig<UringLane<FakeRing>> {
+pub(in crate::io) fn rig(mut dice: Dice) -> Rig<UringLane<FakeRing>> {
     let queues = dice.pick(&QUEUES);
     with_queues(dice, queues)
 }

@@ -57,6 +57,9 @@ pub(crate) fn measure(workspace: &Path, targets: &[&Target]) -> Result<String, S
         .arg(&folder)
         .current_dir(workspace)
         .env("RUSTFLAGS", "-Cinstrument-coverage")
+        // Regions as they are written, and soon built.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("LLVM_PROFILE_FILE", folder.join("build-%p.profraw"))
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")
