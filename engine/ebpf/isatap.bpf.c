@@ -25,6 +25,9 @@
 #include "maps.h"
 #include "tables.h"
 
+/* The interface index of the TUN interface: who loads the programs says it, and no rule another one. */
+volatile const __u32 tunnel;
+
 /* The rules that count now; their generation goes to `number`. */
 ALWAYS_INLINE struct config *rules(__u32 *number)
 {
@@ -148,7 +151,7 @@ int isatap_decap(struct __sk_buff *skb)
 	if (is_outdated(number))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
 
-	__u32 tun = config->tun, segments = skb->gso_segs;
+	__u32 segments = skb->gso_segs;
 
 	verdict = strip(skb, headers.inner.next_header);
 	if (verdict)
@@ -160,7 +163,7 @@ int isatap_decap(struct __sk_buff *skb)
 			return refuse(DECAP, DROP(REASON_TUN_ERROR));
 	}
 	carried(DECAP, len - OUTER_LEN, segments);
-	return bpf_redirect(tun, BPF_F_INGRESS);
+	return bpf_redirect(tunnel, BPF_F_INGRESS);
 
 refused:
 	if (is_outdated(number))

@@ -18,9 +18,7 @@ struct generation {
 
 struct config {
 	__u32 flags;
-	__u32 tun; /* interface index */
-	__u32 link_len; /* bytes of link header that its packets have: none, but where packets are tried out */
-	__u32 unused;
+	__u32 link_len; /* bytes of link header that packets of the TUN interface have: none, but where packets are tried out */
 	__u32 mtu; /* largest inner packet */
 	__u32 ttl; /* 0: the inner hop limit */
 	__u32 dscp; /* as a TOS octet; DSCP_INHERIT: the inner one */

@@ -115,7 +115,6 @@ impl<N: Borrow<Netns>> Node<N> {
     /// When the rules cannot be.
     pub fn publish(&self, rules: RulebookBuilder, device: &str) {
         let surroundings = Surroundings {
-            tun: self.index(TUNNEL),
             link_len: 0,
             carry_in: true,
             carry_out: true,

@@ -41,7 +41,6 @@ fn image(number: u8) -> Image {
         .map(|n| std::net::Ipv6Addr::from_bits(1 << 125 | n))
         .collect();
     let surroundings = Surroundings {
-        tun: 1,
         link_len: 14,
         carry_out: true,
         egress: vec![Egress {
@@ -152,7 +151,7 @@ fn without_rules_everything_is_left() {
     assert_eq!((shared.generation(), action(&mut programs)), (0, Action::Left));
     shared.publish(&image(1)).expect("published");
     assert_eq!((shared.generation(), action(&mut programs)), (1, Action::Carried));
-    shared.publish(&leave_all(1)).expect("published");
+    shared.publish(&leave_all()).expect("published");
     assert_eq!((shared.generation(), action(&mut programs)), (2, Action::Left));
     // Another process, started after the first, goes on where that ended.
     let next = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");

@@ -148,7 +148,6 @@ mod tests {
 
     fn surroundings() -> Surroundings {
         Surroundings {
-            tun: 7,
             link_len: 0,
             carry_in: true,
             carry_out: true,

@@ -37,7 +37,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Programs {
     shared: Shared,
-    tunnel: u32,
     /// Where entries lie in the table: nobody outside is to foresee it.
     seed: u64,
     /// The operator asked for this lane by name, and so for packets that no filter of this machine sees.
@@ -80,7 +79,6 @@ impl Programs {
             .map_err(|error| ExitError::other(format!("IPv4 routing cannot be watched: {error}")))?;
         Ok(Self {
             shared,
-            tunnel,
             seed: RandomState::new().hash_one(tunnel),
             insists: lane == Lane::Ebpf,
             watch,
@@ -129,7 +127,9 @@ impl Programs {
             obstacles: self.obstacles().to_vec(),
             decap: DirectionShare {
                 // Until this engine has asked for any, they are where the one before it had them.
-                carries: read.decap.carries && self.attached != Some([0; MAX_LOCATORS]),
+                carries: read.decap.carries
+                    && self.refused.is_none()
+                    && self.attached != Some([0; MAX_LOCATORS]),
                 ..read.decap
             },
             ..read
@@ -217,7 +217,6 @@ impl Programs {
         let carries = self.held_by(moment).is_empty();
         let egress = self.ways.as_ref().and_then(|ways| ways.egress.as_ref().ok());
         Surroundings {
-            tun: self.tunnel,
             link_len: 0,
             carry_in: carries,
             carry_out: carries,
@@ -239,7 +238,7 @@ impl Programs {
         let surroundings = self.surroundings_at(moment);
         let image = ebpf::compile(rules, &surroundings, self.shared.slots_per_table(), self.seed);
         self.unfit = image.as_ref().err().map(ToString::to_string);
-        let image = image.unwrap_or_else(|_| ebpf::leave_all(self.tunnel));
+        let image = image.unwrap_or_else(|_| ebpf::leave_all());
         if let Err(error) = self.shared.publish(&image) {
             self.unfit = Some(error.to_string());
         }

@@ -38,8 +38,6 @@ pub struct Egress {
 /// What a program must know besides the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The interface index of the TUN interface.
-    pub tun: u32,
     /// Bytes of link header that packets from the TUN interface have: 0, and 14 where packets are tried out.
     pub link_len: u8,
     /// The programs carry packets from the IPv4 network: the TUN interface is up, and nobody captures.
@@ -153,12 +151,11 @@ pub fn compile(
     Ok(image(config, table))
 }
 
-/// The generation in which every packet is left to the workers. `tun` is the interface index.
-pub fn leave_all(tun: u32) -> Image {
-    let config = Config { tun, ..Config::EMPTY };
+/// The generation in which every packet is left to the workers.
+pub fn leave_all() -> Image {
     // A table without entries fits anywhere.
     let table = Table::new(&[], usize::MAX, 0).unwrap_or_else(|| unreachable!("an empty table"));
-    image(config, table)
+    image(Config::EMPTY, table)
 }
 
 fn image(mut config: Config, table: Table) -> Image {
@@ -184,7 +181,6 @@ fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
     ];
     let mut config = Config {
         flags: flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum(),
-        tun: surroundings.tun,
         link_len: u32::from(surroundings.link_len),
         mtu: u32::from(tunnel.mtu.tunnel_mtu()),
         ttl: match tunnel.ttl {
@@ -390,7 +386,6 @@ mod tests {
         let image = compile(&rules, &Surroundings::default(), 64, 1).unwrap();
         let carry = FLAG_CARRY_IN | FLAG_CARRY_OUT;
         assert_eq!(image.config.flags & carry, 0);
-        assert_eq!(leave_all(7).config.flags, 0);
-        assert_eq!(leave_all(7).config.tun, 7);
+        assert_eq!(leave_all().config.flags, 0);
     }
 }

@@ -22,9 +22,7 @@ pub struct Generation {
 #[allow(missing_docs, reason = "documented where the programs read them")]
 pub struct Config {
     pub flags: u32,
-    pub tun: u32,
     pub link_len: u32,
-    pub unused: u32,
     pub mtu: u32,
     pub ttl: u32,
     pub dscp: u32,
@@ -53,9 +51,7 @@ impl Config {
     /// All zero: nothing is carried.
     pub const EMPTY: Self = Self {
         flags: 0,
-        tun: 0,
         link_len: 0,
-        unused: 0,
         mtu: 0,
         ttl: 0,
         dscp: 0,

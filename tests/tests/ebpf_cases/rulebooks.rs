@@ -118,7 +118,6 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
         );
     }
     Surroundings {
-        tun: DEVICE,
         link_len: 14,
         carry_in: !draw.once_in(30),
         carry_out: !draw.once_in(30),

@@ -127,7 +127,7 @@ impl Scrape {
             ),
             (
                 "isatapd_engine_restarts",
-                "Engines that the monitor started anew, by what ended the one before; other counters begin at zero then",
+                "Engines that the monitor started anew, by what ended the one before; counters begin at zero then, but for those of the kernel's programs",
                 "reason",
                 &Cause::NAMES[..],
                 &control.engine_restarts,

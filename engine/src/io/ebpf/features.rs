@@ -179,7 +179,6 @@ fn rules(slots: usize) -> Option<crate::ebpf::Image> {
         ..RulebookBuilder::default()
     };
     let surroundings = Surroundings {
-        tun: 1,
         link_len: 14,
         carry_in: true,
         carry_out: true,

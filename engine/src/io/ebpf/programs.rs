@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use aya::maps::{Map, MapData};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
+use nix::net::if_::if_nametoindex;
 
 use super::attach::{self, Attachment, Hook};
 use super::shared::MapFds;
@@ -53,7 +54,10 @@ impl Programs {
         }
         let cpus = possible_cpus()?;
         let slots = slots_per_table.next_power_of_two();
+        // Where there is no such interface packets are tried out at most.
+        let index = if_nametoindex(tunnel).unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
+            .override_global("tunnel", &index, true)
             .map_max_entries("isatap_slots", 2 * slots)
             .map_max_entries("isatap_counts", u32::try_from(cpus).unwrap_or(u32::MAX))
             .load(OBJECT)?;
