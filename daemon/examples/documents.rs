@@ -19,7 +19,7 @@ const DATE: &str = "2026-11-29";
 
 const PROCESSES: &str = "The daemon is two processes. The monitor, whose process id is in the pid file and which signals go \
     to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_SETPCAP and, unless Lane says \
-    uring or syscall, CAP_BPF, and reads nothing that came from the network. The engine (isatapd-engine) has no capability, an empty root \
+    uring or syscall, CAP_BPF and CAP_PERFMON, and reads nothing that came from the network. The engine (isatapd-engine) has no capability, an empty root \
     directory, rules for what it reads and connects to (Landlock), a filter of system calls in each thread (seccomp), and rings \
     that take what packets need. Where the machine refuses rules or filters, the daemon does not start, unless SandboxWaive \
     names them; where rings cannot be restricted, the other lane carries, or Lane uring does not start. An engine is followed by another one when it dies or \
@@ -155,7 +155,7 @@ fn service(roff: &mut Roff) {
     roff.control("PP", []);
     roff.text([roman(
         "What a start needs: CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_CHROOT; CAP_SETUID and CAP_SETGID unless it runs as the user \
-         it is to become (--user) already, in no other group. CAP_BPF, if held, keeps each flow on its queue, and loads the programs of the ebpf lane.",
+         it is to become (--user) already, in no other group. CAP_BPF, if held, keeps each flow on its queue, and with CAP_PERFMON loads the programs of the ebpf lane.",
     )]);
 }
 

@@ -233,6 +233,13 @@ int isatap_encap(struct __sk_buff *skb)
 	verdict = route_packet(config, &inner, len, &sending, &outer);
 	if (verdict)
 		return refuse(ENCAP, verdict);
+	/* What the device takes at this moment: the rules may be a moment old, and it would drop what is too long without a word. */
+	__u32 mtu = 0;
+
+	if (bpf_check_mtu(skb, sending.device, &mtu, 0, 0) < 0)
+		return refuse(ENCAP, LEAVE(CAUSE_ROUTE));
+	if (sending.largest + OUTER_LEN > mtu)
+		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
 	if (is_outdated(number))
 		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
 

@@ -94,6 +94,7 @@ static long (*bpf_skb_change_head)(struct __sk_buff *skb, __u32 len, __u64 flags
 static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
 static long (*bpf_skb_load_bytes_relative)(const void *skb, __u32 at, void *to, __u32 len,
 					   __u32 start) = (void *)68;
+static long (*bpf_check_mtu)(struct __sk_buff *skb, __u32 ifindex, __u32 *mtu, __s32 len_diff, __u64 flags) = (void *)163;
 static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

@@ -93,6 +93,7 @@ fn a_transfer_outlives_its_router() {
     let host = scene.host().start();
     scene.wait_usable(&host, 2);
     ping_until(&scene.host, &server(1).to_string(), SOON);
+    scene.server.sysctl("ipv6/ip_nonlocal_bind", "1");
     let stream = Stream::start(&scene.host, &scene.server, server(1));
     stream.wait_more(BYTES, SOON * 2);
     assert!(bytes(&r1.daemon) > BYTES, "through the preferred router");

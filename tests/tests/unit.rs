@@ -27,8 +27,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const UNIT: &str = "usr/local/lib/systemd/system/isatapd.service";
-/// CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_BPF (capabilities(7)).
-const BOUNDING: u64 = (1 << 12) | (1 << 13) | (1 << 18) | (1 << 39);
+/// CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_PERFMON, CAP_BPF (capabilities(7)).
+const BOUNDING: u64 = (1 << 12) | (1 << 13) | (1 << 18) | (1 << 38) | (1 << 39);
 
 /// The unit as `make install` writes it, where systemd-analyze finds the programs it names.
 fn unit_file() -> TempDir {

@@ -20,14 +20,15 @@ const TO_CHANGE_GROUP: Capability = Capability::CAP_SETGID;
 /// What is used where it is there: to empty the bounding sets.
 const USED: Capability = Capability::CAP_SETPCAP;
 
-/// To load the programs of the `ebpf` lane; again when an upgrade brings others.
-const TO_LOAD_PROGRAMS: Capability = Capability::CAP_BPF;
+/// To load the programs of the `ebpf` lane; again when an upgrade brings others. Without the second the kernel's verifier
+/// allows no pointer into what a function is handed to be moved.
+const TO_LOAD_PROGRAMS: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 
 /// What the monitor keeps of what it has; see the unit, which gives no more than the first of these and, for its programs,
-/// the last.
+/// the last two.
 pub(super) fn kept_by_monitor(lane: Lane) -> impl Iterator<Item = Capability> {
     let to_change = TO_CHANGE_USER.into_iter().chain([TO_CHANGE_GROUP]);
-    let programs = lane.has_programs().then_some(TO_LOAD_PROGRAMS);
+    let programs = TO_LOAD_PROGRAMS.into_iter().filter(move |_| lane.has_programs());
     NEEDED.into_iter().chain(to_change).chain([USED]).chain(programs)
 }
 

@@ -23,7 +23,7 @@ pub struct Held {
 
 impl Held {
     /// Loads both, tries them, and attaches the one for packets of the tunnel interface; without rules it leaves them all. Takes
-    /// CAP_BPF and CAP_NET_ADMIN.
+    /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
     ///
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel.

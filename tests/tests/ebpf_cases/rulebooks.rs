@@ -104,7 +104,7 @@ fn policy(draw: &mut Draw) -> PeerPolicy {
 pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
     let mut egress = draw.some(2, |draw| Egress {
         network: network(draw),
-        device: draw.one(&[0, DEVICE, 7]),
+        device: draw.one(&[0, DEVICE]),
         mtu: draw.one(&[1500, 1500, 1400, u16::MAX]),
     });
     if !draw.once_in(10) {

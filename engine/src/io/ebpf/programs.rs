@@ -1,4 +1,5 @@
-//! The programs in the kernel: loading, attaching, and trying a packet out on them. Takes CAP_BPF and CAP_NET_ADMIN.
+//! The programs in the kernel: loading, attaching, and trying a packet out on them. Takes CAP_BPF, CAP_PERFMON
+//! and CAP_NET_ADMIN.
 
 use std::os::fd::{AsFd, OwnedFd};
 
