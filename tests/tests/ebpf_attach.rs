@@ -246,7 +246,7 @@ fn an_older_qdisc_takes_one_direction() {
     assert_eq!(filters(&ns).len(), 0);
 }
 
-/// On Linux 6.1, which has neither TCX (6.6) nor BPF_F_ADJ_ROOM_DECAP_L3_IPV6 (6.3).
+/// On Linux 6.1, which has neither TCX (6.6) nor the flag that takes an outer header off (6.3).
 #[test]
 fn all_this_holds_on_an_older_kernel() {
     older_kernel::repeat(

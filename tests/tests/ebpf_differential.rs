@@ -339,7 +339,7 @@ fn the_corpora_are_decided_as_path_does() {
     eprintln!("{} packets", bench.tried);
 }
 
-/// The same on a kernel that has no BPF_F_ADJ_ROOM_DECAP_L3_IPV6 (before Linux 6.3).
+/// The same on a kernel that has no flag to take an outer header off (before Linux 6.3).
 #[test]
 fn an_older_kernel_decides_as_path_does() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

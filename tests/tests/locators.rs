@@ -227,13 +227,9 @@ fn every_address_of_the_device_carries_the_tunnel() {
                 }
             });
             assert!(output.status.success());
-            assert!(
-                bench
-                    .wire
-                    .count(|c| c.outer().is_some_and(|outer| outer.src() == *locator))
-                    > 0,
-                "{locator} sent nothing"
-            );
+            bench.wire.wait_for(&format!("a packet of {locator}"), SOON, |c| {
+                c.outer().is_some_and(|outer| outer.src() == *locator)
+            });
             ping(&scene.routers[0], &own.to_string(), 2);
             ping(
                 &scene.routers[0],

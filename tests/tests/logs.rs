@@ -306,7 +306,7 @@ fn the_journal_gets_fields() {
     let mut child = scene.dut.spawn(&mut command);
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
     let signal = |signal| kill(pid, signal).expect("signal the daemon");
-    let started = log.wait("MESSAGE=uring lane, ");
+    let started = log.wait(" worker(s), interface is0 with ");
     for field in [
         "PRIORITY=6",
         "SYSLOG_IDENTIFIER=isatapd",

@@ -210,7 +210,7 @@ fn the_service_manager_hears_of_reloads_readiness_and_life() {
     let rtr = site.member("rtr", 1);
     root.write("etc/isatapd.conf", &config(""));
     let service = Service::start(&root, &rtr, &Unit::parse(&root.read(UNIT)));
-    service.wait_told("STATUS=router at 10.0.0.1 on is0, uring lane, 2 worker(s): ready");
+    service.wait_told("STATUS=router at 10.0.0.1 on is0, ebpf lane, workers by uring, 2 worker(s): ready");
     // U4: signs of life at half the time, more than one, from an idle daemon.
     for _ in 0..2 {
         service.forget();
@@ -248,7 +248,7 @@ fn the_service_manager_hears_of_reloads_readiness_and_life() {
     service.forget();
     rtr.ip(&format!("link set {TUNNEL} down"));
     service.wait_told(
-        "STATUS=router at 10.0.0.1 on is0, uring lane, 2 worker(s): not ready: interface is0 is down",
+        "STATUS=router at 10.0.0.1 on is0, ebpf lane, workers by uring, 2 worker(s): not ready: interface is0 is down",
     );
     assert_eq!(service.stop(), Some(0));
 }

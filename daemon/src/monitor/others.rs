@@ -24,7 +24,7 @@ use nix::libc;
 use nix::sys::stat::fstat;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
 use rtnetlink::sys::{Socket, SocketAddr};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::link::plain;
 use crate::link::raw_table::inodes_of_protocol_41;
@@ -181,7 +181,14 @@ impl Source {
         match answer {
             Ok(found) => found.unwrap_or(false),
             Err(error) => {
-                if !self.told.replace(true) {
+                let is_news = !self.told.replace(true);
+                if is_news && error.kind() == io::ErrorKind::PermissionDenied {
+                    // That of the unit: for root alone, and nothing that is wrong with the machine.
+                    info!(
+                        "{} are not for this user to read, and count as present",
+                        self.name
+                    );
+                } else if is_news {
                     warn!("{} cannot be read, and count as present: {error}", self.name);
                 }
                 true

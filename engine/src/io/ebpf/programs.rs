@@ -58,6 +58,8 @@ impl Programs {
         // Where there is no such interface packets are tried out at most.
         let index = if_nametoindex(tunnel).unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
+            // Nothing in the programs is to be fitted to this kernel's structures; reading them takes longer than all the rest.
+            .btf(None)
             .override_global("tunnel", &index, true)
             .map_max_entries("isatap_slots", 2 * slots)
             .map_max_entries("isatap_counts", u32::try_from(cpus).unwrap_or(u32::MAX))
