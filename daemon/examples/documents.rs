@@ -19,7 +19,8 @@ const DATE: &str = "2026-11-29";
 
 const PROCESSES: &str = "The daemon is two processes. The monitor, whose process id is in the pid file and which signals go \
     to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_SETPCAP and, unless Lane says \
-    uring or syscall, CAP_BPF and CAP_PERFMON, and reads nothing that came from the network. The engine (isatapd-engine) has no capability, an empty root \
+    uring or syscall, CAP_BPF and CAP_PERFMON, and reads nothing that came from the network. A filter of system calls (seccomp) \
+    keeps it, and all that it starts or becomes, from those that no version of it has a reason for. The engine (isatapd-engine) has no capability, an empty root \
     directory, rules for what it reads and connects to (Landlock), a filter of system calls in each thread (seccomp), and rings \
     that take what packets need. Where the machine refuses rules or filters, the daemon does not start, unless SandboxWaive \
     names them; where rings cannot be restricted, the other lane carries, or Lane uring does not start. An engine is followed by another one when it dies or \

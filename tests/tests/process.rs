@@ -51,8 +51,10 @@ fn mask(status: &str, set: &str) -> u64 {
     u64::from_str_radix(field(status, set), 16).expect("a mask")
 }
 
-/// How many filters of system calls a thread of the engine has: two of the process, two of its kind.
-const FILTERS: u64 = 4;
+/// How many filters of system calls the monitor has.
+const FILTERS_OF_MONITOR: u64 = 2;
+/// How many a thread of the engine has: those, two of the process, two of its kind.
+const FILTERS: u64 = FILTERS_OF_MONITOR + 4;
 
 /// FAULTS 71: each thread of both processes, in both roles, those that look names up included.
 fn threads_are_confined(lane: Lane) {
@@ -74,8 +76,8 @@ fn threads_are_confined(lane: Lane) {
 }
 
 fn processes_are_confined(daemon: &Daemon<'_>, lane: Lane) {
-    let already = threads(nix::unistd::getpid().as_raw());
-    let already: u64 = field(&already[0].1, "Seccomp_filters").parse().expect("a number");
+    let filters = |status: &str| field(status, "Seccomp_filters").parse::<u64>().expect("a number");
+    let already = filters(&threads(nix::unistd::getpid().as_raw())[0].1);
     let nobody = nix::unistd::User::from_name("nobody")
         .expect("passwd")
         .expect("nobody")
@@ -92,6 +94,8 @@ fn processes_are_confined(daemon: &Daemon<'_>, lane: Lane) {
         assert_eq!(mask(status, set), 0, "{set} of the monitor");
     }
     assert_eq!(field(status, "NoNewPrivs"), "1", "the monitor");
+    assert_eq!(field(status, "Seccomp"), "2", "the monitor");
+    assert_eq!(filters(status) - already, FILTERS_OF_MONITOR, "the monitor");
 
     let all = threads(daemon.engine_pid());
     let named = |prefix: &str| all.iter().filter(|(name, _)| name.starts_with(prefix)).count();
@@ -112,8 +116,7 @@ fn processes_are_confined(daemon: &Daemon<'_>, lane: Lane) {
         assert_eq!(field(status, "Groups"), "", "{name} is in no group");
         assert_eq!(field(status, "NoNewPrivs"), "1", "{name}");
         assert_eq!(field(status, "Seccomp"), "2", "{name}");
-        let filters: u64 = field(status, "Seccomp_filters").parse().expect("a number");
-        assert_eq!(filters - already, FILTERS, "{name}");
+        assert_eq!(filters(status) - already, FILTERS, "{name}");
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd"] {
             assert_eq!(mask(status, set), 0, "{set} of {name}");
         }

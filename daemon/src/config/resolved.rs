@@ -187,7 +187,7 @@ impl Lane {
     }
 }
 
-/// A layer of the engine's sandbox without which the daemon starts only if it is told to (`SandboxWaive`).
+/// A layer of the sandbox without which the daemon starts only if it is told to (`SandboxWaive`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
     /// Filters of system calls.

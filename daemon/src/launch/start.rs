@@ -140,6 +140,7 @@ fn run(
         arguments,
         setup: Setup {
             without_programs: opened.without_programs,
+            filters: opened.filters,
             ..setup(settings, detached)
         },
         programs: opened.programs,
@@ -166,6 +167,8 @@ struct Opened {
     program: PathBuf,
     programs: Option<(programs::Held, Lookout)>,
     without_programs: String,
+    /// The mark of the filters that it is under.
+    filters: u64,
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
@@ -189,7 +192,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
     let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors)?;
-    privilege::confine_monitor(settings.lane)?;
+    let filters = give_up(settings, 0)?;
     Ok(Opened {
         pidfile,
         socket_file,
@@ -208,7 +211,14 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
         program,
         programs,
         without_programs,
+        filters,
     })
+}
+
+/// Leaves the monitor what serving takes, under filters of system calls, `inherited` or its own; says which.
+fn give_up(settings: &Settings, inherited: u64) -> Result<u64, ExitError> {
+    privilege::confine_monitor(settings.lane)?;
+    confine::enter_monitor(&settings.sandbox_waive, settings.lane.has_programs(), inherited)
 }
 
 /// Takes over from a predecessor that has become this program; see [`crate::monitor::upgrade`].
@@ -262,7 +272,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         loaded => loaded?,
     };
     (holdings.maps, setup.without_programs) = (maps, without_programs);
-    privilege::confine_monitor(settings.lane)?;
+    setup.filters = give_up(&settings, setup.filters)?;
     let monitor = Monitor {
         programs,
         holdings,
@@ -407,5 +417,6 @@ fn setup(settings: &Settings, detached: bool) -> Setup {
         successor: false,
         restarts: [0; Cause::ALL.len()],
         upgrades: 0,
+        filters: 0,
     }
 }

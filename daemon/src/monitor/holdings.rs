@@ -248,6 +248,7 @@ mod tests {
             successor: false,
             restarts: [7; Cause::ALL.len()],
             upgrades: 2,
+            filters: 3,
             metrics: false,
             names: false,
             programs: false,

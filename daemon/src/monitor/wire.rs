@@ -18,7 +18,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -192,6 +192,9 @@ pub struct Setup {
     pub restarts: [u64; Cause::ALL.len()],
     /// How often the program was exchanged.
     pub upgrades: u64,
+    /// The filters of system calls that the monitor is under, and hands down
+    /// ([`MonitorFilters::mark`](crate::launch::confine::monitor::MonitorFilters::mark)).
+    pub filters: u64,
     /// A socket for metrics comes along.
     pub metrics: bool,
     /// A way to the helper for name servers comes along.
@@ -373,7 +376,7 @@ structures! {
     Suspect { worker, thread, turns, looked_at }
     Setup {
         version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
-        metrics, names, programs, without_programs,
+        filters, metrics, names, programs, without_programs,
     }
     MapsShape { slots, cpus }
     Others { firewall, ipsec, listeners }

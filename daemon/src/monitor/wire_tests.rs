@@ -91,12 +91,17 @@ fn order() -> impl Strategy<Value = Order> {
     ];
     let setup = (
         any::<([u32; 3], u16, [u32; 2], [bool; 7], [bool; 3])>(),
-        any::<([u64; 7], u64)>(),
+        any::<([u64; 7], u64, u64)>(),
         "[a-z0-9]{1,15}",
         ".{0,200}",
     );
     let setup = setup.prop_map(
-        |((numbers, workers, ids, flags, waived), (restarts, upgrades), interface, without_programs)| {
+        |(
+            (numbers, workers, ids, flags, waived),
+            (restarts, upgrades, filters),
+            interface,
+            without_programs,
+        )| {
             Order::Setup(Setup {
                 version: numbers[0],
                 interface,
@@ -111,6 +116,7 @@ fn order() -> impl Strategy<Value = Order> {
                 successor: flags[3],
                 restarts,
                 upgrades,
+                filters,
                 metrics: flags[4],
                 names: flags[5],
                 programs: flags[6],

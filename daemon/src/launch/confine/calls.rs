@@ -1,4 +1,5 @@
-//! Which system calls each kind of thread may make, and which end the process: the lists, and nothing else.
+//! Which system calls each kind of thread may make, which end the process, and which no process of this program has: the lists,
+//! and nothing else.
 //!
 //! Found by strace under the tests of all roles and lanes, and by reading what the C library and the standard library
 //! may do instead on other versions of themselves. A call of a list without conditions costs nothing: the kernel (5.11)
@@ -19,6 +20,8 @@ pub(super) struct Test {
 pub(super) enum Value {
     /// This number.
     Is(u32),
+    /// Any other number.
+    IsNot(u32),
     /// The process that is filtered.
     ThisProcess,
 }
@@ -69,6 +72,14 @@ const fn bits(argument: u8, mask: i32, value: i32) -> Test {
     }
 }
 
+const fn is_not(argument: u8, value: i32) -> Test {
+    Test {
+        argument,
+        mask: u32::MAX,
+        value: Value::IsNot(value.cast_unsigned()),
+    }
+}
+
 const fn of_this_process(argument: u8) -> Test {
     Test {
         argument,
@@ -91,6 +102,16 @@ const fn request(value: libc::Ioctl) -> i32 {
 /// A thread is made of these, and nothing that is not one.
 const THREAD: &[&[Test]] = &[&[bits(0, libc::CLONE_THREAD | NAMESPACES, libc::CLONE_THREAD)]];
 const NOT_A_THREAD: &[&[Test]] = &[&[bits(0, libc::CLONE_THREAD, 0)]];
+/// Any of them at all. That of time is none of this call's: its bit is one of the signal's.
+const NEW_NAMESPACE: &[&[Test]] = &[
+    &[bits(0, libc::CLONE_NEWNS, libc::CLONE_NEWNS)],
+    &[bits(0, libc::CLONE_NEWCGROUP, libc::CLONE_NEWCGROUP)],
+    &[bits(0, libc::CLONE_NEWUTS, libc::CLONE_NEWUTS)],
+    &[bits(0, libc::CLONE_NEWIPC, libc::CLONE_NEWIPC)],
+    &[bits(0, libc::CLONE_NEWUSER, libc::CLONE_NEWUSER)],
+    &[bits(0, libc::CLONE_NEWPID, libc::CLONE_NEWPID)],
+    &[bits(0, libc::CLONE_NEWNET, libc::CLONE_NEWNET)],
+];
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -101,6 +122,12 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWNET;
 /// No memory is made that can be executed.
 const EXECUTABLE: &[&[Test]] = &[&[bits(2, libc::PROT_EXEC, libc::PROT_EXEC)]];
+/// Memory that is written to and executed at once: that of a program that is loaded is one or the other.
+const WRITABLE_AND_EXECUTABLE: &[&[Test]] = &[&[bits(
+    2,
+    libc::PROT_WRITE | libc::PROT_EXEC,
+    libc::PROT_WRITE | libc::PROT_EXEC,
+)]];
 const FOR_READING: &[&[Test]] = &[&[bits(
     2,
     libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC,
@@ -116,6 +143,14 @@ const SOCKETS: &[&[Test]] = &[
     &[is(0, libc::AF_INET6), bits(1, KIND_OF_SOCKET, libc::SOCK_STREAM)],
     &[is(0, libc::AF_NETLINK), is(2, libc::NETLINK_ROUTE)],
 ];
+/// Families that are none of the unit's (`RestrictAddressFamilies`): links as they are, and parts of the kernel that it loads for
+/// whoever names them.
+const OF_OTHER_FAMILIES: &[&[Test]] = &[&[
+    is_not(0, libc::AF_UNIX),
+    is_not(0, libc::AF_INET),
+    is_not(0, libc::AF_INET6),
+    is_not(0, libc::AF_NETLINK),
+]];
 /// All of the type but `SOCK_NONBLOCK` and `SOCK_CLOEXEC`.
 const KIND_OF_SOCKET: i32 = !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
 
@@ -247,19 +282,13 @@ pub(super) const OF_START: &[Call] = calls![
     SYS_seccomp,
 ];
 
-/// What nothing here has ever had a reason to try: who does is an intruder, and the process ends.
-pub(super) const DEADLY: &[Call] = calls![
-    // Other programs, processes and code.
-    SYS_execve,
-    SYS_execveat,
-    #[cfg(target_arch = "x86_64")]
-    SYS_fork,
-    #[cfg(target_arch = "x86_64")]
-    SYS_vfork,
-    SYS_clone if NOT_A_THREAD,
-    SYS_mmap if EXECUTABLE,
-    SYS_mprotect if EXECUTABLE,
-    SYS_pkey_mprotect if EXECUTABLE,
+/// What no process of this program has ever had a reason to try, nor its C library, nor the next version of either: who does is an
+/// intruder, and the process ends.
+pub(super) const DEADLY_FOR_EVER: &[Call] = calls![
+    // Code that is made rather than loaded.
+    SYS_mmap if WRITABLE_AND_EXECUTABLE,
+    SYS_mprotect if WRITABLE_AND_EXECUTABLE,
+    SYS_pkey_mprotect if WRITABLE_AND_EXECUTABLE,
     SYS_personality,
     // Other processes' memory and descriptors.
     SYS_ptrace,
@@ -267,20 +296,12 @@ pub(super) const DEADLY: &[Call] = calls![
     SYS_process_vm_writev,
     SYS_process_madvise,
     SYS_pidfd_getfd,
-    // Other users, roots and namespaces.
-    SYS_setuid,
-    SYS_setgid,
-    SYS_setreuid,
-    SYS_setregid,
-    SYS_setresuid,
-    SYS_setresgid,
-    SYS_setgroups,
-    SYS_setfsuid,
-    SYS_setfsgid,
-    SYS_chroot,
-    SYS_pivot_root,
+    SYS_kcmp,
+    // Other roots and namespaces, and files that no path leads to.
+    SYS_clone if NEW_NAMESPACE,
     SYS_unshare,
     SYS_setns,
+    SYS_pivot_root,
     SYS_mount,
     SYS_umount2,
     SYS_move_mount,
@@ -291,8 +312,8 @@ pub(super) const DEADLY: &[Call] = calls![
     SYS_fspick,
     SYS_mount_setattr,
     SYS_open_by_handle_at,
+    SYS_fanotify_init,
     // Parts of the kernel in which faults are found most often, and the kernel itself.
-    SYS_bpf,
     SYS_perf_event_open,
     SYS_userfaultfd,
     SYS_keyctl,
@@ -305,14 +326,65 @@ pub(super) const DEADLY: &[Call] = calls![
     #[cfg(not(target_arch = "riscv64"))]
     SYS_kexec_file_load,
     SYS_reboot,
-    SYS_swapon,
-    SYS_swapoff,
+    SYS_syslog,
     #[cfg(target_arch = "x86_64")]
     SYS_iopl,
     #[cfg(target_arch = "x86_64")]
     SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
     SYS_modify_ldt,
+    // What is the whole machine's: swap, accounting, quotas, its clock, its name, its terminals.
+    SYS_swapon,
+    SYS_swapoff,
+    SYS_acct,
+    SYS_quotactl,
+    SYS_quotactl_fd,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_clock_adjtime,
+    SYS_adjtimex,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_vhangup,
+];
+
+/// What fails for ever as on a kernel without it. The arguments of `clone3` are in memory, where no filter sees them; whoever is
+/// without it takes `clone`.
+pub(super) const MISSING_FOR_EVER: &[Call] = calls![SYS_clone3, SYS_socket if OF_OTHER_FAMILIES];
+
+/// The same where the lane has no programs, and the monitor has dropped what loading them takes.
+pub(super) const MISSING_WITHOUT_PROGRAMS: &[Call] = calls![SYS_bpf];
+
+/// The last call of all processors that the two lists above were made from, `mseal` of Linux 6.10: a list of what must not be
+/// says nothing of what comes later, so that this fails, too.
+pub(super) const LAST_LOOKED_AT: libc::c_long = libc::SYS_mseal;
+
+/// What nothing in the engine has a reason to try besides.
+pub(super) const DEADLY: &[Call] = calls![
+    // Other programs, processes and code.
+    SYS_execve,
+    SYS_execveat,
+    #[cfg(target_arch = "x86_64")]
+    SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    SYS_vfork,
+    SYS_clone if NOT_A_THREAD,
+    SYS_mmap if EXECUTABLE,
+    SYS_mprotect if EXECUTABLE,
+    SYS_pkey_mprotect if EXECUTABLE,
+    // Other users and roots.
+    SYS_setuid,
+    SYS_setgid,
+    SYS_setreuid,
+    SYS_setregid,
+    SYS_setresuid,
+    SYS_setresgid,
+    SYS_setgroups,
+    SYS_setfsuid,
+    SYS_setfsgid,
+    SYS_chroot,
+    // The kernel itself.
+    SYS_bpf,
 ];
 
 /// What is over once the workers have their rings: a ring that nobody has restricted is a way round all of this.

@@ -10,7 +10,7 @@
 //! that are forbidden, so that a newer one of them finds the way that an older one took. What an intruder alone would try
 //! ends the process instead, with SIGSYS: the monitor starts another one, and says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use nix::libc;
@@ -20,8 +20,8 @@ use seccompiler::{
 };
 
 use super::calls::{
-    Call, DEADLY, DEADLY_LATER, EVERY, OF_CONTROL, OF_START, OF_SYSCALL_LANE, OF_URING_LANE, OF_WATCH, Test,
-    Value,
+    Call, DEADLY, DEADLY_FOR_EVER, DEADLY_LATER, EVERY, MISSING_FOR_EVER, MISSING_WITHOUT_PROGRAMS,
+    OF_CONTROL, OF_START, OF_SYSCALL_LANE, OF_URING_LANE, OF_WATCH, Test, Value,
 };
 
 /// What the filters tell apart.
@@ -113,8 +113,12 @@ impl Filters {
         let of_kind = |kind: ThreadKind| allow(kind.calls());
         let [control, uring, syscall, watch] = ThreadKind::ALL.map(of_kind);
         Ok(Self {
-            process: [deadly(DEADLY)?, allow(kinds.chain(OF_START))?],
-            deadly_later: deadly(DEADLY_LATER)?,
+            // What is deadly for ever is so already, unless whoever started this process is no monitor.
+            process: [
+                deadly(DEADLY_FOR_EVER.iter().chain(DEADLY))?,
+                allow(kinds.chain(OF_START))?,
+            ],
+            deadly_later: deadly(DEADLY_LATER.iter())?,
             of_kind: [control?, uring?, syscall?, watch?],
         })
     }
@@ -176,8 +180,15 @@ fn allow(calls: impl Iterator<Item = &'static Call>) -> Result<BpfProgram, Filte
     program(calls, SeccompAction::Allow, otherwise)
 }
 
-fn deadly(calls: &'static [Call]) -> Result<BpfProgram, FilterError> {
-    program(calls.iter(), SeccompAction::KillProcess, SeccompAction::Allow)
+/// A filter under which `calls` end the process.
+pub(super) fn deadly(calls: impl Iterator<Item = &'static Call>) -> Result<BpfProgram, FilterError> {
+    program(calls, SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
+/// A filter under which `calls` fail as on a kernel that does not have them.
+pub(super) fn missing(calls: impl Iterator<Item = &'static Call>) -> Result<BpfProgram, FilterError> {
+    let failure = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    program(calls, failure, SeccompAction::Allow)
 }
 
 fn program(
@@ -211,12 +222,13 @@ fn program(
 
 fn condition(test: &Test) -> Result<SeccompCondition, seccompiler::BackendError> {
     let value = match test.value {
-        Value::Is(value) => value,
+        Value::Is(value) | Value::IsNot(value) => value,
         Value::ThisProcess => std::process::id(),
     };
-    let operator = match test.mask {
-        u32::MAX => SeccompCmpOp::Eq,
-        mask => SeccompCmpOp::MaskedEq(mask.into()),
+    let operator = match (test.mask, test.value) {
+        (_, Value::IsNot(_)) => SeccompCmpOp::Ne,
+        (u32::MAX, _) => SeccompCmpOp::Eq,
+        (mask, _) => SeccompCmpOp::MaskedEq(mask.into()),
     };
     SeccompCondition::new(test.argument, SeccompCmpArgLen::Dword, operator, value.into())
 }
@@ -240,13 +252,24 @@ pub fn table(ring_operations: usize) -> String {
             allowed.join(", ")
         );
     }
-    let deadly: std::collections::BTreeSet<_> = DEADLY.iter().chain(DEADLY_LATER).map(Call::name).collect();
-    let names: Vec<_> = deadly.into_iter().collect();
-    let _ = writeln!(
-        text,
-        "| any: ends the process | {} | | {} |",
-        names.len(),
-        names.join(", ")
+    let mut row = |title: &str, calls: &[&'static [Call]]| {
+        let names: BTreeSet<_> = calls.iter().copied().flatten().map(Call::name).collect();
+        let count = names.len();
+        let names: Vec<_> = names.into_iter().collect();
+        let _ = writeln!(text, "| {title} | {count} | | {} |", names.join(", "));
+    };
+    row(
+        "any of the engine: ends the process",
+        &[DEADLY_FOR_EVER, DEADLY, DEADLY_LATER],
+    );
+    row(
+        "the monitor, and all that it starts: ends the process",
+        &[DEADLY_FOR_EVER],
+    );
+    row("the same: is missing", &[MISSING_FOR_EVER]);
+    row(
+        "the same without programs: is missing",
+        &[MISSING_WITHOUT_PROGRAMS],
     );
     text
 }

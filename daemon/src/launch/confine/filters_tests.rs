@@ -2,102 +2,20 @@
 //! documentation.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
+use super::super::every_call::{
+    Attempt, LAST, NONSENSE, OF_THE_KERNEL, Outcome, is_on, make, with_arguments as with,
+};
 use super::*;
-
-/// What came of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Allowed,
-    Refused,
-    Killed,
-}
-
-type Arguments = [u32; 6];
-type Attempt = (i64, Arguments);
-
-/// No descriptor, address, process or flag.
-const NONSENSE: Arguments = [u32::MAX; 6];
-/// Beyond the last call of any kernel so far (Linux 6.18 ends below 480).
-const LAST: i64 = 600;
-
-/// `uretprobe` and `uprobe`: the kernel lets them past every filter (Linux 6.13), since its own trampoline makes them; anywhere
-/// else they end in SIGILL.
-#[cfg(target_arch = "x86_64")]
-const OF_THE_KERNEL: &[i64] = &[335, 336];
-#[cfg(not(target_arch = "x86_64"))]
-const OF_THE_KERNEL: &[i64] = &[];
-
-/// Makes the calls under these programs, by an interpreter that installs them itself.
-fn make(programs: &[&BpfProgram], attempts: &[Attempt]) -> Vec<Outcome> {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new("perl");
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/launch/confine/every_call.pl"));
-    command.args([libc::SYS_prctl, libc::SYS_seccomp].map(|number| number.to_string()));
-    for (at, program) in programs.iter().enumerate() {
-        let bytes = program.iter().flat_map(|step| {
-            let [code, k] = [step.code.to_ne_bytes().to_vec(), step.k.to_ne_bytes().to_vec()];
-            [code, vec![step.jt, step.jf], k].concat()
-        });
-        let path = dir.path().join(at.to_string());
-        fs::write(&path, bytes.collect::<Vec<_>>()).unwrap();
-        command.arg(path);
-    }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("perl is installed");
-    let mut input = child.stdin.take().unwrap();
-    let lines: String = attempts
-        .iter()
-        .map(|(number, arguments)| {
-            // As ints, so that the interpreter hands over the same 32 bits.
-            let words = arguments.map(|argument| argument.cast_signed().to_string());
-            format!("{number} {}\n", words.join(" "))
-        })
-        .collect();
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let outcomes: Vec<_> = text
-        .lines()
-        .map(|line| match line {
-            "allowed" => Outcome::Allowed,
-            "refused" => Outcome::Refused,
-            "killed" => Outcome::Killed,
-            other => panic!("{other}"),
-        })
-        .collect();
-    assert_eq!(outcomes.len(), attempts.len());
-    outcomes
-}
-
-fn matches(call: &Call, (number, arguments): &Attempt) -> bool {
-    let holds = |test: &Test| {
-        let Value::Is(value) = test.value else {
-            return false;
-        };
-        arguments[usize::from(test.argument)] & test.mask == value
-    };
-    let of_line = |tests: &&[Test]| tests.iter().all(holds);
-    call.number == *number && (call.when.is_empty() || call.when.iter().any(of_line))
-}
 
 /// What the lists say.
 fn expected(kind: ThreadKind, attempt: &Attempt) -> Outcome {
-    if DEADLY
-        .iter()
-        .chain(DEADLY_LATER)
-        .any(|call| matches(call, attempt))
+    if [DEADLY_FOR_EVER, DEADLY, DEADLY_LATER]
+        .into_iter()
+        .any(|list| is_on(list, attempt))
     {
         Outcome::Killed
-    } else if kind.calls().any(|call| matches(call, attempt)) {
+    } else if is_on(kind.calls(), attempt) {
         Outcome::Allowed
     } else {
         Outcome::Refused
@@ -135,14 +53,6 @@ fn every_call_is_treated_as_the_lists_say() {
             kind.name()
         );
     }
-}
-
-fn with(number: i64, arguments: &[i32]) -> Attempt {
-    let mut all = [0; 6];
-    for (to, from) in all.iter_mut().zip(arguments) {
-        *to = from.cast_unsigned();
-    }
-    (number, all)
 }
 
 /// FAULTS 71: what depends on arguments.
@@ -190,7 +100,7 @@ fn arguments_decide_where_they_are_tested() {
         (
             control,
             with(libc::SYS_clone, &[thread | libc::CLONE_NEWUSER]),
-            refused,
+            killed,
         ),
         (control, with(libc::SYS_clone3, &[0, 0]), refused),
         (control, with(libc::SYS_socket, &[inet, cloexec, 0]), allowed),
@@ -305,6 +215,9 @@ const ONLY_X86: [&str; 9] = [
 #[test]
 fn the_lists_are_known_on_other_processors() {
     let lists = [
+        DEADLY_FOR_EVER,
+        MISSING_FOR_EVER,
+        MISSING_WITHOUT_PROGRAMS,
         DEADLY,
         DEADLY_LATER,
         OF_START,

@@ -1,16 +1,20 @@
 //! The last layers of the engine's sandbox, entered when it has no power left: rules for files and ports, filters of system
-//! calls; rings are restricted by the packet engine.
+//! calls; rings are restricted by the packet engine. The monitor has filters of its own, which everything inherits.
 //!
 //! ```text
-//!  privilege::Sandbox -> landlock -> seccomp of the process -> threads, each with seccomp of its kind
+//!  monitor: privilege::confine_monitor -> seccomp of the monitor
+//!  engine:  privilege::Sandbox -> landlock -> seccomp of the process -> threads, each with seccomp of its kind
 //! ```
 //!
 //! A layer that cannot be entered ends the start, unless the configuration waives it (`SandboxWaive`): nobody has less of
 //! a sandbox than he believes. A waived layer is not tried at all.
 
 mod calls;
+#[cfg(test)]
+mod every_call;
 pub mod files;
 pub mod filters;
+pub mod monitor;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -24,6 +28,7 @@ use crate::exit::{ExitError, ExitStatus};
 use crate::ops::status::{LayerStatus, SandboxStatus, ThreadsStatus};
 use files::FilesError;
 use filters::{FilterError, Filters, ThreadKind};
+use monitor::MonitorFilters;
 
 /// What this process is confined to, and what its threads are still to enter.
 #[derive(Clone, Debug)]
@@ -98,7 +103,7 @@ impl Confinement {
             let detail = match layer {
                 _ if self.waived.contains(&layer) => format!("waived by {}", Key::SandboxWaive),
                 Layer::Landlock => self.landlock.clone().unwrap_or_default(),
-                Layer::Seccomp => "a filter for each kind of thread".to_owned(),
+                Layer::Seccomp => "a filter for each kind of thread, and one for the monitor".to_owned(),
                 Layer::Ring if lane == LaneKind::Uring => {
                     format!("{} operations on files of the lane", OPERATIONS.len())
                 }
@@ -129,6 +134,22 @@ impl Confinement {
             threads: threads.into(),
         }
     }
+}
+
+/// Enters the monitor's filters unless they are waived, or those of a predecessor with the mark `inherited` are the same;
+/// the mark of what is in force then. To be called while there is one thread.
+///
+/// # Errors
+/// They cannot be entered, why, and what helps. The process must end then.
+pub fn enter_monitor(waived: &[Layer], has_programs: bool, inherited: u64) -> Result<u64, ExitError> {
+    if waived.contains(&Layer::Seccomp) {
+        return Ok(inherited);
+    }
+    let filters = MonitorFilters::new(has_programs).map_err(|error| seccomp_refused(&error))?;
+    if filters.mark() != inherited {
+        filters.enter().map_err(|error| seccomp_refused(&error))?;
+    }
+    Ok(filters.mark())
 }
 
 fn landlock_refused(error: &FilesError) -> ExitError {
