@@ -219,12 +219,15 @@ fn what_a_crash_left_is_replaced() {
 #[test]
 fn what_a_crash_left_is_swept_away() {
     let (ns, _other) = device();
-    let swept = || ns.enter(|| sweep(DEVICE, "is0")).expect("asked");
-    assert_eq!(swept(), 0);
+    let swept = || ns.enter(|| sweep("is0")).expect("asked");
+    let nowhere: [&str; 0] = [];
+    assert_eq!(swept(), nowhere);
     let (mut programs, mut other) = (load(&ns, "is0"), load(&ns, "site1"));
     let others = attached(&ns, &mut other);
     mem::forget(attached(&ns, &mut programs));
-    assert_eq!((swept(), filters(&ns).len(), swept()), (1, 1, 0));
+    mem::forget(attach(&ns, &mut programs, Direction::Encap).expect("attached"));
+    assert_eq!((swept(), filters(&ns).len()), (vec![DEVICE.to_owned()], 1));
+    assert_eq!(swept(), nowhere);
     detach(&ns, others);
     assert_eq!(filters(&ns).len(), 0);
 }

@@ -5,8 +5,11 @@
 //! ```
 
 use std::env;
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV6};
 
+use isatap_engine::io::ebpf::{Hook, Programs};
+use isatap_engine::stats::Direction as End;
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL, program};
 use isatap_tests::metrics::Direction;
 use isatap_tests::netns::Netns;
@@ -74,16 +77,50 @@ fn filters_come_again_and_go() {
     let mut two = two.start_again();
     set_address(&b, B);
     carries(&one, &two);
-    assert_eq!(filters(&b), expected, "the one of before is replaced");
+    assert_eq!(filters(&b), expected, "the one of before is gone");
     two.stop();
     assert_eq!(filters(&b), 0);
+}
+
+/// A killed daemon's filter would lose all that comes in: a start whose lane has no programs takes it away, too.
+#[test]
+fn filters_go_when_workers_carry() {
+    let (a, b) = (Netns::new("a"), Netns::new("b"));
+    connect(&a, UNDERLAY, &b, UNDERLAY);
+    let start = |ns, v4, lane| {
+        let daemon = Daemon::router(ns, v4).lane(lane).start();
+        set_address(ns, v4);
+        daemon
+    };
+    for (ns, v4) in [(&a, A), (&b, B)] {
+        ns.ip(&format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
+    }
+    let (one, mut two) = (start(&a, A, Lane::Ebpf), start(&b, B, Lane::Ebpf));
+    carries(&one, &two);
+    two.signal(Signal::SIGKILL);
+    two.wait_exit(SOON * 6);
+    wait::holds("the interface to go", SOON * 6, || !b.has_link(TUNNEL));
+    if env::var_os(FILTERS).is_none() {
+        // What a kernel without TCX would have left.
+        b.enter(|| {
+            let mut programs = Programs::load(64, TUNNEL).expect("programs");
+            let attached = programs.attach_by(Hook::Clsact, End::Decap, UNDERLAY);
+            mem::forget(attached.expect("attached"));
+        });
+    }
+    assert_eq!(filters(&b), 1);
+    let mut two = start(&b, B, Lane::Syscall);
+    two.wait_log("filters of a daemon that was killed are taken away: eth0");
+    assert_eq!(filters(&b), 0);
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    two.stop();
 }
 
 #[test]
 fn filters_come_again_and_go_on_an_older_kernel() {
     let environment = format!("{FILTERS}=yes");
     older_kernel::repeat(
-        &["filters_come_again_and_go"],
+        &["filters_come_again_and_go", "filters_go_when_workers_carry"],
         &environment,
         vec![program("isatapd")],
     );

@@ -191,6 +191,8 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let kept = text::keep(&loader.keep(settings).encode())
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
+    // In every lane: it may be another one than that of the daemon before.
+    programs::sweep(&descriptors.shape.interface);
     let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors)?;
     let filters = give_up(settings, 0)?;
     Ok(Opened {
@@ -271,6 +273,10 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         }
         loaded => loaded?,
     };
+    if programs.is_none() {
+        // Where programs are attached by filters, those of before stay, with rules that nobody replaces any longer.
+        programs::sweep(&holdings.descriptors.shape.interface);
+    }
     (holdings.maps, setup.without_programs) = (maps, without_programs);
     setup.filters = give_up(&settings, setup.filters)?;
     let monitor = Monitor {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds, Programs};
 use isatap_engine::stats::Direction;
 use nix::net::if_::if_indextoname;
+use tracing::{info, warn};
 
 use crate::link::change::Devices;
 
@@ -68,6 +69,19 @@ impl Held {
         } else {
             Err(failures.join("; "))
         }
+    }
+}
+
+/// Takes away what a monitor that was killed has left attached for this tunnel (only where the kernel has no TCX), so that
+/// workers read what comes in.
+pub fn sweep(interface: &str) {
+    match isatap_engine::io::ebpf::sweep(interface) {
+        Ok(devices) if devices.is_empty() => {}
+        Ok(devices) => info!(
+            "filters of a daemon that was killed are taken away: {}",
+            devices.join(", ")
+        ),
+        Err(error) => warn!("filters of a daemon that was killed may be left: {error}"),
     }
 }
 

@@ -5,11 +5,13 @@
 //! the one that a crash has left, and replaces it in place: no packet passes between the two. A tunnel is known by the name of
 //! its interface, since two may share a device.
 
+use std::io;
+
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{Link, ProgramError, SchedClassifier, TcAttachType};
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{LoadError, clsact};
 use crate::stats::Direction;
@@ -71,26 +73,42 @@ impl Hook {
     }
 }
 
-/// Takes away the filters that a process has left at a device without detaching them, for the tunnel of this name; how many
-/// there were. For a start that attaches nothing there: what a filter redirects to an interface that has gone is lost.
+/// Takes away the filters that a process has left without detaching them, for the tunnel of this name, at whatever device of this
+/// network namespace; where there were any. For a start, before anything is attached: what such a filter redirects to an
+/// interface that has gone is lost. Takes CAP_NET_ADMIN.
 ///
 /// # Errors
-/// When there is no such device, or it cannot be asked about.
-pub fn sweep(device: &str, tunnel: &str) -> Result<usize, LoadError> {
-    let named = |error| LoadError::Device(device.to_owned(), error);
-    let index = if_nametoindex(device).map_err(|error| named(error.into()))?;
-    if clsact::kind(index).map_err(named)?.is_none() {
-        return Ok(0);
-    }
-    let handle = TcHandle::from(handle_of(tunnel));
-    let mut gone = 0;
-    for end in [TcAttachType::Ingress, TcAttachType::Egress] {
-        for priority in PRIORITIES {
-            let link = SchedClassifierLink::attached(device, end, priority, handle, None).map_err(named)?;
-            gone += usize::from(link.detach().is_ok());
+/// When the kernel does not say what there is.
+pub fn sweep(tunnel: &str) -> io::Result<Vec<String>> {
+    let kinds = match clsact::kinds() {
+        // A kernel without queueing disciplines.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
+        kinds => kinds?,
+    };
+    let ours = handle_of(tunnel);
+    let mut swept = Vec::new();
+    for (index, _) in kinds {
+        // It may go meanwhile, and its filters with it.
+        let Ok(device) = if_indextoname(index) else {
+            continue;
+        };
+        let device = device.to_string_lossy().into_owned();
+        let mut gone = 0;
+        for (end, parent) in clsact::BOTH_ENDS {
+            let filters = clsact::filters(index, parent).unwrap_or_default().into_iter();
+            for (priority, _) in
+                filters.filter(|(priority, handle)| PRIORITIES.contains(priority) && *handle == ours)
+            {
+                let link = SchedClassifierLink::attached(&device, end, priority, ours.into(), None)?;
+                // A filter of another kind by chance: that stays.
+                gone += usize::from(link.detach().is_ok());
+            }
+        }
+        if gone > 0 {
+            swept.push(device);
         }
     }
-    Ok(gone)
+    Ok(swept)
 }
 
 /// Attaches `program` to `device`, for the tunnel of this name.

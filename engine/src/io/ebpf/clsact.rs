@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use aya::programs::TcAttachType;
 use libc::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, RTM_DELQDISC, RTM_GETQDISC,
     RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER,
@@ -15,8 +16,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Where `clsact` is, and `ingress`, its predecessor; the handle of either (linux/pkt_sched.h).
 const PARENT: u32 = 0xffff_fff1;
 const HANDLE: u32 = 0xffff_0000;
-/// Parents of the filters of either direction.
-const BOTH_ENDS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
+/// Parents of the filters of either direction: of what comes in, of what goes out.
+pub(super) const BOTH_ENDS: [(TcAttachType, u32); 2] = [
+    (TcAttachType::Ingress, 0xffff_fff2),
+    (TcAttachType::Egress, 0xffff_fff3),
+];
 /// Attribute: the name of the kind.
 const TCA_KIND: u16 = 1;
 
@@ -44,10 +48,19 @@ const MESSAGE_LEN: usize = size_of::<Message>();
 /// # Errors
 /// What the kernel says.
 pub(super) fn kind(device: u32) -> io::Result<Option<String>> {
-    let mut found = None;
-    ask(RTM_GETQDISC, NLM_F_DUMP, device, 0, 0, |message, attributes| {
-        if (message.kind, message.device, message.parent) == (RTM_NEWQDISC, device, PARENT) {
-            found = name_of_kind(attributes);
+    let mut all = kinds()?.into_iter();
+    Ok(all.find(|(at, _)| *at == device).map(|(_, kind)| kind))
+}
+
+/// The devices that have something there, and its kind; in one question, however many devices there are.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn kinds() -> io::Result<Vec<(u32, String)>> {
+    let mut found = Vec::new();
+    ask(RTM_GETQDISC, NLM_F_DUMP, 0, 0, 0, |message, attributes| {
+        if (message.kind, message.parent) == (RTM_NEWQDISC, PARENT) {
+            found.extend(name_of_kind(attributes).map(|kind| (message.device, kind)));
         }
     })?;
     Ok(found)
@@ -58,16 +71,27 @@ pub(super) fn kind(device: u32) -> io::Result<Option<String>> {
 /// # Errors
 /// What the kernel says: no such device, for one.
 pub(super) fn remove_if_empty(device: u32) -> io::Result<()> {
-    let mut filters = 0;
-    for parent in BOTH_ENDS {
-        ask(RTM_GETTFILTER, NLM_F_DUMP, device, 0, parent, |message, _| {
-            filters += usize::from(message.kind == RTM_NEWTFILTER);
-        })?;
+    for (_, parent) in BOTH_ENDS {
+        if !filters(device, parent)?.is_empty() {
+            return Ok(());
+        }
     }
-    if filters == 0 {
-        ask(RTM_DELQDISC, NLM_F_ACK, device, HANDLE, PARENT, |_, _| {})?;
-    }
-    Ok(())
+    ask(RTM_DELQDISC, NLM_F_ACK, device, HANDLE, PARENT, |_, _| {})
+}
+
+/// The filters below a parent: priority and handle.
+///
+/// # Errors
+/// As above.
+pub(super) fn filters(device: u32, parent: u32) -> io::Result<Vec<(u16, u32)>> {
+    let mut found = Vec::new();
+    ask(RTM_GETTFILTER, NLM_F_DUMP, device, 0, parent, |message, _| {
+        if message.kind == RTM_NEWTFILTER {
+            let [high, low, ..] = message.info.to_be_bytes();
+            found.push((u16::from_be_bytes([high, low]), message.handle));
+        }
+    })?;
+    Ok(found)
 }
 
 /// Sends a request and shows each part of the answer: its head, and its attributes.
