@@ -1,6 +1,10 @@
 //! Compiles the programs of the `ebpf` lane with clang. Without clang, or without the feature, the engine is built all the same, and
 //! says when asked what is missing.
 
+#[path = "build/clang.rs"]
+#[allow(unreachable_pub, reason = "the engine's tests read it as well")]
+mod clang;
+
 #[allow(
     dead_code,
     unreachable_pub,
@@ -27,10 +31,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use clang::Outcome;
+
 /// Atomic operations that return a value, and 32-bit arithmetic: Linux 5.12.
 const CPU: &str = "-mcpu=v3";
 
 fn main() {
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=ebpf");
     println!("cargo::rerun-if-changed=src/ebpf");
     println!("cargo::rerun-if-changed=src/reason.rs");
@@ -39,16 +46,19 @@ fn main() {
     let object = out.join("isatap.bpf.o");
     let missing = if env::var_os("CARGO_FEATURE_EBPF").is_none() {
         Some("the feature ebpf was off".to_owned())
-    } else if let Some(clang) = find_clang() {
-        build(&clang, &out, &object);
-        None
     } else {
-        println!(
-            "cargo::warning=no clang that knows the target bpf (install clang, or set CLANG): built without the ebpf lane"
-        );
-        // Looked for again whenever this is built.
-        println!("cargo::rerun-if-changed={}", out.join("clang").display());
-        Some("there was no clang".to_owned())
+        match clang::choose(env::var("CLANG").ok(), attempt) {
+            Ok(clang) => {
+                build(&clang, &out, &object);
+                None
+            }
+            Err(why) => {
+                println!("cargo::warning=built without the ebpf lane: {why}");
+                // Looked for again whenever this is built.
+                println!("cargo::rerun-if-changed={}", out.join("clang").display());
+                Some(why)
+            }
+        }
     };
     if missing.is_some() {
         fs::write(&object, []).expect("OUT_DIR can be written to");
@@ -60,18 +70,7 @@ fn main() {
     );
 }
 
-/// `CLANG`, or the newest on the path that knows the target.
-fn find_clang() -> Option<String> {
-    let named = env::var("CLANG").ok();
-    let numbered = (11..=24).rev().map(|version| format!("clang-{version}"));
-    let candidates = named
-        .into_iter()
-        .chain(["clang".to_owned()])
-        .chain(numbered.collect::<Vec<_>>());
-    candidates.into_iter().find(|clang| knows_bpf(clang))
-}
-
-fn knows_bpf(clang: &str) -> bool {
+fn attempt(clang: &str) -> Outcome {
     let mut empty = Command::new(clang);
     empty.args([
         "-target",
@@ -85,7 +84,11 @@ fn knows_bpf(clang: &str) -> bool {
         "/dev/null",
     ]);
     empty.stdout(Stdio::null()).stderr(Stdio::null());
-    empty.status().is_ok_and(|status| status.success())
+    match empty.status() {
+        Ok(status) if status.success() => Outcome::Compiles,
+        Ok(_) => Outcome::Refuses,
+        Err(_) => Outcome::Absent,
+    }
 }
 
 fn build(clang: &str, out: &Path, object: &Path) {

@@ -13,6 +13,10 @@
 //! | [`forecast`] | would the programs carry this packet? |
 
 pub mod cause;
+#[cfg(test)]
+#[path = "../../build/clang.rs"]
+#[allow(unreachable_pub, reason = "the build script reads it as well")]
+mod clang;
 pub mod compile;
 pub mod forecast;
 pub mod layout;

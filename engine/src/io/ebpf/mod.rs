@@ -29,7 +29,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ISATAP_BPF_OBJECT"));
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// They are not in this program.
-    #[error("not built in: {0} when this program was compiled")]
+    #[error("not built in: when this program was compiled {0}")]
     NotBuilt(&'static str),
     /// They are not what they should be: a fault of the build.
     #[error("the programs of the ebpf lane are damaged: {0}")]
