@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 
 use crate::netns::Netns;
 
@@ -85,6 +86,24 @@ impl Site {
         self.ports.set(port + 1);
         connect(ns, device, &self.switch, &format!("port{port}"));
         self.switch.ip(&format!("link set port{port} master br0"));
+    }
+
+    /// Takes a member's interface away and puts another one in its place, with the same name, number, Ethernet address and
+    /// IPv4 address.
+    pub fn replace(&self, ns: &Netns, device: &str, address: Ipv4Addr) {
+        let index = ns.enter(|| if_nametoindex(device)).expect("a device");
+        let mac = mac(ns, device).map(|byte| format!("{byte:02x}")).join(":");
+        let port = self.ports.get();
+        self.ports.set(port + 1);
+        ns.ip(&format!("link del {device}"));
+        ns.ip_batch(&format!(
+            "link add {device} index {index} address {mac} type veth peer name port{port} netns {}\n",
+            self.switch.name()
+        ));
+        self.switch.ip(&format!("link set port{port} master br0 up"));
+        ns.ip_batch(&format!(
+            "addr add {address}/24 brd + dev {device}\nlink set {device} up\n"
+        ));
     }
 
     /// A further port as a tap device, for a machine whose network card is a program; the switch's namespace and the

@@ -50,6 +50,8 @@ pub(super) struct Programs {
     others: Option<Others>,
     /// Where the program for decapsulation was asked to be, if anybody was asked.
     attached: Option<Devices>,
+    /// One of those devices went since.
+    replaced: bool,
     /// What the monitor said of devices that it cannot be attached to.
     refused: Option<String>,
     in_force: Option<Surroundings>,
@@ -88,6 +90,7 @@ impl Programs {
             look_took: Duration::ZERO,
             others: None,
             attached: None,
+            replaced: false,
             refused: None,
             in_force: None,
             unfit: None,
@@ -97,7 +100,10 @@ impl Programs {
 
     /// Waits until IPv4 routing may have changed; may be dropped at any await.
     pub(super) async fn noticed(&mut self) {
-        self.watch.changed().await;
+        let gone = self.watch.changed().await;
+        // The programs went with them: they are to be attached anew to what has come in their places.
+        let were_in_use = self.devices_in_use().any(|index| gone.may_hold(index));
+        self.replaced |= were_in_use;
     }
 
     /// Somebody else has a say now, or no longer.
@@ -294,7 +300,12 @@ impl Daemon {
             programs.look(now).await;
         }
         let devices = programs.devices(&self.attached);
-        if programs.ways.is_some() && programs.attached != Some(devices) && programs.look_at.is_none() {
+        let is_settled = programs.attached == Some(devices) && !programs.replaced;
+        if programs.ways.is_some() && !is_settled && programs.look_at.is_none() {
+            if std::mem::take(&mut programs.replaced) {
+                // The monitor knows devices by their numbers, and would find nothing to do.
+                let _ = self.link.change(Change::Programs([0; MAX_LOCATORS])).await;
+            }
             let outcome = self.link.change(Change::Programs(devices)).await;
             programs.attached = Some(devices);
             programs.refused = outcome.as_ref().err().map(ToString::to_string);

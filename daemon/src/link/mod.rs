@@ -30,4 +30,4 @@ pub mod ways;
 pub use mirror::{Effect, MirrorState};
 pub use netlink::{Netlink, NetlinkError};
 pub use watch::Watch;
-pub use ways::{Ways, WaysWatch};
+pub use ways::{Gone, Ways, WaysWatch};
