@@ -157,14 +157,21 @@ pub(super) fn explained(program: &'static str, error: ProgramError) -> LoadError
             Ok(false)
         )
     };
+    match lacking(&verifier_log.to_string(), is_missing) {
+        Some(lacking) => LoadError::Lacking(program, lacking),
+        None => error.into(),
+    }
+}
+
+/// What a kernel lacks that has refused a program in these words.
+fn lacking(verifier_log: &str, is_missing: impl Fn(BpfHelper) -> bool) -> Option<Lacking> {
     let missing = HELPERS.iter().find(|(helper, ..)| is_missing(*helper));
     if let Some((_, name, version)) = missing {
-        return LoadError::Lacking(program, Lacking::Helper(name, version));
+        return Some(Lacking::Helper(name, version));
     }
-    if verifier_log.to_string().contains("uses reserved fields") {
-        return LoadError::Lacking(program, Lacking::Atomics);
-    }
-    error.into()
+    verifier_log
+        .contains("uses reserved fields")
+        .then_some(Lacking::Atomics)
 }
 
 fn rules(slots: usize) -> Option<crate::ebpf::Image> {
@@ -232,4 +239,36 @@ fn packets(direction: Direction) -> (Vec<u8>, Vec<u8>) {
 fn address(v4: Ipv4Addr) -> Ipv6Addr {
     let link_local = iid::link_local(v4).to_bits();
     Ipv6Addr::from_bits(LINK.to_bits() | link_local & u128::from(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_explained() {
+        let atomics = "processed 41 insns\nBPF_STX uses reserved fields\n";
+        let nothing = |_| false;
+        assert_eq!(lacking("R1 invalid mem access", nothing), None);
+        assert_eq!(lacking(atomics, nothing), Some(Lacking::Atomics));
+        // A kernel without a helper lacks the rest as well: the helper's version is the one to know.
+        let oldest = lacking(atomics, |helper| {
+            matches!(
+                helper,
+                BpfHelper::BPF_FUNC_redirect_neigh | BpfHelper::BPF_FUNC_skb_change_head
+            )
+        });
+        let said = oldest.map(|lacking| lacking.to_string());
+        assert_eq!(
+            said.as_deref(),
+            Some("the kernel has no bpf_skb_change_head (Linux 4.10)")
+        );
+    }
+
+    /// Other errors are told as they are.
+    #[test]
+    fn what_is_no_refusal_of_the_verifier_stays() {
+        let said = explained("isatap_encap", ProgramError::AlreadyLoaded).to_string();
+        assert_eq!(said, ProgramError::AlreadyLoaded.to_string());
+    }
 }
