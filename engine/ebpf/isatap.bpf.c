@@ -106,6 +106,8 @@ int isatap_decap(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (!(config->flags & FLAG_CARRY_IN))
 		return refuse(DECAP, LEAVE(CAUSE_HELD));
+	__u64 begin = begun(DECAP);
+
 	for (__u32 i = 0; i < MAX_LOCATORS; i++) {
 		if (i >= config->locator_count)
 			break;
@@ -162,7 +164,7 @@ int isatap_decap(struct __sk_buff *skb)
 		if (bpf_skb_store_bytes(skb, ETH_HLEN + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM))
 			return refuse(DECAP, DROP(REASON_TUN_ERROR));
 	}
-	carried(DECAP, len - OUTER_LEN, segments);
+	carried(DECAP, len - OUTER_LEN, segments, begin);
 	return bpf_redirect(tunnel, BPF_F_INGRESS);
 
 refused:
@@ -189,6 +191,8 @@ int isatap_encap(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (!(config->flags & FLAG_CARRY_OUT))
 		return refuse(ENCAP, LEAVE(CAUSE_HELD));
+	__u64 begin = begun(ENCAP);
+
 	if (skb->protocol != hton16(ETH_P_IPV6) ||
 	    bpf_skb_load_bytes_relative(skb, 0, &inner, INNER_LEN, BPF_HDR_START_NET) ||
 	    inner.version_class >> 4 != 6 || inner.payload_len == 0)
@@ -250,7 +254,7 @@ int isatap_encap(struct __sk_buff *skb)
 	if (bpf_skb_store_bytes(skb, link_len & 0xff, &outer, OUTER_LEN, 0) ||
 	    (link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
-	carried(ENCAP, len, sending.segments);
+	carried(ENCAP, len, sending.segments, begin);
 	/* It could be told the neighbour, and would look no route up. But then the packet would keep the route it had as an IPv6
 	 * packet, and a neighbour that does not answer would be reported by that: to an address that is read out of the IPv4 header. */
 	return bpf_redirect_neigh(sending.device, NULL, 0, 0);

@@ -59,8 +59,10 @@ struct counters {
 	__u64 bytes[DIRECTIONS];
 	__u64 superpackets[DIRECTIONS]; /* of the packets, those that stand for several */
 	__u64 segments[DIRECTIONS]; /* of the superpackets */
+	__u64 sampled[DIRECTIONS]; /* packets whose time was taken, carried or not: one for SAMPLE of `packets` */
 	__u64 passed[DIRECTIONS][CAUSES];
 	__u64 drops[DIRECTIONS][REASONS];
+	__u64 stays[DIRECTIONS][STAYS]; /* of the packets carried whose time was taken, by how long it took: see count.h */
 } __attribute__((aligned(64)));
 
 struct {

@@ -56,12 +56,17 @@ impl LatencyBook {
         total
     }
 
-    /// One row per worker and direction.
-    pub(super) fn rows(&self) -> Vec<LatencyRow> {
+    /// One row per worker and direction, then those of the kernel's programs.
+    pub(super) fn rows(&self, kernel: Option<&Latencies>) -> Vec<LatencyRow> {
         let rows = self.workers.iter().enumerate().flat_map(|(number, latencies)| {
-            Direction::ALL
-                .map(|direction| LatencyRow::new(number, direction.name(), latencies.direction(direction)))
+            Direction::ALL.map(|direction| {
+                LatencyRow::new(Some(number), direction.name(), latencies.direction(direction))
+            })
         });
-        rows.collect()
+        let kernel = kernel.into_iter().flat_map(|latencies| {
+            Direction::ALL
+                .map(|direction| LatencyRow::new(None, direction.name(), latencies.direction(direction)))
+        });
+        rows.chain(kernel).collect()
     }
 }

@@ -15,7 +15,7 @@ use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{self, Surroundings};
 use isatap_engine::fib::{Locator, MAX_LOCATORS, Rulebook};
 use isatap_engine::io::ebpf::{MapFds, Shared};
-use isatap_engine::stats::Direction;
+use isatap_engine::stats::{Direction, Latencies};
 use tracing::{info, warn};
 
 use super::daemon::Daemon;
@@ -140,6 +140,11 @@ impl Programs {
             },
             ..read
         }
+    }
+
+    /// How long packets took in them.
+    pub(super) fn latencies(&self) -> Latencies {
+        self.shared.latencies()
     }
 
     /// Why packets are left to the workers; empty when they are carried.

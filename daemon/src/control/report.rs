@@ -87,6 +87,7 @@ impl Daemon {
                 let moment = Moment {
                     status: self.status(),
                     latencies: self.latencies.total(),
+                    of_kernel: self.programs.as_ref().map(Programs::latencies),
                 };
                 drop(reply.send(moment));
             }
@@ -100,7 +101,10 @@ impl Daemon {
                     Err(obstacles)
                 }));
             }
-            Query::Latency(reply) => drop(reply.send(self.latencies.rows())),
+            Query::Latency(reply) => {
+                let kernel = self.programs.as_ref().map(Programs::latencies);
+                drop(reply.send(self.latencies.rows(kernel.as_ref())));
+            }
             Query::Routes(reply) => drop(reply.send(self.routes())),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
             Query::Drain(on, reply) => drop(reply.send(self.drain(on))),

@@ -12,6 +12,9 @@ use crate::exit::ExitError;
 use crate::ops::latency::LatencyRow;
 use crate::ops::protocol::Command;
 
+/// What the kernel's rows are.
+const OF_KERNEL: &str = "kernel: one packet in 256 that the programs of the ebpf lane carried, from their first check to the redirection\n";
+
 /// Several looks, one interval apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
@@ -21,12 +24,20 @@ pub struct Watch {
     pub interval: Duration,
 }
 
-/// What was recorded by one worker in one direction between two looks, in nanoseconds.
+/// What was recorded by one worker, or the kernel's programs, in one direction between two looks, in nanoseconds.
 #[derive(Clone, Debug)]
 struct Row {
-    worker: usize,
+    worker: Option<usize>,
     direction: String,
     histogram: Histogram<u64>,
+}
+
+impl Row {
+    /// The worker's number, or whose else it is.
+    fn name(&self) -> String {
+        self.worker
+            .map_or_else(|| "kernel".to_owned(), |number| number.to_string())
+    }
 }
 
 /// One interval: when it began, counted from the first look, how long it was, and what it holds.
@@ -120,7 +131,7 @@ fn table(interval: &Interval) -> String {
     for row in interval.rows.iter().filter(|row| !row.histogram.is_empty()) {
         let at = |quantile| micros(row.histogram.value_at_quantile(quantile));
         table.row([
-            row.worker.to_string(),
+            row.name(),
             row.direction.clone(),
             row.histogram.len().to_string(),
             at(0.5),
@@ -130,8 +141,11 @@ fn table(interval: &Interval) -> String {
             micros(row.histogram.max()),
         ]);
     }
+    let has_kernels = |row: &Row| row.worker.is_none() && !row.histogram.is_empty();
     if table.is_empty() {
         "no packet was carried\n".to_owned()
+    } else if interval.rows.iter().any(has_kernels) {
+        format!("{table}{OF_KERNEL}")
     } else {
         table.to_string()
     }
@@ -155,7 +169,7 @@ fn log(intervals: &[Interval], began_at: SystemTime) -> Result<Vec<u8>, ExitErro
     let entries = intervals.iter().flat_map(|interval| {
         let rows = interval.rows.iter().filter(|row| !row.histogram.is_empty());
         rows.map(|row| hlog::Entry {
-            tag: format!("{}-{}", row.direction, row.worker),
+            tag: format!("{}-{}", row.direction, row.name()),
             began: interval.began,
             length: interval.length,
             histogram: &row.histogram,
@@ -169,11 +183,11 @@ mod tests {
     use super::*;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
-    fn row(worker: usize, direction: &str, values: &[u64]) -> Row {
+    fn row(worker: impl Into<Option<usize>>, direction: &str, values: &[u64]) -> Row {
         let mut histogram = Histogram::new_with_bounds(100, 10_000_000_000, 2).unwrap();
         values.iter().for_each(|value| histogram.record(*value).unwrap());
         Row {
-            worker,
+            worker: worker.into(),
             direction: direction.to_owned(),
             histogram,
         }
@@ -201,6 +215,7 @@ mod tests {
             row(0, "encap", &[1000, 2000]),
             row(1, "decap", &[3000]),
             row(1, "encap", &[]),
+            row(None, "encap", &[300]),
         ];
         let interval = Interval {
             began: Duration::from_secs(1),
@@ -220,7 +235,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(tags, ["encap-0", "decap-1"]);
+        assert_eq!(tags, ["encap-0", "decap-1", "encap-kernel"]);
         let text = String::from_utf8(bytes).unwrap();
         assert!(
             text.starts_with("#[Histogram log format version 1.3]\n#[StartTime: 1700000000"),
@@ -238,6 +253,12 @@ mod tests {
         };
         let text = table(&interval(vec![row(0, "encap", &[12_000, 3_000_000])]));
         assert!(text.contains("12.0 us") && text.contains("ms"), "{text}");
+        assert!(!text.contains("kernel"), "{text}");
+        let text = table(&interval(vec![
+            row(None, "encap", &[300]),
+            row(0, "encap", &[12_000]),
+        ]));
+        assert!(text.contains("kernel: one packet in 256"), "{text}");
         assert_eq!(
             table(&interval(vec![row(0, "encap", &[])])),
             "no packet was carried\n"

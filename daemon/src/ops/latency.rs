@@ -25,11 +25,28 @@ pub const BUCKETS: [u64; 15] = [
     1_000_000_000,
 ];
 
-/// One worker's latencies in one direction since the daemon started.
+/// Upper bounds of the same for the kernel's programs, which take a few hundred nanoseconds.
+pub const KERNEL_BUCKETS: [u64; 13] = [
+    100,
+    250,
+    500,
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    1_000_000_000,
+];
+
+/// The latencies of one worker, or of the kernel's programs, in one direction since the daemon started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyRow {
-    /// Its number.
-    pub worker: usize,
+    /// Its number; none for the kernel's programs, which take the time of one packet in 256.
+    pub worker: Option<usize>,
     /// `encap` or `decap`.
     pub direction: String,
     /// The histogram in nanoseconds: HdrHistogram V2, compressed, base64.
@@ -43,7 +60,7 @@ pub struct UnreadableHistogram(String);
 
 impl LatencyRow {
     /// A row of a histogram.
-    pub fn new(worker: usize, direction: &str, histogram: &Histogram<u64>) -> Self {
+    pub fn new(worker: Option<usize>, direction: &str, histogram: &Histogram<u64>) -> Self {
         let mut bytes = Vec::new();
         // Writing to a Vec cannot fail, and the bounds are within what the format can say.
         let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
@@ -69,10 +86,10 @@ impl LatencyRow {
     }
 }
 
-/// Counts per bucket of [`BUCKETS`], and one more for what is larger.
-pub fn bucket_counts(histogram: &Histogram<u64>) -> Vec<u64> {
+/// Counts per bucket with these upper bounds, and one more for what is larger.
+pub fn bucket_counts(histogram: &Histogram<u64>, bounds: &[u64]) -> Vec<u64> {
     let mut below = 0;
-    let mut counts: Vec<u64> = BUCKETS
+    let mut counts: Vec<u64> = bounds
         .iter()
         .map(|bound| {
             let cumulative = histogram.count_between(0, *bound);
@@ -99,7 +116,7 @@ mod tests {
 
     #[test]
     fn rows_survive_the_socket() {
-        let row = LatencyRow::new(3, "decap", &histogram());
+        let row = LatencyRow::new(Some(3), "decap", &histogram());
         let line = serde_json::to_string(&row).unwrap();
         let again: LatencyRow = serde_json::from_str(&line).unwrap();
         assert_eq!(again.decode().unwrap(), histogram());
@@ -118,9 +135,12 @@ mod tests {
 
     #[test]
     fn every_value_is_in_one_bucket() {
-        let counts = bucket_counts(&histogram());
+        let counts = bucket_counts(&histogram(), &BUCKETS);
         assert_eq!(counts.iter().sum::<u64>(), 10);
         assert_eq!((counts[0], counts[5], counts[BUCKETS.len()]), (5, 3, 2));
-        assert_eq!(bucket_counts(&Histogram::new(2).unwrap()).iter().sum::<u64>(), 0);
+        let empty = bucket_counts(&Histogram::new(2).unwrap(), &BUCKETS);
+        assert_eq!(empty.iter().sum::<u64>(), 0);
+        let counts = bucket_counts(&histogram(), &KERNEL_BUCKETS);
+        assert_eq!((counts[3], counts[9], counts[KERNEL_BUCKETS.len()]), (5, 3, 2));
     }
 }

@@ -46,6 +46,8 @@ pub struct Moment {
     pub status: Status,
     /// Latencies of all workers since the start.
     pub latencies: Latencies,
+    /// Those of the kernel's programs, where they are loaded.
+    pub of_kernel: Option<Latencies>,
 }
 
 /// What a viewer gets once a second.
@@ -55,6 +57,8 @@ struct Sample<'a> {
     at: f64,
     status: &'a Status,
     latency: LatencySample,
+    /// Of packets in the kernel's programs, one in 256.
+    kernel_latency: Option<LatencySample>,
     heat_from_nanos: u64,
     heat_per_decade: u32,
 }
@@ -170,7 +174,7 @@ impl Live {
     async fn sample(self) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before: Option<Latencies> = None;
+        let mut before: Option<(Latencies, Option<Latencies>)> = None;
         let mut looked_at = Instant::now();
         loop {
             ticks.tick().await;
@@ -197,31 +201,40 @@ impl Live {
                 let data = sample(&moment, before);
                 self.locked(|shared| shared.push(data.into()));
             }
-            before = Some(moment.latencies);
+            before = Some((moment.latencies, moment.of_kernel));
         }
     }
 }
 
-fn sample(moment: &Moment, before: &Latencies) -> String {
+fn sample(moment: &Moment, (before, of_kernel): &(Latencies, Option<Latencies>)) -> String {
     let at = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64();
-    let since = |direction: Direction| {
-        DirectionLatency::new(moment.latencies.direction(direction), before.direction(direction))
-    };
     let sample = Sample {
         at,
         status: &moment.status,
-        latency: LatencySample {
-            encap: since(Direction::Encap),
-            decap: since(Direction::Decap),
-        },
+        latency: LatencySample::new(&moment.latencies, before),
+        kernel_latency: moment
+            .of_kernel
+            .as_ref()
+            .zip(of_kernel.as_ref())
+            .map(|(now, before)| LatencySample::new(now, before)),
         heat_from_nanos: HEAT_FROM_NANOS,
         heat_per_decade: HEAT_PER_DECADE,
     };
     // Plain data with text keys: cannot fail.
     serde_json::to_string(&sample).unwrap_or_default()
+}
+
+impl LatencySample {
+    fn new(now: &Latencies, before: &Latencies) -> Self {
+        let since = |direction| DirectionLatency::new(now.direction(direction), before.direction(direction));
+        Self {
+            encap: since(Direction::Encap),
+            decap: since(Direction::Decap),
+        }
+    }
 }
 
 impl DirectionLatency {
@@ -312,6 +325,7 @@ mod tests {
                     let _ = reply.send(Moment {
                         status: example(),
                         latencies: Latencies::default(),
+                        of_kernel: Some(Latencies::default()),
                     });
                 }
             }

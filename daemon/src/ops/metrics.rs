@@ -12,7 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::latency::{BUCKETS, bucket_counts};
+use super::latency::{BUCKETS, KERNEL_BUCKETS, bucket_counts};
 use super::share::KernelShare;
 use super::status::ControlStatus;
 use crate::prl::Health;
@@ -89,18 +89,24 @@ impl Family<'_> {
             .encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
     }
 
-    fn latency(&mut self, labels: Labels<'_>, histogram: &hdrhistogram::Histogram<u64>) -> Result<(), Error> {
+    fn latency(
+        &mut self,
+        labels: Labels<'_>,
+        histogram: &hdrhistogram::Histogram<u64>,
+        bounds: &[u64],
+    ) -> Result<(), Error> {
         // Nanoseconds and counts are far below 2^53.
         #[allow(
             clippy::cast_precision_loss,
             reason = "seconds in a float are the format's choice"
         )]
         let as_float = |number: u64| number as f64;
-        let bounds = BUCKETS
+        let counts = bucket_counts(histogram, bounds);
+        let bounds = bounds
             .iter()
             .map(|nanos| as_float(*nanos) / 1e9)
             .chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(bucket_counts(histogram)).collect();
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let sum = if histogram.is_empty() {
             0.0
         } else {
@@ -242,7 +248,8 @@ impl Scrape {
                 .for_each(|worker| sum.merge(worker.direction(direction)));
             batches.histogram(&[("direction", direction.name())], &sum)?;
         }
-        let help = "Time packets spend in the daemon, from their arrival in user space to their hand-over; those of the kernel's programs are not among them";
+        let help = "Time packets spend in the daemon, from their arrival in user space to their hand-over; worker=\"kernel\", of one packet in 256 that the \
+                    kernel's programs carry: from when a program finds that it may to when it redirects the packet, without what the kernel does before and after";
         let mut latency = family(
             encoder,
             MetricType::Histogram,
@@ -253,7 +260,12 @@ impl Scrape {
             latency.latency(
                 &[("direction", direction.name())],
                 self.latencies.direction(direction),
+                &BUCKETS,
             )?;
+            if let Some(share) = &self.share {
+                let labels = [("direction", direction.name()), ("worker", KERNEL)];
+                latency.latency(&labels, share.latencies.direction(direction), &KERNEL_BUCKETS)?;
+            }
         }
         Ok(())
     }

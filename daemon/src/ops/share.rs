@@ -1,7 +1,7 @@
 //! The kernel's share: what the programs of the `ebpf` lane have counted, and whether they carry now, as plain numbers.
 
 use isatap_engine::io::ebpf::Shared;
-use isatap_engine::stats::{Direction, DirectionSnapshot};
+use isatap_engine::stats::{Direction, DirectionSnapshot, Latencies};
 
 /// Both directions.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub struct KernelShare {
     pub encap: DirectionShare,
     /// IPv4 to TUN.
     pub decap: DirectionShare,
+    /// How long packets took in the programs, of one in 256, since these were loaded.
+    pub latencies: Latencies,
     /// Which generation of the rules is in force; 0 before the first.
     pub generation: u32,
     /// Names of the devices where packets from the IPv4 network come to the programs.
@@ -40,6 +42,7 @@ impl KernelShare {
         Self {
             encap: read(Direction::Encap),
             decap: read(Direction::Decap),
+            latencies: shared.latencies(),
             generation: shared.generation(),
             ..Self::default()
         }

@@ -123,7 +123,7 @@ pub(crate) fn with_programs() -> Status {
         },
         generation: 3,
         devices: vec!["eth0".to_owned()],
-        obstacles: Vec::new(),
+        ..KernelShare::default()
     };
     let encap = DirectionSnapshot {
         received: 12,

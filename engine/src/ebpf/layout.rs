@@ -3,7 +3,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::cause::Cause;
-use super::numbers::{DIRECTIONS, MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS};
+use super::numbers::{
+    DIRECTIONS, MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, STAY_OCTAVES, STAY_STEPS, STAYS,
+};
 use crate::reason::DropReason;
 
 /// Which generation of the rules counts.
@@ -106,30 +108,50 @@ pub enum Counter {
     Superpackets,
     /// Segments of the superpackets.
     Segments,
+    /// Packets whose time was taken, carried or not.
+    Sampled,
     /// Packets left to a worker.
     Passed(Cause),
     /// Packets dropped.
     Dropped(DropReason),
+    /// Packets carried that took so long: [`stay_nanos`] of the number of the place.
+    Stay(usize),
+}
+
+const _: () = assert!(STAYS == (STAY_OCTAVES + 2) * STAY_STEPS);
+/// Counters that have one word for each direction.
+const SINGLE: usize = 5;
+
+/// What a place among the stays stands for: the middle of its times, in nanoseconds.
+pub fn stay_nanos(place: usize) -> u64 {
+    let (place, steps) = (place as u64, u64::from(STAY_STEPS));
+    let octave = (place / steps).saturating_sub(1);
+    let nanos = place - octave * steps;
+    (nanos << octave) + (1 << octave) / 2
 }
 
 impl Counter {
     /// Words of a row in use; the row itself is rounded up to whole cache lines.
-    pub const WORDS: usize = DIRECTIONS as usize * (4 + Cause::COUNT + DropReason::COUNT);
+    pub const WORDS: usize =
+        DIRECTIONS as usize * (SINGLE + Cause::COUNT + DropReason::COUNT + STAYS as usize);
     /// Words of a row.
     pub const ROW: usize = Self::WORDS.next_multiple_of(8);
 
     /// The word of this counter for a direction: 0 or 1, as the numbers say.
     pub fn at(self, direction: usize) -> usize {
         let both = DIRECTIONS as usize;
+        let causes = both * SINGLE;
+        let drops = causes + both * Cause::COUNT;
+        let stays = drops + both * DropReason::COUNT;
         match self {
             Counter::Packets => direction,
             Counter::Bytes => both + direction,
             Counter::Superpackets => 2 * both + direction,
             Counter::Segments => 3 * both + direction,
-            Counter::Passed(cause) => 4 * both + direction * Cause::COUNT + cause as usize,
-            Counter::Dropped(reason) => {
-                both * (4 + Cause::COUNT) + direction * DropReason::COUNT + reason as usize
-            }
+            Counter::Sampled => 4 * both + direction,
+            Counter::Passed(cause) => causes + direction * Cause::COUNT + cause as usize,
+            Counter::Dropped(reason) => drops + direction * DropReason::COUNT + reason as usize,
+            Counter::Stay(place) => stays + direction * STAYS as usize + place,
         }
     }
 }
@@ -148,6 +170,7 @@ mod tests {
                 Counter::Bytes,
                 Counter::Superpackets,
                 Counter::Segments,
+                Counter::Sampled,
             ] {
                 assert!(words.insert(counter.at(direction)));
             }
@@ -157,8 +180,38 @@ mod tests {
             for reason in DropReason::ALL {
                 assert!(words.insert(Counter::Dropped(*reason).at(direction)));
             }
+            for place in 0..STAYS as usize {
+                assert!(words.insert(Counter::Stay(place).at(direction)));
+            }
         }
         assert!(words.iter().copied().eq(0..Counter::WORDS));
         const { assert!(Counter::ROW >= Counter::WORDS && Counter::ROW.is_multiple_of(8)) }
+    }
+
+    /// As `ebpf/count.h` does it.
+    fn place_of(mut nanos: u64) -> usize {
+        let steps = u64::from(STAY_STEPS);
+        for octave in 0..=u64::from(STAY_OCTAVES) {
+            if nanos < 2 * steps {
+                return usize::try_from(octave * steps + nanos).unwrap();
+            }
+            nanos >>= 1;
+        }
+        STAYS as usize - 1
+    }
+
+    #[test]
+    fn a_place_stands_for_its_times() {
+        for place in 0..STAYS as usize {
+            assert_eq!(place_of(stay_nanos(place)), place);
+        }
+        for nanos in [0, 1, 31, 32, 33, 777, 1_000, 65_535, 1_000_000, 33_000_000] {
+            let shown = stay_nanos(place_of(nanos));
+            assert!(
+                shown.abs_diff(nanos) * 31 <= nanos,
+                "{nanos} ns are shown as {shown}"
+            );
+        }
+        assert_eq!(place_of(u64::MAX), STAYS as usize - 1);
     }
 }

@@ -22,6 +22,14 @@ numbers! {
     IDENTS = 4096;
     /// Slots of a group of equal next hops.
     GROUP_SLOTS = 64;
+    /// Of so many packets carried one has its time taken.
+    SAMPLE = 256;
+    /// Places that times between two powers of two are counted in ...
+    STAY_STEPS = 16;
+    /// ... how often they double, from twice as many nanoseconds on ...
+    STAY_OCTAVES = 20;
+    /// ... and all places: the last one is for 33 ms, and what takes longer.
+    STAYS = 352;
     /// What every IPv6 link takes (RFC 8200 5), in bytes.
     MIN_MTU = 1280;
     /// The outer DSCP is the inner one.

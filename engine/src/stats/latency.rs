@@ -11,7 +11,7 @@ use super::worker::Direction;
 use crate::sync::{Receiver, Sender, bounded};
 
 /// Values are kept to two significant digits within these bounds, in nanoseconds; what lies outside counts as the bound.
-const LOWEST: u64 = 100;
+const LOWEST: u64 = 10;
 const HIGHEST: u64 = 10_000_000_000;
 const DIGITS: u8 = 2;
 

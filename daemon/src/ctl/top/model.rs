@@ -15,7 +15,7 @@ pub(super) const HISTORY: usize = 120;
 pub(super) struct Model {
     pub(super) now: Option<Status>,
     earlier: Option<Status>,
-    /// Latencies since the start, by direction.
+    /// Latencies since the start, by direction and [`OF_KERNEL`].
     total: BTreeMap<String, Histogram<u64>>,
     /// Latencies between the two looks, in nanoseconds.
     interval: BTreeMap<String, Histogram<u64>>,
@@ -199,15 +199,23 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// All workers together, by direction; what cannot be read is left out.
+/// What the kernel's programs took, by direction.
+pub(super) const OF_KERNEL: [&str; 2] = ["kernel encap", "kernel decap"];
+
+/// All workers together, by direction, and the kernel's programs by themselves, since these take the time of few packets; what
+/// cannot be read is left out.
 fn sum(rows: &[LatencyRow]) -> BTreeMap<String, Histogram<u64>> {
     let mut sums: BTreeMap<String, Histogram<u64>> = BTreeMap::new();
     for row in rows {
         let Ok(histogram) = row.decode() else { continue };
-        match sums.get_mut(&row.direction) {
+        let name = match row.worker {
+            Some(_) => row.direction.clone(),
+            None => format!("kernel {}", row.direction),
+        };
+        match sums.get_mut(&name) {
             // Equal bounds: nothing can be refused.
             Some(sum) => _ = sum.add(&histogram),
-            None => _ = sums.insert(row.direction.clone(), histogram),
+            None => _ = sums.insert(name, histogram),
         }
     }
     sums

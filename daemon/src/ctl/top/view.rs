@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table};
 
-use super::model::{Model, Quantiles, Rates};
+use super::model::{Model, OF_KERNEL, Quantiles, Rates};
 use crate::ctl::render::duration;
 use crate::ctl::share;
 use crate::ops::status::Status;
@@ -20,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let workers = u16::try_from(carriers).unwrap_or(u16::MAX);
     let [head, traffic, charts, workers, lower, foot] = Layout::vertical([
         Constraint::Length(2),
-        Constraint::Length(3),
+        Constraint::Length(if status.programs.loaded { 5 } else { 3 }),
         Constraint::Length(4),
         Constraint::Length((workers.saturating_add(2)).clamp(3, 8)),
         Constraint::Min(3),
@@ -28,7 +28,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(heading(status, model)), head);
-    frame.render_widget(totals(model), traffic);
+    frame.render_widget(totals(status, model), traffic);
     draw_charts(frame, charts, model);
     frame.render_widget(workers_table(status, model), workers);
     let [left, right] =
@@ -63,7 +63,7 @@ fn heading(status: &Status, model: &Model) -> Vec<Line<'static>> {
     vec![first, Line::from(Span::from(why).red())]
 }
 
-fn totals(model: &Model) -> Table<'static> {
+fn totals(status: &Status, model: &Model) -> Table<'static> {
     let rows = DIRECTIONS
         .iter()
         .zip(model.total_rates())
@@ -80,8 +80,23 @@ fn totals(model: &Model) -> Table<'static> {
             ])
             .style(Style::from(*colour))
         });
-    let widths = [7, 11, 11, 11, 11, 11, 11].map(Constraint::Length);
-    Table::new(rows, widths).header(header([
+    // Their packets are among those above, their times are not.
+    let of_kernel = OF_KERNEL.iter().filter(|_| status.programs.loaded).map(|name| {
+        let Quantiles { p50, p99, max } = model.quantiles(name);
+        let [none, bits, dropped] = [""; 3].map(str::to_owned);
+        Row::new([
+            (*name).to_owned(),
+            none,
+            bits,
+            dropped,
+            nanos(p50),
+            nanos(p99),
+            nanos(max),
+        ])
+        .style(Style::new().add_modifier(Modifier::DIM))
+    });
+    let widths = [12, 10, 10, 10, 10, 10, 10].map(Constraint::Length);
+    Table::new(rows.chain(of_kernel), widths).header(header([
         "",
         "packets/s",
         "bit/s",
@@ -259,7 +274,7 @@ mod tests {
     fn looked_twice() -> Model {
         let mut histogram = Histogram::new_with_bounds(100, 10_000_000_000, 2).unwrap();
         let mut model = Model::default();
-        let row = |histogram: &Histogram<u64>| [LatencyRow::new(0, "encap", histogram)];
+        let row = |histogram: &Histogram<u64>| [LatencyRow::new(Some(0), "encap", histogram)];
         model.take(example(), &row(&histogram));
         let mut later = example();
         later.uptime_seconds += 2.0;
@@ -295,14 +310,20 @@ mod tests {
     #[test]
     fn the_kernel_is_beside_the_workers() {
         let mut model = Model::default();
-        model.take(with_programs(), &[]);
+        let mut histogram = Histogram::new_with_bounds(10, 10_000_000_000, 2).unwrap();
+        let row = |histogram: &Histogram<u64>| [LatencyRow::new(None, "decap", histogram)];
+        model.take(with_programs(), &row(&histogram));
         let mut later = with_programs();
         later.uptime_seconds += 2.0;
         later.programs.traffic.decap.packets += 3_000_000;
-        model.take(later, &[]);
+        histogram.record_n(400, 10).unwrap();
+        model.take(later, &row(&histogram));
         let text = screen(&model, 80, 24);
-        let line = text.lines().find(|line| line.contains("kernel")).unwrap();
-        assert!(line.contains("1.5M"), "{text}");
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("\"kernel  ").contains("1.5M"), "{text}");
+        assert!(line("kernel decap").contains("40"), "{text}");
+        // The workers have carried nothing.
+        assert!(line("\"decap").contains(" - "), "{text}");
         assert!(text.contains("lane ebpf, workers by uring"), "{text}");
     }
 

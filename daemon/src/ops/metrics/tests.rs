@@ -96,6 +96,14 @@ fn the_kernel_is_counted_beside_the_workers() {
         .filter(|line| line.starts_with("isatapd_left_packets_total{"));
     assert_eq!(left.count(), 2 * Cause::COUNT, "every cause in both directions");
     assert!(text.contains("lane=\"ebpf\""), "{text}");
+    let latency = "isatapd_packet_latency_seconds_count{direction=\"decap\"";
+    assert_lines(
+        &text,
+        &[
+            &format!("{latency}}} 0"),
+            &format!("{latency},worker=\"kernel\"}} 0"),
+        ],
+    );
     // Turns are the workers'.
     assert!(!text.contains("isatapd_syscalls_total{worker=\"kernel\"}"));
     assert_lines(&text, &["isatapd_batch_packets_count{direction=\"encap\"} 8"]);
@@ -104,7 +112,7 @@ fn the_kernel_is_counted_beside_the_workers() {
 #[test]
 fn without_programs_nothing_is_the_kernels() {
     let text = encode(scrape());
-    assert!(!text.contains(",worker=\"kernel\"}"), "{text}");
+    assert!(!text.contains("{direction=\"encap\",worker=\"kernel\""), "{text}");
     assert!(!text.contains("isatapd_left_packets"), "{text}");
     assert_lines(&text, &["isatapd_kernel_carries{direction=\"encap\"} 0"]);
 }

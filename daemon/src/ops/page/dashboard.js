@@ -75,7 +75,7 @@ function take(sample) {
   if (!before || before.status.engine_pid !== sample.status.engine_pid) return;
   const seconds = sample.status.uptime_seconds - before.status.uptime_seconds;
   if (seconds <= 0) return;
-  const point = { at: sample.at, seconds, status: sample.status, latency: sample.latency,
+  const point = { at: sample.at, seconds, status: sample.status, latency: sample.latency, kernelLatency: sample.kernel_latency,
     heat: [sample.heat_from_nanos, sample.heat_per_decade], workers: [], programs: null };
   const [carrier, earlier] = [programs(sample.status), programs(before.status)];
   if (carrier && earlier)
@@ -293,6 +293,13 @@ function lane(status) {
 }
 
 // What part of the packets the kernel carries, and why not more.
+// Workers', and of the programs, which take the time of one packet in 256, where these carried any.
+function latencyTile(point, direction) {
+  const workers = point.latency[direction], kernel = point.kernelLatency && point.kernelLatency[direction];
+  const beside = kernel && kernel.count > 0 ? ", kernel p99 " + nanos(kernel.p99) : "";
+  return tile("p99 " + direction, nanos(workers.p99), "p50 " + nanos(workers.p50) + beside);
+}
+
 function kernelTile(point, status) {
   const carrier = programs(status), { encap, decap, left } = point.programs;
   const all = point.encap.packets + point.decap.packets, share = all > 0 ? 100 * (encap.packets + decap.packets) / all : null;
@@ -326,7 +333,7 @@ function tell() {
     tiles.push(tile("dropped", short(dropped) + "/s", beside, dropped + point.kernel + point.qdisc > 0 ? "bad" : ""));
     if (point.programs) tiles.push(kernelTile(point, status));
     for (const direction of DIRECTIONS)
-      tiles.push(tile("p99 " + direction, nanos(point.latency[direction].p99), "p50 " + nanos(point.latency[direction].p50)));
+      tiles.push(latencyTile(point, direction));
     if (status.role === "host") {
       const usable = status.routers.filter((router) => router.state === "usable").length;
       tiles.push(tile("routers usable", usable + " of " + status.routers.length, status.route_count + " routes", usable ? "good" : "bad"));

@@ -13,15 +13,16 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mapping::Mapping;
-use crate::ebpf::layout::{Config, Counter, Generation, Slot};
-use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT};
+use crate::ebpf::layout::{Config, Counter, Generation, Slot, stay_nanos};
+use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT, STAYS};
 use crate::ebpf::{Cause, Image};
 use crate::reason::DropReason;
-use crate::stats::{Direction, DirectionSnapshot};
+use crate::stats::{Direction, DirectionSnapshot, Latencies};
 
 /// The maps, as they are handed from the process that loaded the programs to the one that writes the rules.
 #[derive(Debug)]
@@ -157,6 +158,22 @@ impl Shared {
         causes
             .map(|cause| self.count(Counter::Passed(*cause), direction as usize))
             .collect()
+    }
+
+    /// How long packets that were carried took, of one in [`SAMPLE`](crate::ebpf::numbers::SAMPLE), on all CPUs: from when the
+    /// program knew that it may carry the packet to when it redirected it.
+    pub fn latencies(&self) -> Latencies {
+        let mut latencies = Latencies::default();
+        for direction in Direction::ALL {
+            for place in 0..STAYS as usize {
+                let count = self.count(Counter::Stay(place), direction as usize);
+                if count > 0 {
+                    let stay = Duration::from_nanos(stay_nanos(place));
+                    latencies.record(direction, stay, usize::try_from(count).unwrap_or(usize::MAX));
+                }
+            }
+        }
+        latencies
     }
 
     /// Whether the rules in force have packets of a direction carried, wherever programs are attached.
