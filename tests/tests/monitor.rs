@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use isatap_tests::daemon::{Builder, METRICS, TUNNEL, program};
+use isatap_tests::daemon::{Builder, Daemon, Lane, METRICS, TUNNEL, program};
 use isatap_tests::fault::wish;
 use isatap_tests::metrics::http_get;
 use isatap_tests::netns::Netns;
@@ -260,4 +260,76 @@ fn each_capability_that_is_missing_is_named() {
         assert!(text.contains(missing), "{given}: {text}");
     }
     assert!(!ns.has_link(TUNNEL));
+}
+
+/// FAULTS 72: an engine that somebody else has taken over would have the programs everywhere: they go where the tunnel may be. One
+/// that asks for a device that has just gone is not told off for it.
+#[test]
+fn programs_go_where_the_tunnel_may_be() {
+    let ns = lonely();
+    ns.ip_batch(
+        "link add eth1 type bridge\naddr add 10.0.1.1/24 dev eth1\nlink set eth1 up\n\
+         link add eth2 type bridge\nlink set eth2 up\n",
+    );
+    let index = |device: &str| state::if_index(&ns, device);
+    let at = |daemon: &Daemon<'_>, device: &str| {
+        wait::until(&format!("programs at {device}"), SOON, || {
+            let (_, status) = daemon.http("/api/v1/status")?;
+            let status: serde_json::Value = serde_json::from_str(&status).map_err(|e| e.to_string())?;
+            let devices = &status["programs"]["devices"];
+            if *devices == serde_json::json!([device]) {
+                Ok(())
+            } else {
+                Err(format!("{devices}\n{}", daemon.log()))
+            }
+        });
+    };
+    let daemon = Daemon::router(&ns, [10, 0, 0, 1].into()).lane(Lane::Ebpf).start();
+    at(&daemon, "eth0");
+    let engine = daemon.engine_pid();
+    let asked = || -> Vec<String> {
+        let answer = wish(&daemon, "devices").expect("an answer");
+        answer.split('"').map(str::to_owned).collect()
+    };
+    let (ethernet, locator) = ("no Ethernet device", "no address that may carry the tunnel");
+    let judged = |allowed: &[&str]| {
+        let answers = asked();
+        let answer = |index: u32| {
+            let found = answers
+                .iter()
+                .find(|line| line.starts_with(&format!("{index}: ")));
+            found.unwrap_or_else(|| panic!("no answer about {index} in {answers:?}"))
+        };
+        for device in ["eth0", "eth1", "eth2", "lo", TUNNEL] {
+            let expected = match device {
+                _ if allowed.contains(&device) => "done",
+                "eth0" | "eth1" | "eth2" => locator,
+                _ => ethernet,
+            };
+            let text = answer(index(device));
+            assert!(text.contains(expected), "{device}: {text}");
+        }
+        assert!(answer(16).contains("no such device"), "{answers:?}");
+    };
+    judged(&["eth0"]);
+    daemon.wait_log(&format!(
+        "attach a program to device {}: refused, the device has no address",
+        index("eth1")
+    ));
+    assert!(!daemon.log().contains("attach a program to device 16"));
+    assert_eq!(daemon.engine_pid(), engine);
+
+    // What the operator changes, and only he, is another matter; what held before holds until he changes it again.
+    let reload = |address: &str| {
+        daemon.rewrite_config(&format!("BindAddress {address}\n"));
+        let output = daemon.ctl("reload");
+        assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+    };
+    reload("10.0.1.1");
+    at(&daemon, "eth1");
+    judged(&["eth0", "eth1"]);
+    let other = daemon.ctl("drain");
+    assert!(other.status.success(), "{other:?}");
+    judged(&["eth0", "eth1"]);
+    assert_eq!(daemon.engine_pid(), engine);
 }

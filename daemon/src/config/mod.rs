@@ -4,6 +4,7 @@
 //!  source -> lines -> file (+ values, advertise) -> resolve (+ machine) -> Settings -> reload::plan -> control
 //! ```
 
+use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
@@ -30,8 +31,10 @@ pub use resolve::Overrides;
 pub use resolved::Settings;
 
 use diagnostic::Sourced;
+use file::BindText;
 use machine::{Machine, Remembering, ThisMachine};
 use source::ConfigSource;
+use values::Host;
 
 /// Reads the configuration again and again: from the same place, under the same command line.
 ///
@@ -75,6 +78,23 @@ impl Loader {
 }
 
 impl<M: Machine> Loader<M> {
+    /// The addresses that `BindAddress` of the file means now; `None` when that is any of the machine's, as it is for `auto`
+    /// and for a name that was never looked up. Nobody is asked.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn bound_to(&self) -> Result<Option<Vec<Ipv4Addr>>, ConfigError> {
+        let Some(content) = self.source.read()? else {
+            return Ok(None);
+        };
+        let parsed = file::parse(self.source.shown(), &content.bytes).map_err(ConfigError::new)?;
+        Ok(match parsed.bind.map(|bind| bind.value) {
+            None | Some(BindText::Auto) => None,
+            Some(BindText::Host(Host::Addr(addr))) => Some(vec![addr]),
+            Some(BindText::Host(Host::Name(name))) => self.machine.memory().names.remove(&name),
+        })
+    }
+
     /// Reads, checks and resolves, but for the names of servers. What was looked up once keeps its answer; after the first success, accounts that were
     /// not looked up by then are refused.
     ///

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use isatap_engine::fib::MAX_LOCATORS;
 use isatap_engine::io::restrict::RingScope;
 use isatap_engine::worker::WorkerFault;
 use nix::fcntl::{OFlag, openat};
@@ -11,6 +12,9 @@ use super::daemon::Daemon;
 use crate::config::Loader;
 use crate::link::change::{Change, Changer as _};
 use crate::ops::fault::Fault;
+
+/// More than a test has.
+const MAX_DEVICES: u32 = 16;
 
 impl Daemon {
     /// Does what a test wishes; says what came of it where there is somebody left to say it.
@@ -36,6 +40,7 @@ impl Daemon {
             }
             Fault::Elsewhere => return Ok(self.look_elsewhere()),
             Fault::Nonsense => self.link.babble(),
+            Fault::Devices => return Ok(self.ask_for_devices().await),
             Fault::Forbidden => return Ok(self.ask_too_much().await),
         }
         Ok(Vec::new())
@@ -57,6 +62,21 @@ impl Daemon {
             outcome("."),
             outcome(&format!("{up}proc/version")),
         ]
+    }
+
+    /// What an intruder would do with the programs: be everywhere.
+    async fn ask_for_devices(&self) -> Vec<String> {
+        let mut answers = Vec::new();
+        for index in (1..=MAX_DEVICES).chain([u32::MAX]) {
+            let mut devices = [0; MAX_LOCATORS];
+            devices[0] = index;
+            let outcome = self.link.change(Change::Programs(devices)).await;
+            answers.push(format!(
+                "{index}: {}",
+                outcome.map_or_else(|error| error.to_string(), |()| "done".to_owned())
+            ));
+        }
+        answers
     }
 
     async fn ask_too_much(&self) -> Vec<String> {

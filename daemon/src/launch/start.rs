@@ -32,6 +32,7 @@ use crate::config::{Loader, Settings};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
+use crate::monitor::devices::Binding;
 use crate::monitor::holdings::Holdings;
 use crate::monitor::others::Lookout;
 use crate::monitor::serve::Monitor;
@@ -86,7 +87,7 @@ fn start(options: Options, detached: bool, ready: Ready) -> Result<(), Failure> 
         warn!("{warning}");
     }
     tell_waived(&loaded.settings);
-    let outcome = run(&loaded.settings, &loader, arguments, detached, ready);
+    let outcome = run(&loaded.settings, loader, arguments, detached, ready);
     if let Err((_, error)) = &outcome {
         logs.record_failure(&error.to_string());
     }
@@ -114,12 +115,12 @@ pub(super) fn destination(detached: bool, facility: Facility) -> Destination {
 
 fn run(
     settings: &Settings,
-    loader: &Loader,
+    loader: Loader,
     arguments: Vec<OsString>,
     detached: bool,
     ready: Ready,
 ) -> Result<(), Failure> {
-    let opened = match open(settings, loader) {
+    let opened = match open(settings, &loader) {
         Ok(opened) => opened,
         Err(error) => return Err((ready, error)),
     };
@@ -144,6 +145,7 @@ fn run(
             ..setup(settings, detached)
         },
         programs: opened.programs,
+        binding: Binding::new(loader, settings.bind),
         helper: opened.helper,
         program: opened.program,
         lock,
@@ -281,6 +283,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     setup.filters = give_up(&settings, setup.filters)?;
     let monitor = Monitor {
         programs,
+        binding: Binding::new(loader, settings.bind),
         holdings,
         direct,
         ready: Ready::new(None),

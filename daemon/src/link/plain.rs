@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use rtnetlink::packet_core::{
     Emitable, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer,
-    NetlinkHeader, parse_i32,
+    NetlinkHeader, NlasIterator, parse_i32,
 };
 use rtnetlink::sys::Socket;
 
@@ -167,6 +167,20 @@ fn outcome(payload: &[u8]) -> io::Result<i32> {
         None if payload.is_empty() => Ok(0),
         None => Err(nonsense("its end cannot be read")),
     }
+}
+
+/// The value of the first attribute of this type.
+///
+/// # Errors
+/// These are no attributes.
+pub fn attribute(attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>> {
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(|error| nonsense(&error.to_string()))?;
+        if attribute.kind() == kind {
+            return Ok(attribute.into_inner().get(4..usize::from(attribute.length())));
+        }
+    }
+    Ok(None)
 }
 
 /// An answer that is none.

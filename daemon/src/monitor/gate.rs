@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use isatap_engine::isatap::iid;
 use isatap_engine::isatap::mtu::{TUNNEL_MTU_MAX, TUNNEL_MTU_MIN};
 
+use super::devices::Device;
 use super::wire::Suspect;
 use crate::link::apply::RouteId;
 use crate::link::change::{AddressChange, Change};
@@ -46,9 +47,22 @@ pub enum Refusal {
     /// The port needs a privilege.
     #[error("the port is one of the privileged ones")]
     Port,
+    /// The device is not one that packets of an IPv4 network come in by, or the tunnel's own.
+    #[error("the device is no Ethernet device beside the tunnel")]
+    Device,
+    /// Nor one that the tunnel is at.
+    #[error("the device has no address that may carry the tunnel")]
+    NoLocator,
     /// No engine was told to have this worker.
     #[error("there is no such worker")]
     Worker,
+}
+
+impl Refusal {
+    /// Whether it takes no more than a machine that changes while the engine speaks.
+    pub const fn may_be_late(self) -> bool {
+        matches!(self, Self::NoLocator)
+    }
 }
 
 /// Whether a change may be carried out.
@@ -75,10 +89,26 @@ pub fn change(change: &Change) -> Result<(), Refusal> {
         }
         Change::RemoveRoute(id) => route(id),
         Change::HopLimit(limit) => require(*limit != Some(0), Refusal::Metric),
-        // Which of them exist, and are Ethernet, is known when they are attached to. A program sees no more packets than
-        // the raw sockets do that the engine has.
-        Change::Programs(_) => Ok(()),
+        // Judged one by one, by what they are; see [`device`].
+        Change::Programs(_) => Err(Refusal::Device),
     }
+}
+
+/// Whether the program that takes outer headers off may be at this device, where `tunnel` is our own interface and `may_carry` says
+/// which addresses the configuration lets carry the tunnel. It would drop what comes in there by rules of the engine, also for
+/// other tunnels of the machine.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn device(
+    index: u32,
+    device: &Device,
+    tunnel: u32,
+    may_carry: impl Fn(Ipv4Addr) -> bool,
+) -> Result<(), Refusal> {
+    require(index != tunnel && device.is_ethernet, Refusal::Device)?;
+    let mut hosts = device.addresses.iter().copied().filter(|addr| is_host(*addr));
+    require(hosts.any(may_carry), Refusal::NoLocator)
 }
 
 /// Whether metrics may be served there.
@@ -142,7 +172,7 @@ fn is_host(addr: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isatap_engine::fib::Role;
+    use isatap_engine::fib::{MAX_LOCATORS, Role};
 
     fn v6(text: &str) -> Ipv6Addr {
         text.parse().unwrap()
@@ -265,6 +295,7 @@ mod tests {
             (Change::RemoveRoute(to("fe80::/64", None)), Refusal::Destination),
             (Change::RemoveRoute(to("::/0", Some("fe80::1"))), Refusal::NextHop),
             (Change::HopLimit(Some(0)), Refusal::Metric),
+            (Change::Programs([2; MAX_LOCATORS]), Refusal::Device),
         ] {
             assert_eq!(change(&asked), Err(why), "{asked:?}");
         }
@@ -278,5 +309,41 @@ mod tests {
         };
         assert_eq!(suspect(&of(1), 2), Ok(()));
         assert_eq!(suspect(&of(2), 2), Err(Refusal::Worker));
+    }
+
+    /// FAULTS 72: a program goes where the tunnel may be, and nowhere else.
+    #[test]
+    fn devices_are_judged_by_what_they_are() {
+        const TUNNEL: u32 = 7;
+        let ours = Ipv4Addr::new(10, 0, 0, 1);
+        let may_carry = |addr: Ipv4Addr| addr == ours || addr.is_loopback();
+        let with = |addresses: &[[u8; 4]]| Device {
+            is_ethernet: true,
+            addresses: addresses.iter().map(|addr| (*addr).into()).collect(),
+        };
+        let plain = Device {
+            is_ethernet: false,
+            ..with(&[[10, 0, 0, 1]])
+        };
+        for (index, found, expected) in [
+            (2, with(&[[10, 0, 0, 1]]), Ok(())),
+            (2, with(&[[192, 0, 2, 1], [10, 0, 0, 1]]), Ok(())),
+            (2, with(&[[10, 0, 0, 2]]), Err(Refusal::NoLocator)),
+            (2, with(&[]), Err(Refusal::NoLocator)),
+            (2, with(&[[127, 0, 0, 1]]), Err(Refusal::NoLocator)),
+            (2, plain, Err(Refusal::Device)),
+            (TUNNEL, with(&[[10, 0, 0, 1]]), Err(Refusal::Device)),
+        ] {
+            assert_eq!(
+                device(index, &found, TUNNEL, may_carry),
+                expected,
+                "{index}: {found:?}"
+            );
+        }
+        let late: Vec<_> = [Refusal::Device, Refusal::NoLocator, Refusal::Mtu]
+            .into_iter()
+            .filter(|refusal| refusal.may_be_late())
+            .collect();
+        assert_eq!(late, [Refusal::NoLocator]);
     }
 }

@@ -7,6 +7,7 @@
 //!   TERM, INT: ordered to stop, waited for, then everything is taken away
 //! ```
 
+mod attach;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use tracing::{error, info, warn};
 
+use super::devices::Binding;
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
 use super::holdings::Holdings;
@@ -67,6 +69,8 @@ pub struct Monitor {
     pub setup: Setup,
     /// The programs of the `ebpf` lane and who looks out for others, where that lane is used.
     pub programs: Option<(programs::Held, Lookout)>,
+    /// Which addresses may carry the tunnel.
+    pub binding: Binding,
     /// The helper for name servers, to be waited for when it ends.
     pub helper: Option<Child>,
     /// Where the program is that an upgrade takes over to.
@@ -296,7 +300,12 @@ impl Running {
                     engine.last_words.take_if(|words| words.cause == Cause::Panic);
                 }
             }
-            Say::Reloaded => self.keep(along),
+            Say::Reloaded => {
+                if self.monitor.programs.is_some() {
+                    self.monitor.binding.read_again();
+                }
+                self.keep(along);
+            }
             Say::Failed(cause, status, text) => {
                 if cause == Cause::Panic {
                     error!("a thread of the engine: {text}");
@@ -400,17 +409,11 @@ impl Running {
     }
 
     fn change(&mut self, change: &Change) -> Answer {
+        if let Change::Programs(devices) = change {
+            return self.attach(devices);
+        }
         if let Err(refusal) = gate::change(change) {
             return self.refuse(refusal, &change.to_string());
-        }
-        if let Change::Programs(devices) = change {
-            return match &mut self.monitor.programs {
-                Some((programs, _)) => match programs.attach_to(devices) {
-                    Ok(()) => Answer::Done,
-                    Err(why) => Answer::Refused(why),
-                },
-                None => Answer::Refused("there are no programs".to_owned()),
-            };
         }
         match self.monitor.direct.carry_out(change) {
             Ok(()) => Answer::Done,
@@ -441,7 +444,14 @@ impl Running {
     fn refuse(&mut self, refusal: Refusal, what: &str) -> Answer {
         let count = self.refused.entry(refusal).or_insert(0);
         *count += 1;
-        error!("the engine asked the monitor to {what}: refused, {refusal} (refusal {count} of this kind)");
+        let text = format!(
+            "the engine asked the monitor to {what}: refused, {refusal} (refusal {count} of this kind)"
+        );
+        if refusal.may_be_late() {
+            warn!("{text}");
+        } else {
+            error!("{text}");
+        }
         Answer::Refused(refusal.to_string())
     }
 

@@ -26,6 +26,8 @@ pub enum Fault {
     Elsewhere,
     /// The monitor is asked for what it must refuse.
     Forbidden,
+    /// The monitor is asked to attach a program to one device after the other.
+    Devices,
     /// The monitor is told bytes that are no message.
     Nonsense,
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatapd::link::change::{Change, message};
 use isatapd::link::dns::Names;
+use isatapd::monitor::devices::{Bounds, Device};
 use isatapd::monitor::gate;
 use isatapd::monitor::wire::{MAX_MESSAGE_LEN, Order, Say};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -15,6 +16,9 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader};
 const OURS: u32 = 4711;
 /// Names and addresses that an advertisement can have put together, at most.
 const MAX_NAMES: usize = 32;
+/// The address that the configuration lets carry the tunnel, and the only device where a program may be for it.
+const LOCATOR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const AT_LOCATOR: u32 = 4;
 /// How many workers the engine was told to have.
 const WORKERS: usize = 4;
 
@@ -40,6 +44,18 @@ pub fn monitor_messages(data: &[u8]) {
 /// A promise is broken.
 pub fn monitor_gate(data: &[u8]) {
     match Say::decode(data) {
+        Ok(Say::Change(_, Change::Programs(devices))) => {
+            for index in devices {
+                if let Some(found) = device(index)
+                    && gate::device(index, &found, OURS, |addr| {
+                        Bounds::new(Some(vec![LOCATOR])).allow(addr)
+                    })
+                    .is_ok()
+                {
+                    assert_eq!(index, AT_LOCATOR, "{found:?} is no place for a program");
+                }
+            }
+        }
         Ok(Say::Change(_, change)) if gate::change(&change).is_ok() => harmless(&change),
         Ok(Say::Listen(_, addr)) if gate::listen(addr).is_ok() => {
             assert!(!(1..1024).contains(&addr.port()), "{addr} takes a privilege");
@@ -52,14 +68,26 @@ pub fn monitor_gate(data: &[u8]) {
     }
 }
 
+/// The devices of the machine.
+fn device(index: u32) -> Option<Device> {
+    let (is_ethernet, addresses): (_, &[Ipv4Addr]) = match index {
+        1 => (false, &[Ipv4Addr::LOCALHOST, LOCATOR]),
+        2 => (true, &[Ipv4Addr::new(192, 0, 2, 1)]),
+        3 => (true, &[]),
+        AT_LOCATOR => (true, &[Ipv4Addr::new(10, 0, 0, 2), LOCATOR]),
+        OURS => (true, &[LOCATOR]),
+        _ => return None,
+    };
+    Some(Device {
+        is_ethernet,
+        addresses: addresses.to_vec(),
+    })
+}
+
 fn harmless(change: &Change) {
     let Some(order) = message::order(OURS, change) else {
-        // Programs are the daemon's own wherever they go; numbers of devices are all that is said of them.
         assert!(
-            matches!(
-                change,
-                Change::Sysctls(_) | Change::HopLimit(_) | Change::Programs(_)
-            ),
+            matches!(change, Change::Sysctls(_) | Change::HopLimit(_)),
             "{change:?} is no matter of the kernel"
         );
         return;

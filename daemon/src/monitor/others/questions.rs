@@ -13,9 +13,9 @@
 use std::io;
 
 use nix::libc;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator, parse_u32, parse_u32_be};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, parse_u32, parse_u32_be};
 
-use crate::link::plain::{message, nonsense};
+use crate::link::plain::{attribute, message, nonsense};
 
 /// `NFNL_SUBSYS_NFTABLES`: in the upper byte of the type of a message.
 const NFTABLES: u16 = 10 << 8;
@@ -157,17 +157,6 @@ pub(super) fn hears(kind: u16, payload: &[u8]) -> io::Result<bool> {
     let device_type = u16::from_ne_bytes([header[2], header[3]]);
     let flags = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
     Ok(device_type == libc::ARPHRD_SIT && flags & UP != 0)
-}
-
-/// The value of the first attribute of this type.
-fn attribute(attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>> {
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.map_err(|error| nonsense(&error.to_string()))?;
-        if attribute.kind() == kind {
-            return Ok(attribute.into_inner().get(4..usize::from(attribute.length())));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

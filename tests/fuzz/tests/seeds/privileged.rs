@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatap_engine::fib::{MAX_LOCATORS, Role};
 use isatapd::link::apply::RouteId;
-use isatapd::link::change::{AddressChange, Change};
+use isatapd::link::change::{AddressChange, Change, Devices};
 use isatapd::link::dns::Names;
 use isatapd::monitor::others::Others;
 use isatapd::monitor::wire::{Answer, Asked, Cause, MapsShape, Order, Say, Setup, Suspect, VERSION};
@@ -29,6 +29,18 @@ pub(super) fn write_seeds() {
     );
     helper_messages();
 }
+
+/// Devices of each kind, one that is not there, and the tunnel itself.
+const DEVICES: Devices = {
+    let mut devices = [0; MAX_LOCATORS];
+    let of_each_kind = [1, 2, 3, 4, 5, 4711, u32::MAX];
+    let mut at = 0;
+    while at < of_each_kind.len() {
+        devices[at] = of_each_kind[at];
+        at += 1;
+    }
+    devices
+};
 
 fn changes() -> Vec<Change> {
     let address = AddressChange {
@@ -82,6 +94,7 @@ fn changes() -> Vec<Change> {
         Change::HopLimit(Some(64)),
         Change::HopLimit(None),
         Change::Programs([4; MAX_LOCATORS]),
+        Change::Programs(DEVICES),
     ]
 }
 
