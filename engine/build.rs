@@ -101,10 +101,13 @@ fn build(clang: &str, out: &Path, object: &Path) {
         command.arg(format!("-ffile-prefix-map={dir}={name}"));
     }
     command.arg("-fdebug-compilation-dir=.");
-    let is_ordered =
-        ["x86", "x86_64", "s390x"].contains(&env::var("CARGO_CFG_TARGET_ARCH").as_deref().unwrap_or(""));
-    if !is_ordered {
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if !["x86", "x86_64", "s390x"].contains(&target.as_str()) {
         command.arg("-DWEAKLY_ORDERED");
+    }
+    // Where the verifier lets programs read numbers at any address (HAVE_EFFICIENT_UNALIGNED_ACCESS).
+    if ["x86", "x86_64", "s390x", "aarch64", "powerpc64"].contains(&target.as_str()) {
+        command.arg("-DUNALIGNED");
     }
     if env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() == Ok("big") {
         command.arg("-mbig-endian");

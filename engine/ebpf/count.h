@@ -10,8 +10,18 @@
 #define IS_LEFT(verdict) ((verdict)&0x200)
 #define NUMBER(verdict) ((verdict)&0xff)
 
-/* Atomic, since a packet may interrupt the work on another one where the kernel is preemptible there. */
-#define ADD(place, count) __sync_fetch_and_add(&(place), (count))
+/* Whether packets of one CPU may interrupt each other's: on a PREEMPT_RT kernel. Who loads the programs says it. */
+volatile const __u32 preemptible;
+
+/* Elsewhere a CPU ends with one packet before it begins another, and only it writes its counters. An atomic addition would wait until
+ * all that was written before, the headers for example, is in the cache: as long as half of the program takes. */
+#define ADD(place, count)                                         \
+	do {                                                      \
+		if (preemptible)                                  \
+			__sync_fetch_and_add(&(place), (count));  \
+		else                                              \
+			ONCE(place) += (count);                   \
+	} while (0)
 
 ALWAYS_INLINE struct counters *counters_here(void)
 {

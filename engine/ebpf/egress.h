@@ -6,6 +6,7 @@
 #pragma once
 
 #include "count.h"
+#include "flows.h"
 #include "header.h"
 #include "tables.h"
 
@@ -14,7 +15,6 @@ struct sending {
 	__u32 ports; /* of TCP and UDP, or 0 */
 	__u32 largest; /* bytes of the packet, or of the largest segment of a superpacket */
 	__u32 segments;
-	__u32 device; /* where it leaves: the answer, as the header is */
 };
 
 /* The halves of the product of two numbers, one xor the other (`isatap::mark::fold`). */
@@ -60,36 +60,39 @@ ALWAYS_INLINE __u64 flow_hash(const struct address *src, const struct address *d
 	return mix(hash ^ ports);
 }
 
-/* `path::encap::next_hop`: the IPv4 address in `found->value`, or what to do with the packet. */
+/* `path::encap::next_hop`: 0 and the IPv4 address in `flow->peer`, or what to do with the packet. */
 FUNCTION int next_hop(struct config *config, struct address *src, struct address *dst, __u32 ports,
-		      struct found *found)
+		      struct flow *flow)
 {
+	struct found found = {};
 	__u32 configured = 1, hop;
 
-	if (!config || !src || !dst || !found)
+	if (!config || !src || !dst || !flow)
 		return LEAVE(CAUSE_RULES);
-	if (!route_of(config, dst, found)) {
-		found->extra = config->default_kind;
-		found->value = config->default_hop;
+	if (!route_of(config, dst, &found)) {
+		found.extra = config->default_kind;
+		found.value = config->default_hop;
 	}
-	if (found->extra == HOP_GROUP) {
+	flow->by_ports = found.extra == HOP_GROUP;
+	if (found.extra == HOP_GROUP) {
 		__u64 slot = flow_hash(src, dst, ports) >> 32;
 
-		if (!find(config, TAG_GROUP_SLOT, found->value, slot % GROUP_SLOTS, found))
+		if (!find(config, TAG_GROUP_SLOT, found.value, slot % GROUP_SLOTS, &found))
 			return LEAVE(CAUSE_REFUSED);
-	} else if (found->extra == HOP_ON_LINK) {
+	} else if (found.extra == HOP_ON_LINK) {
 		if (!is_isatap(dst))
 			return LEAVE(CAUSE_REFUSED);
-		found->value = dst->low;
+		found.value = dst->low;
 		configured = 0;
-	} else if (found->extra != HOP_VIA) {
+	} else if (found.extra != HOP_VIA) {
 		return LEAVE(CAUSE_REFUSED);
 	}
-	hop = found->value;
+	hop = found.value;
 	if (is_no_host(hop) || is_locator(config, hop) || is_broadcast(config, hop))
 		return LEAVE(CAUSE_REFUSED);
 	if (!configured && !is_site_host(config, hop) && !is_router(config, hop))
 		return LEAVE(CAUSE_REFUSED);
+	flow->peer = hop;
 	return 0;
 }
 
@@ -104,16 +107,16 @@ FUNCTION int source_for(struct config *config, struct address *src, __u32 *locat
 	return 1;
 }
 
-/* `isatap::mtu::MtuPolicy::decide_on_path`: whether a packet to `hop` fits, and whether DF is set. */
-FUNCTION int check_size(struct config *config, __u32 hop, __u32 largest, __u32 peer, __u32 device_mtu)
+/* `isatap::mtu::MtuPolicy::decide_on_path`: how large a packet to `flow->peer` may be, and whether DF is set. */
+FUNCTION int limit_size(struct config *config, __u32 peer, __u32 device_mtu, struct flow *flow)
 {
 	struct found path = {};
 
-	if (!config)
+	if (!config || !flow)
 		return LEAVE(CAUSE_RULES);
-	if (!find(config, TAG_PATH, hop, 0, &path))
+	if (!find(config, TAG_PATH, flow->peer, 0, &path))
 		path.value = config->other_paths;
-	__u32 limit = config->mtu, dont_fragment = 0;
+	__u32 limit = config->mtu, link = path.value & 0xffff, dont_fragment = 0;
 
 	if (peer & PEER_DYNAMIC) {
 		__u32 path_mtu = path.value >> 16;
@@ -127,22 +130,18 @@ FUNCTION int check_size(struct config *config, __u32 hop, __u32 largest, __u32 p
 			limit = room;
 		}
 	}
-	if (largest > limit)
-		return LEAVE(CAUSE_TOO_BIG);
-	/* A worker fragments what our own link does not take, or is told that it is too big. */
-	if (largest + OUTER_LEN > (path.value & 0xffff) || largest + OUTER_LEN > device_mtu)
-		return LEAVE(CAUSE_LINK_MTU);
-	return dont_fragment;
+	if (device_mtu < link)
+		link = device_mtu;
+	flow->limit = limit;
+	flow->link_limit = link > OUTER_LEN ? link - OUTER_LEN : 0;
+	flow->dont_fragment = dont_fragment;
+	return 0;
 }
 
-/* The outer header of a packet of `len` bytes and the device it leaves by: 0, or what to do with the packet. */
-ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, __u32 len, struct sending *sending,
-			       struct outer *outer)
+/* What is asked of the destination: 0 and the next hop, or what to do with the packet. */
+ALWAYS_INLINE int find_hop(struct config *config, struct inner *inner, __u32 ports, struct flow *flow)
 {
 	struct address src = source_of(inner), dst = destination_of(inner);
-	struct found hop = {}, peer = {}, egress = {};
-	__u32 locator = 0;
-	int verdict;
 
 	switch (kind_of(&dst)) {
 	case MULTICAST:
@@ -161,13 +160,16 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, __u32
 	default:
 		break;
 	}
-	verdict = next_hop(config, &src, &dst, sending->ports, &hop);
-	if (verdict)
-		return verdict;
-	if (is_extension(inner->next_header))
-		return LEAVE(CAUSE_EXTENSION);
-	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
-		return LEAVE(CAUSE_REFUSED);
+	return next_hop(config, &src, &dst, ports, flow);
+}
+
+/* What is asked of the source, and of the way to the next hop: 0, or what to do with the packet. */
+ALWAYS_INLINE int find_way(struct config *config, struct inner *inner, struct flow *flow)
+{
+	struct address src = source_of(inner);
+	struct found peer = {}, egress = {};
+	__u32 locator = 0, hop = flow->peer;
+
 	if (config->flags & FLAG_LOOP_CHECKS && embeds_ours(config, &src) && !is_own(config, &src)) {
 		struct found route = {};
 
@@ -178,30 +180,62 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, __u32
 	if (!source_for(config, &src, &locator))
 		return LEAVE(CAUSE_REFUSED);
 	/* Which device leads there is known for some IPv4 networks; the others are a worker's, that is, the kernel's to route. */
-	if (!prefix_of(config, TAG_EGRESS, hop.value, &egress) || !egress.value)
+	if (!prefix_of(config, TAG_EGRESS, hop, &egress) || !egress.value)
 		return LEAVE(CAUSE_ROUTE);
-	if (!prefix_of(config, TAG_PEER, hop.value, &peer))
+	if (!prefix_of(config, TAG_PEER, hop, &peer))
 		peer.value = config->peers;
-	int dont_fragment = check_size(config, hop.value, sending->largest, peer.value, egress.extra);
+	flow->locator = locator;
+	flow->device = egress.value;
+	flow->compat = (peer.value & PEER_COMPAT) != 0;
+	return limit_size(config, peer.value, egress.extra, flow);
+}
 
-	if (dont_fragment & ~0xff)
-		return dont_fragment;
+/* Where a packet goes, in `flow`, unless that is `known` already: 0, or what to do with the packet. */
+ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, struct sending *sending, int known,
+			       struct flow *flow)
+{
+	int verdict;
+
+	if (!known) {
+		flow->number = 0;
+		flow->ports = sending->ports;
+		verdict = find_hop(config, inner, sending->ports, flow);
+		if (verdict)
+			return verdict;
+	}
+	if (is_extension(inner->next_header))
+		return LEAVE(CAUSE_EXTENSION);
+	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
+		return LEAVE(CAUSE_REFUSED);
+	if (!known) {
+		verdict = find_way(config, inner, flow);
+		if (verdict)
+			return verdict;
+	}
+	if (sending->largest > flow->limit)
+		return LEAVE(CAUSE_TOO_BIG);
+	/* A worker fragments what our own link does not take, or is told that it is too big. */
+	return sending->largest > flow->link_limit ? LEAVE(CAUSE_LINK_MTU) : 0;
+}
+
+/* The outer header of a packet of `len` bytes. */
+ALWAYS_INLINE void write_outer(struct config *config, struct inner *inner, __u32 len, __u32 segments,
+			       struct flow *flow, struct outer *outer)
+{
+	__u32 locator = flow->locator, hop = flow->peer, dont_fragment = flow->dont_fragment;
 	__u8 class = traffic_class(inner);
 	__u8 ttl = config->ttl ? config->ttl : inner->hop_limit;
 	__u8 dscp = config->dscp == DSCP_INHERIT ? class & 0xfc : config->dscp;
 
 	outer->version_ihl = 0x45;
-	outer->tos = dscp | (peer.value & PEER_COMPAT ? 0 : class & 3);
+	outer->tos = dscp | (flow->compat ? 0 : class & 3);
 	outer->total_len = hton16(OUTER_LEN + len);
-	outer->id = hton16(dont_fragment ? marked(config, locator, hop.value) :
-					   counted(config, locator, hop.value, sending->segments));
+	outer->id = hton16(dont_fragment ? marked(config, locator, hop) : counted(config, locator, hop, segments));
 	outer->fragment = dont_fragment ? hton16(DONT_FRAGMENT) : 0;
 	outer->ttl = ttl ? ttl : 1;
 	outer->protocol = PROTO_IPV6;
 	outer->checksum = 0;
 	outer->src = hton32(locator);
-	outer->dst = hton32(hop.value);
+	outer->dst = hton32(hop);
 	outer->checksum = ~outer_sum(outer);
-	sending->device = egress.value;
-	return 0;
 }

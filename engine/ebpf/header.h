@@ -48,6 +48,24 @@ struct address {
 	__u64 low;
 };
 
+/* Reads `place` from `at` bytes behind the network header, which is `link_len` bytes behind the begin of the packet: 0, or an error
+ * and zeros. What lies in one piece is read where it is; the helper, which costs more than all of the reading, is for the rest, and
+ * for processors that read no number from just anywhere. */
+#ifdef UNALIGNED
+#define READ(skb, link_len, at, place)                                                                          \
+	({                                                                                                      \
+		void *from = (void *)(long)(skb)->data + (link_len) + (at);                                     \
+		long error = 0;                                                                                 \
+		if (from + sizeof(place) <= (void *)(long)(skb)->data_end)                                      \
+			(place) = *(typeof(place) *)from;                                                       \
+		else                                                                                            \
+			error = bpf_skb_load_bytes_relative(skb, at, &(place), sizeof(place), BPF_HDR_START_NET); \
+		error;                                                                                          \
+	})
+#else
+#define READ(skb, link_len, at, place) bpf_skb_load_bytes_relative(skb, at, &(place), sizeof(place), BPF_HDR_START_NET)
+#endif
+
 #define FRAGMENT_BITS 0x3fff /* MF, and the offset */
 #define DONT_FRAGMENT 0x4000
 

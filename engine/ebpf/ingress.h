@@ -6,6 +6,7 @@
 #pragma once
 
 #include "count.h"
+#include "flows.h"
 #include "header.h"
 #include "tables.h"
 
@@ -123,12 +124,9 @@ FUNCTION int check_loop(struct config *config, __u32 voucher, __u32 sender, stru
 	return 0;
 }
 
-/* The inner packet, of which `room` bytes are there: 0, or what to do with the packet. */
-ALWAYS_INLINE int check_inner(struct config *config, __u32 sender, struct inner *inner, __u32 room)
+/* The length that the inner header says, and the `room` there is: 0, or what to do with the packet. */
+ALWAYS_INLINE int check_length(const struct inner *inner, __u32 room)
 {
-	struct address src, dst;
-	int verdict;
-
 	if (inner->version_class >> 4 != 6 || inner->payload_len == 0)
 		return DROP(REASON_MALFORMED);
 	__u32 len = INNER_LEN + ntoh16(inner->payload_len);
@@ -136,9 +134,15 @@ ALWAYS_INLINE int check_inner(struct config *config, __u32 sender, struct inner 
 	if (len > room)
 		return DROP(REASON_TRUNCATED);
 	/* What is behind the packet has to be cut off. */
-	if (len < room)
-		return LEAVE(CAUSE_LENGTH);
-	dst = destination_of(inner);
+	return len < room ? LEAVE(CAUSE_LENGTH) : 0;
+}
+
+/* Both inner addresses: 0, or what to do with the packet. */
+ALWAYS_INLINE int check_addresses(struct config *config, __u32 sender, struct inner *inner)
+{
+	struct address src, dst = destination_of(inner);
+	int verdict;
+
 	switch (kind_of(&dst)) {
 	case MULTICAST:
 		return LEAVE(CAUSE_MULTICAST);
@@ -152,14 +156,38 @@ ALWAYS_INLINE int check_inner(struct config *config, __u32 sender, struct inner 
 	verdict = check_source(config, sender, &src);
 	if (verdict & ~0xff)
 		return verdict;
-	if (config->flags & FLAG_LOOP_CHECKS) {
-		verdict = check_loop(config, verdict, sender, &dst);
+	return config->flags & FLAG_LOOP_CHECKS ? check_loop(config, verdict, sender, &dst) : 0;
+}
+
+/* What the inner packet carries: 0, or what to do with it. */
+ALWAYS_INLINE int check_next_header(struct config *config, __u8 next_header)
+{
+	if (is_extension(next_header))
+		return LEAVE(CAUSE_EXTENSION);
+	return is_tunnel(next_header) && !(config->flags & FLAG_NESTED) ? DROP(REASON_NESTED) : 0;
+}
+
+/* The packet of a sender, of whose inner part `room` bytes are there, the header among them unless it is `cut`; what is said of
+ * its addresses goes into `flow`, unless that is `known` already. 0, or what to do with the packet. */
+ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner *inner, __u32 room, int cut, int known,
+			       struct flow *flow)
+{
+	int verdict;
+
+	if (!known) {
+		flow->number = 0;
+		flow->peer = sender;
+		verdict = check_sender(config, sender);
 		if (verdict)
 			return verdict;
 	}
-	if (is_extension(inner->next_header))
-		return LEAVE(CAUSE_EXTENSION);
-	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
-		return DROP(REASON_NESTED);
-	return 0;
+	verdict = cut ? DROP(REASON_TRUNCATED) : check_length(inner, room);
+	if (verdict)
+		return verdict;
+	if (!known) {
+		verdict = check_addresses(config, sender, inner);
+		if (verdict)
+			return verdict;
+	}
+	return check_next_header(config, inner->next_header);
 }

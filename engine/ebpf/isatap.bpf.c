@@ -16,10 +16,12 @@
  * | count.h | what is counted? |
  * | header.h | what do the bytes say, and what is an address? |
  * | tables.h | what do the rules know? |
+ * | flows.h | what is remembered of the packets before? |
  * | ingress.h, egress.h | what happens to this packet? |
  */
 #include "count.h"
 #include "egress.h"
+#include "flows.h"
 #include "header.h"
 #include "ingress.h"
 #include "maps.h"
@@ -91,7 +93,7 @@ int isatap_decap(struct __sk_buff *skb)
 
 	if (skb->protocol != hton16(ETH_P_IP))
 		return TC_ACT_UNSPEC;
-	if (bpf_skb_load_bytes_relative(skb, 0, &headers.outer, OUTER_LEN, BPF_HDR_START_NET))
+	if (READ(skb, ETH_HLEN, 0, headers.outer))
 		return TC_ACT_UNSPEC;
 	if (headers.outer.protocol != PROTO_IPV6)
 		return TC_ACT_UNSPEC;
@@ -130,19 +132,18 @@ int isatap_decap(struct __sk_buff *skb)
 	if (skb->len - len != ETH_HLEN)
 		return refuse(DECAP, LEAVE(CAUSE_LENGTH));
 
-	verdict = check_sender(config, src);
-	if (verdict)
-		goto refused;
-	if (bpf_skb_load_bytes_relative(skb, OUTER_LEN, &headers.inner, INNER_LEN, BPF_HDR_START_NET)) {
-		verdict = DROP(REASON_TRUNCATED);
-		goto refused;
-	}
-	verdict = check_inner(config, src, &headers.inner, len - OUTER_LEN);
+	int cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
+	struct flow *flow = flow_of(config, DECAP, &headers.inner);
+
+	if (!flow)
+		return refuse(DECAP, LEAVE(CAUSE_RULES));
+	int known = !cut && flow->peer == src && is_of(flow, number, &headers.inner);
+
+	verdict = admit_packet(config, src, &headers.inner, len - OUTER_LEN, cut, known, flow);
 	if (verdict)
 		goto refused;
 	if (headers.inner.next_header == PROTO_ICMPV6 &&
-	    (bpf_skb_load_bytes_relative(skb, OUTER_LEN + INNER_LEN, &type, 1, BPF_HDR_START_NET) ||
-	     is_discovery(type)))
+	    (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, type) || is_discovery(type)))
 		return refuse(DECAP, LEAVE(CAUSE_CONTROL));
 	ecn = ecn_of(traffic_class(&headers.inner), headers.outer.tos);
 	if (ecn == ECN_NONE)
@@ -152,6 +153,8 @@ int isatap_decap(struct __sk_buff *skb)
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
 	if (is_outdated(number))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
+	if (!known)
+		remember(flow, number, &headers.inner);
 
 	__u32 segments = skb->gso_segs;
 
@@ -192,27 +195,25 @@ int isatap_encap(struct __sk_buff *skb)
 	if (!(config->flags & FLAG_CARRY_OUT))
 		return refuse(ENCAP, LEAVE(CAUSE_HELD));
 	__u64 begin = begun(ENCAP);
+	__u32 link_len = config->link_len & 0xff;
 
-	if (skb->protocol != hton16(ETH_P_IPV6) ||
-	    bpf_skb_load_bytes_relative(skb, 0, &inner, INNER_LEN, BPF_HDR_START_NET) ||
+	if (skb->protocol != hton16(ETH_P_IPV6) || READ(skb, link_len, 0, inner) ||
 	    inner.version_class >> 4 != 6 || inner.payload_len == 0)
 		return refuse(ENCAP, LEAVE(CAUSE_REFUSED));
 	len = INNER_LEN + ntoh16(inner.payload_len);
-	__u32 link_len = config->link_len;
-
 	if (skb->len - len != link_len || len > 0xffff - OUTER_LEN)
 		return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
 
 	__u8 next_header = inner.next_header;
 
 	if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4) {
-		if (bpf_skb_load_bytes_relative(skb, INNER_LEN, &sending.ports, 4, BPF_HDR_START_NET))
+		if (READ(skb, link_len, INNER_LEN, sending.ports))
 			return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
 		sending.ports = ntoh32(sending.ports);
 	} else if (next_header == PROTO_ICMPV6) {
 		__u8 type = 0;
 
-		if (bpf_skb_load_bytes_relative(skb, INNER_LEN, &type, 1, BPF_HDR_START_NET) || is_discovery(type))
+		if (READ(skb, link_len, INNER_LEN, type) || is_discovery(type))
 			return refuse(ENCAP, LEAVE(CAUSE_CONTROL));
 	}
 	sending.largest = len;
@@ -223,7 +224,7 @@ int isatap_encap(struct __sk_buff *skb)
 		if (next_header == PROTO_TCP) {
 			__u8 offset = 0;
 
-			if (bpf_skb_load_bytes_relative(skb, INNER_LEN + 12, &offset, 1, BPF_HDR_START_NET))
+			if (READ(skb, link_len, INNER_LEN + 12, offset))
 				return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
 			header_len = INNER_LEN + (offset >> 4) * 4;
 		} else if (next_header != PROTO_UDP) {
@@ -234,30 +235,39 @@ int isatap_encap(struct __sk_buff *skb)
 		if (skb->gso_segs)
 			sending.segments = skb->gso_segs;
 	}
-	verdict = route_packet(config, &inner, len, &sending, &outer);
+	struct flow *flow = flow_of(config, ENCAP, &inner);
+
+	if (!flow)
+		return refuse(ENCAP, LEAVE(CAUSE_RULES));
+	int known = is_of(flow, number, &inner) && (!flow->by_ports || flow->ports == sending.ports);
+
+	verdict = route_packet(config, &inner, &sending, known, flow);
 	if (verdict)
 		return refuse(ENCAP, verdict);
 	/* What the device takes at this moment: the rules may be a moment old, and it would drop what is too long without a word. */
-	__u32 mtu = 0;
+	__u32 mtu = 0, device = flow->device;
 
-	if (bpf_check_mtu(skb, sending.device, &mtu, 0, 0) < 0)
+	if (bpf_check_mtu(skb, device, &mtu, 0, 0) < 0)
 		return refuse(ENCAP, LEAVE(CAUSE_ROUTE));
 	if (sending.largest + OUTER_LEN > mtu)
 		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
+	write_outer(config, &inner, len, sending.segments, flow, &outer);
 	if (is_outdated(number))
 		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
+	if (!known)
+		remember(flow, number, &inner);
 
 	if (bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
 		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
 	/* From here on there is no way back. */
-	if (bpf_skb_store_bytes(skb, link_len & 0xff, &outer, OUTER_LEN, 0) ||
+	if (bpf_skb_store_bytes(skb, link_len, &outer, OUTER_LEN, 0) ||
 	    (link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
 	carried(ENCAP, len, sending.segments, begin);
 	/* It could be told the neighbour, and would look no route up. But then the packet would keep the route it had as an IPv6
 	 * packet, and a neighbour that does not answer would be reported by that: to an address that is read out of the IPv4 header. */
-	return bpf_redirect_neigh(sending.device, NULL, 0, 0);
+	return bpf_redirect_neigh(device, NULL, 0, 0);
 }
 
 /* None of the helpers in use asks for it; what loads the programs shows it to people. */

@@ -53,6 +53,27 @@ struct slot {
 	__u32 unused;
 };
 
+/* What the rules of one generation said of packets between two addresses: where they go, or that they may enter. One CPU remembers
+ * it, so that the next packet reads one line of memory and not a dozen. */
+struct flow {
+	__u64 src_high; /* as they lie in the packet */
+	__u64 src_low;
+	__u64 dst_high;
+	__u64 dst_low;
+	__u32 number; /* of the generation; 0: nothing is remembered here */
+	__u32 peer; /* the IPv4 address at the other end */
+	/* The rest is of packets that leave. */
+	__u32 locator;
+	__u32 device;
+	__u32 ports; /* where `by_ports` */
+	__u16 limit; /* largest inner packet, or segment, that is not too big */
+	__u16 link_limit; /* largest that the device takes whole */
+	__u8 by_ports; /* the next hop is a member of a group */
+	__u8 dont_fragment;
+	__u8 compat;
+	__u8 unused[5];
+};
+
 /* Of one CPU, so that no two write to the same line. */
 struct counters {
 	__u64 packets[DIRECTIONS];
@@ -104,3 +125,11 @@ struct {
 	TYPE(key, __u32);
 	TYPE(value, __u32);
 } isatap_idents SEC(".maps");
+
+/* For each CPU FLOWS places for each direction. Nobody but the programs reads or writes them. */
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(max_entries, 1); /* the loader says how many */
+	TYPE(key, __u32);
+	TYPE(value, struct flow);
+} isatap_flows SEC(".maps");

@@ -141,6 +141,23 @@ impl Bench {
     }
 
     fn decap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
+        if self.decap_one(rules, surroundings, packet) == Counted::Carried {
+            let inner = packet.len().min(MIN_HEADER_LEN);
+            for relative in relatives(packet, inner).chain(other_senders(packet)) {
+                self.decap_one(rules, surroundings, &relative);
+            }
+        }
+    }
+
+    fn encap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
+        if self.encap_one(rules, surroundings, packet) == Counted::Carried {
+            for relative in relatives(packet, 0) {
+                self.encap_one(rules, surroundings, &relative);
+            }
+        }
+    }
+
+    fn decap_one(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) -> Counted {
         let verdict = path::decap::decide(rules, packet);
         let (counted, out) = self.try_out(Direction::Decap, packet);
         let arrival = Arrival {
@@ -167,9 +184,10 @@ impl Bench {
             agreed,
             "{counted:?} against {verdict:?}\n{packet:02x?}\n{out:02x?}\n{rules:#?}\n{surroundings:?}"
         );
+        counted
     }
 
-    fn encap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
+    fn encap_one(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) -> Counted {
         let frame = [&[0; vnet::LEN][..], packet].concat();
         let verdict = path::encap::decide(rules, &frame);
         let (counted, out) = self.try_out(Direction::Encap, packet);
@@ -194,7 +212,47 @@ impl Bench {
             agreed,
             "{counted:?} against {verdict:?}\n{packet:02x?}\n{out:02x?}\n{rules:#?}\n{surroundings:?}"
         );
+        counted
     }
+}
+
+/// Packets of the same addresses as one that was carried, which the programs remember: itself, other ports and ways of handling, other
+/// headers behind the IPv6 header, and one that is longer than it says.
+fn relatives(packet: &[u8], inner: usize) -> impl Iterator<Item = Vec<u8>> {
+    let changed = move |changes: &[(usize, u8)]| {
+        let mut relative = packet.to_vec();
+        for (at, bits) in changes {
+            if let Some(byte) = relative.get_mut(inner + at) {
+                *byte ^= bits;
+            }
+        }
+        relative
+    };
+    let (traffic_class, next_header, hop_limit, port) = (1, 6, 7, SHORTEST_INNER + 1);
+    let next_headers = [6, 17, 58, 59, 0, 44, 41, 4];
+    let was = packet.get(inner + next_header).copied().unwrap_or(0);
+    let mut all: Vec<_> = next_headers
+        .map(|next| changed(&[(next_header, was ^ next)]))
+        .into();
+    all.push(changed(&[]));
+    all.extend((1..=8).map(|bits| changed(&[(port, bits)])));
+    all.push(changed(&[(traffic_class, 0x20), (hop_limit, 0x15)]));
+    all.push([packet, &[0]].concat());
+    all.into_iter()
+}
+
+/// The same inner packet from other IPv4 addresses.
+fn other_senders(packet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    const CHECKSUM: usize = 10;
+    const LAST_OF_SOURCE: usize = 15;
+    (1..4).map(|bits| {
+        let mut relative = packet.to_vec();
+        relative[LAST_OF_SOURCE] ^= bits;
+        relative[CHECKSUM..][..2].fill(0);
+        let sum = isatap_engine::wire::checksum::sum(&relative[..MIN_HEADER_LEN]);
+        relative[CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
+        relative
+    })
 }
 
 fn whole(outer: &OuterHeader, inner: &[u8]) -> Vec<u8> {

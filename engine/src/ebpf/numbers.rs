@@ -20,6 +20,8 @@ numbers! {
     MAX_PROBES = 16;
     /// Counters of identifications.
     IDENTS = 4096;
+    /// Pairs of addresses that a CPU remembers in each direction; a power of two.
+    FLOWS = 512;
     /// Slots of a group of equal next hops.
     GROUP_SLOTS = 64;
     /// Of so many packets carried one has its time taken.

@@ -12,6 +12,7 @@ use super::attach::{self, Attachment, Hook};
 use super::shared::MapFds;
 use super::{LoadError, OBJECT, features};
 use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+use crate::ebpf::numbers::{DIRECTIONS, FLOWS};
 use crate::stats::Direction;
 
 /// Both programs and their maps. They go away with this, unless something still holds them: a descriptor of a map, an
@@ -55,14 +56,17 @@ impl Programs {
         }
         let cpus = possible_cpus()?;
         let slots = slots_per_table.next_power_of_two();
+        let count = u32::try_from(cpus).unwrap_or(u32::MAX);
         // Where there is no such interface packets are tried out at most.
         let index = if_nametoindex(tunnel).unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
             // Nothing in the programs is to be fitted to this kernel's structures; reading them takes longer than all the rest.
             .btf(None)
             .override_global("tunnel", &index, true)
+            .override_global("preemptible", &u32::from(is_preemptible()), true)
             .map_max_entries("isatap_slots", 2 * slots)
-            .map_max_entries("isatap_counts", u32::try_from(cpus).unwrap_or(u32::MAX))
+            .map_max_entries("isatap_counts", count)
+            .map_max_entries("isatap_flows", count.saturating_mul(DIRECTIONS * FLOWS))
             .load(OBJECT)?;
         for name in Direction::ALL.map(name_of) {
             let loaded = program(&mut ebpf, name)?.load();
@@ -189,4 +193,9 @@ fn possible_cpus() -> Result<usize, LoadError> {
         Ok(cpus) => Ok(cpus),
         Err((_, error)) => configured().ok_or(LoadError::Cpus(error)),
     }
+}
+
+/// Whether one packet may interrupt the work on another one (PREEMPT_RT): then counters take atomic additions.
+fn is_preemptible() -> bool {
+    nix::sys::utsname::uname().is_ok_and(|names| names.version().to_string_lossy().contains("PREEMPT_RT"))
 }

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What a CPU remembers of the last packets, so that most are decided without a look-up.
+ *
+ * Only what depends on addresses is remembered, and only that a packet passes; it counts in the generation that said it and in no
+ * other. So there is no rule here, and nothing to take back when rules change.
+ */
+#pragma once
+
+#include "header.h"
+#include "maps.h"
+#include "tables.h"
+
+/* The place for packets between these addresses. */
+ALWAYS_INLINE struct flow *flow_of(struct config *config, __u32 direction, const struct inner *inner)
+{
+	__u64 hash = mix((inner->src_low ^ config->key) * 0x9e3779b97f4a7c15ULL +
+			 (inner->dst_low ^ inner->src_high) * 0xc2b2ae3d27d4eb4fULL + inner->dst_high);
+	__u32 at = (bpf_get_smp_processor_id() * DIRECTIONS + direction) * FLOWS + (hash & (FLOWS - 1));
+
+	return bpf_map_lookup_elem(&isatap_flows, &at);
+}
+
+ALWAYS_INLINE int is_of(const struct flow *flow, __u32 number, const struct inner *inner)
+{
+	return flow->number == number && flow->src_low == inner->src_low && flow->dst_low == inner->dst_low &&
+	       flow->src_high == inner->src_high && flow->dst_high == inner->dst_high;
+}
+
+/* From now on the place is about these packets. */
+ALWAYS_INLINE void remember(struct flow *flow, __u32 number, const struct inner *inner)
+{
+	flow->src_high = inner->src_high;
+	flow->src_low = inner->src_low;
+	flow->dst_high = inner->dst_high;
+	flow->dst_low = inner->dst_low;
+	flow->number = number;
+}
