@@ -20,7 +20,7 @@ mod dns;
 mod files;
 
 pub use check::check;
-pub use dns::answer;
+pub use dns::{Questions, answer, questions};
 use files::Files;
 
 /// Longest time of one lookup, whatever it meets.

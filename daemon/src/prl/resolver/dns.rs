@@ -81,13 +81,39 @@ impl Settings {
             return parse(name).into_iter().collect();
         }
         let dots = name.matches('.').count();
-        let inside = |domain: &String| parse(&format!("{name}.{}", domain.trim_matches('.')));
-        let searched = self.search.iter().filter_map(inside);
+        // The root is no domain to search in: the name would go out as it stands.
+        let domains = self.search.iter().map(|domain| domain.trim_matches('.'));
+        let domains = domains.filter(|domain| !domain.is_empty());
+        let searched = domains.filter_map(|domain| parse(&format!("{name}.{domain}")));
         match dots {
             0 => searched.collect(),
             dots if dots < self.ndots => searched.chain(parse(name)).collect(),
             _ => parse(name).into_iter().collect(),
         }
+    }
+}
+
+/// What a lookup by a `resolv.conf` comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// The names that are asked for, in order.
+    pub names: Vec<Name>,
+    /// The servers that are asked, in order.
+    pub servers: Vec<SocketAddr>,
+    /// How often each of them, for each name.
+    pub attempts: u32,
+    /// For how long each time.
+    pub timeout: Duration,
+}
+
+/// What would be asked for the sake of `name` by this `resolv.conf`.
+pub fn questions(resolv_conf: &[u8], name: &str) -> Questions {
+    let settings = Settings::parse(resolv_conf);
+    Questions {
+        names: settings.candidates(name),
+        servers: settings.servers,
+        attempts: settings.attempts,
+        timeout: settings.timeout,
     }
 }
 
@@ -252,6 +278,9 @@ mod tests {
         assert_eq!(asked(search, "isatap"), inside);
         assert_eq!(asked("domain a.example\n", "isatap"), ["isatap.a.example."]);
         assert_eq!(asked("", "isatap"), Vec::<String>::new());
+        // As systemd-resolved writes it on a machine that has no search domain.
+        assert_eq!(asked("search .\n", "isatap"), Vec::<String>::new());
+        assert_eq!(asked("search . a.example\n", "isatap"), ["isatap.a.example."]);
         assert_eq!(asked(search, "isatap."), ["isatap."], "an operator insists");
         assert_eq!(asked(search, "x.example"), ["x.example."]);
         assert_eq!(asked(search, "x_y.example"), ["x_y.example."]);
