@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what `make fuzz`, `make asan` and `make miri` need beside the compiler that builds isatapd, if missing: a nightly
-# compiler with the components named as arguments, and cargo-fuzz when `cargo-fuzz` is among them.
+# compiler with the components named as arguments, cargo-fuzz when `cargo-fuzz` is among them, and for `llvm-tools` those of the compiler
+# that builds isatapd, by which coverage is read.
 set -eu
 
 fail() {
@@ -18,6 +19,9 @@ for part in "$@"; do
 	if [ "$part" = cargo-fuzz ]; then
 		command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked ||
 			fail "cargo-fuzz is not there, and cannot be installed: is there a network, and may this machine reach crates.io?"
+	elif [ "$part" = llvm-tools ]; then
+		rustup component list --installed 2>/dev/null | grep -q "^$part" || rustup component add "$part" ||
+			fail "the compiler has no $part, and it cannot be installed: is there a network?"
 	elif ! rustup component list --toolchain nightly --installed 2>/dev/null | grep -q "^$part"; then
 		rustup component add --toolchain nightly "$part" ||
 			fail "the nightly compiler has no $part, and it cannot be installed: is there a network? Not every nightly has every part: rustup update nightly takes a newer one"

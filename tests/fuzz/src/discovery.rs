@@ -1,16 +1,18 @@
 //! Neighbour discovery: options of any shape, and what advertisements may do to a host (FAULTS 4, 5, 49; RFC 4861 6.1).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
+use isatap_engine::fib::Ipv6Prefix;
 use isatap_engine::wire::ext;
 use isatap_engine::wire::nd::{self, NdOption};
-use isatapd::advertise::consistency;
-use isatapd::config::resolved::Advertise;
+use isatapd::advertise::consistency::{self, Disagreement, Told};
+use isatapd::config::advertise::{Advertise, AdvertisedList, AdvertisedPrefix};
 use isatapd::slaac::{Advert, Slaac, SlaacConfig};
 
-use crate::site::OWN;
+use crate::site::{ON_LINK, OWN};
 
 /// An inner packet: an option that was read can be written, and says the same when it is read again.
 ///
@@ -45,8 +47,45 @@ pub fn advertisement(data: &[u8]) {
     if let Some(advert) = Advert::parse(data) {
         check(&advert);
     }
-    let _ = consistency::compare(data, &Advertise::default(), 1280);
+    for says in [&Advertise::default(), &*SAYS] {
+        let Some((router, found)) = consistency::compare(data, says, 1280) else {
+            continue;
+        };
+        let mut told = Told::default();
+        let now = Instant::now();
+        let news: Vec<_> = found.iter().map(|what| told.is_news(now, router, what)).collect();
+        assert!(news.iter().filter(|is_news| **is_news).count() <= MOST_TOLD);
+        for what in &found {
+            assert!(Disagreement::FIELDS.contains(&what.field()), "{what:?}");
+            assert!(!what.to_string().is_empty());
+            assert!(!told.is_news(now, router, what), "{what} is told once");
+        }
+    }
 }
+
+/// Disagreements that a router is told of at once.
+const MOST_TOLD: usize = 32;
+
+/// What a router beside says.
+static SAYS: LazyLock<Advertise> = LazyLock::new(|| Advertise {
+    on: true,
+    prefixes: vec![AdvertisedPrefix {
+        prefix: Ipv6Prefix::containing(ON_LINK, 64).expect("a length that can be"),
+        on_link: true,
+        valid: 7200,
+        preferred: 3600,
+        hosts: None,
+    }],
+    dns: vec![AdvertisedList {
+        items: vec![Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)],
+        lifetime: 900,
+    }],
+    search: vec![AdvertisedList {
+        items: vec!["Site.Example".to_owned()],
+        lifetime: 900,
+    }],
+    ..Advertise::default()
+});
 
 fn check(advert: &Advert) {
     assert!(advert.source.is_unicast_link_local());

@@ -6,7 +6,7 @@ use isatap_engine::path::reply::MAX_REPLY_LEN;
 use isatap_engine::wire::ipv6::Ipv6View;
 use isatapd::pmtu;
 
-use crate::site::{GATEWAY, ROUTER, RULES};
+use crate::site::{GATEWAY, OWN, ROUTER, RULES};
 
 /// A quote becomes an ICMPv6 error to its inner source, or nothing.
 ///
@@ -45,14 +45,22 @@ pub fn path_claim(data: &[u8]) {
         errno: 90,
         icmp: (3, 4),
         info: u32::from_be_bytes(*info),
-        destination: ROUTER,
+        // The kernel takes it from the quote.
+        destination: quote
+            .get(16..20)
+            .and_then(<[u8]>::first_chunk::<4>)
+            .map_or(ROUTER, |to| (*to).into()),
         quote: quote.to_vec(),
     };
     for rules in &*RULES {
         if let Ok(claim) = pmtu::read(&failure, rules) {
-            assert_eq!(claim.peer, ROUTER);
             assert!(claim.mtu >= 68, "RFC 791 3.2: {}", claim.mtu);
-            assert_eq!(quote[16..20], ROUTER.octets(), "a packet of ours to this peer");
+            assert_eq!(
+                quote[16..20],
+                claim.peer.octets(),
+                "a packet of ours to this peer"
+            );
+            assert_eq!(quote[12..16], OWN.octets(), "a packet of ours");
         }
     }
 }

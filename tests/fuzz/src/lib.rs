@@ -12,7 +12,7 @@
 //! | [`discovery`] | neighbour discovery messages and their options, advertisements over time |
 //! | [`errors`] | ICMPv4 errors and what they quote |
 //! | [`control`] | configuration, what an engine leaves behind, control protocol, addresses of routers over time |
-//! | [`dns`] | messages of name servers |
+//! | [`dns`] | messages of name servers, and whom to ask for what |
 //! | [`http`] | conversations with the HTTP port |
 //! | [`monitor`] | messages across a border of privilege, and what the monitor carries out |
 //! | [`ring`] | what a kernel may do with a ring |
@@ -89,6 +89,7 @@ targets! {
     control::control_request: ["daemon/src/ops/protocol.rs"];
     control::name_answers: ["daemon/src/prl/names.rs"];
     dns::dns_message: ["daemon/src/prl/resolver/dns.rs"];
+    dns::resolv_conf: ["daemon/src/prl/resolver/dns.rs"];
     http::http: ["daemon/src/ops/http.rs"];
     monitor::monitor_messages: ["daemon/src/monitor/wire.rs"];
     monitor::monitor_gate: ["daemon/src/monitor/gate.rs", "daemon/src/link/change/message.rs"];

@@ -13,9 +13,10 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use isatap_engine::isatap::mark::Mark;
 use isatap_tests::corpus;
 use isatap_tests::nd::{self, Advertisement};
-use isatap_tests::packet::{Inner, Outer, isatap, link_local};
+use isatap_tests::packet::{Inner, Outer, checksum, isatap, link_local};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -111,6 +112,60 @@ fn discovery_packets() -> Vec<Vec<u8>> {
     packets
 }
 
+/// Advertisements that say otherwise than a router beside, in each field.
+fn disagreements() -> Vec<Vec<u8>> {
+    let dns: Ipv6Addr = "2001:db8::54".parse().expect("an address");
+    let other = [
+        nd::dns_option(&[dns], 900),
+        b"\x1f\x04\0\0\0\0\x03\x84\x05other\x07example\0\0\0\0\0\0\0\0\0".to_vec(),
+        nd::mtu_option(1400),
+    ];
+    let mut body = nd::router_advertisement(1800, &other.concat());
+    let plain = body.clone();
+    // Hop limit, M and O, reachable time, retrans timer.
+    (body[0], body[1]) = (32, 0xc0);
+    body[4..12].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 3, 0xe8]);
+    [plain, body]
+        .map(|body| nd::packet(link_local(ROUTER), link_local(OWN), 134, &body))
+        .into()
+}
+
+/// The packet as GRO, or a neighbour that leaves checksums to hardware, would have it: with the sum over its pseudo-header
+/// where the checksum is to be.
+fn with_partial_checksum(mut packet: Vec<u8>) -> Vec<u8> {
+    let (next, len) = (packet[6], packet.len() - 40);
+    let len = u32::try_from(len).expect("a packet").to_be_bytes();
+    let sum = !checksum(&[&packet[8..40], &len, &[0, 0, 0, next]]);
+    let at = 40 + if next == 6 { 16 } else { 6 };
+    packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// Packets whose checksums are only begun: merged, single, with flags that nobody merges, cut off, too long for what they are.
+fn partial_packets() -> Vec<Vec<u8>> {
+    let inner = Inner::new(on_link(HOST), on_link(OWN));
+    let (small, large) = (vec![0x5a; 100], vec![0x5a; 3000]);
+    let mut packets = Vec::new();
+    for data in [&small, &large] {
+        // ACK and PSH; SYN, RST, URG, CWR besides.
+        for flags in [ACK | PSH, ACK | 2, ACK | 4, ACK | 0x20, ACK | 0x80] {
+            packets.push(with_partial_checksum(inner.tcp(1, 9, 7, flags, data)));
+        }
+        packets.push(with_partial_checksum(inner.udp(1, 9, data)));
+    }
+    // Long options leave no room for a segment; a header that is longer than its packet; a datagram of another length.
+    let mut options = inner.tcp(1, 9, 7, ACK, &large);
+    options[40 + 12] = 15 << 4;
+    packets.push(with_partial_checksum(options));
+    let mut header = inner.tcp(1, 9, 7, ACK, b"");
+    header[40 + 12] = 15 << 4;
+    packets.push(with_partial_checksum(header));
+    let mut datagram = inner.udp(1, 9, &small);
+    datagram[40 + 5] ^= 1;
+    packets.push(with_partial_checksum(datagram));
+    packets
+}
+
 fn vnet(gso: u8, size: u16, csum_start: u16, csum_offset: u16) -> Vec<u8> {
     let mut header = vec![u8::from(gso != 0), gso];
     for field in [60, size, csum_start, csum_offset] {
@@ -134,7 +189,16 @@ fn write_seeds() {
         .enumerate()
         .map(|(number, inner)| wrapped(senders[number % 3], inner))
         .collect();
-    write("decap", known.iter().cloned().chain(every(400).filter(small)));
+    let partial = partial_packets();
+    let partial = partial.iter().map(|inner| wrapped(HOST, inner));
+    write(
+        "decap",
+        known
+            .iter()
+            .cloned()
+            .chain(every(400).filter(small))
+            .chain(partial),
+    );
     write(
         "headers",
         inner_packets()
@@ -186,7 +250,10 @@ fn write_seeds() {
     write("merge", runs);
 
     write("nd_messages", discovery_packets());
-    write("advertisement", discovery_packets());
+    write(
+        "advertisement",
+        discovery_packets().into_iter().chain(disagreements()),
+    );
     let timed = |packets: &[Vec<u8>]| {
         let mut input = Vec::new();
         for packet in packets {
@@ -208,12 +275,31 @@ fn write_seeds() {
         .step_by(2)
         .collect();
     write("icmp_quote", quotes.clone());
-    let claims = quotes.iter().map(|quote| {
-        let mut marked = quote.clone();
+    // With DF, and for one of two with the identification that nobody outside knows.
+    let claim = |said: u32, quote: &[u8], is_known: bool| {
+        let mut marked = quote.to_vec();
         marked[6] = 0x40;
-        [1300u32.to_be_bytes().to_vec(), marked].concat()
-    });
-    write("path_claim", claims);
+        let to: [u8; 4] = marked[16..20].try_into().expect("an address");
+        let id = Mark::default().identification(OWN, to.into());
+        if is_known {
+            marked[4..6].copy_from_slice(&id.to_be_bytes());
+        }
+        [said.to_be_bytes().to_vec(), marked].concat()
+    };
+    let claims = quotes
+        .iter()
+        .enumerate()
+        .map(|(number, quote)| claim(1300, quote, number % 2 == 1));
+    // What fits is said, or not, or is nothing new; the quote is the least that a router sends, or less; the inner packet is another.
+    let long = Outer::new(OWN, HOST).wrap(&Inner::new(on_link(OWN), on_link(HOST)).udp(1, 9, &[0x5a; 1200]));
+    let short = [20, 22, 28, 44, 60].map(|len| claim(0, &long[..len], true));
+    let other_len = {
+        let mut quote = long.clone();
+        quote[20 + 5] ^= 1;
+        claim(0, &quote, true)
+    };
+    let whole = [0, 68, 500, 1280, 65_535, 1 << 20].map(|said| claim(said, &long, true));
+    write("path_claim", claims.chain(short).chain(whole).chain([other_len]));
 
     // Choices of a kernel: none of them another one, and many.
     let scripts = (0..24u8).map(|seed| {

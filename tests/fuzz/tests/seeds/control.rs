@@ -12,6 +12,7 @@ pub(super) fn write_seeds() {
     requests();
     name_answers();
     dns_messages();
+    resolv_confs();
     http();
 }
 
@@ -123,6 +124,25 @@ fn name_answers() {
             .iter()
             .flat_map(|list| [0, 1, 2, 3, 11].map(|what| answer(what, list)))
             .step_by(2),
+    );
+}
+
+fn resolv_confs() {
+    let files = [
+        "",
+        "nameserver 192.0.2.1\nsearch a.example b.example.\noptions ndots:2 timeout:1 attempts:99\n",
+        "nameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n",
+        "domain a.example\noptions timeout:0 attempts:0\n",
+        "search .\n",
+        "search a.example\nsearch ..b.example.. x\noptions ndots:15 timeout:30\n",
+        "nonsense\nnameserver 300.1.1.1\n; a comment\n",
+    ];
+    let long = format!("search{}\n", " a.example".repeat(40));
+    let names = ["isatap", "isatap.", "x.example", "x_y.example.", "a.b.c"];
+    let files = files.iter().copied().chain([&long[..]]);
+    write(
+        "resolv_conf",
+        files.flat_map(|file| names.map(|name| format!("{name}\n{file}").into_bytes())),
     );
 }
 

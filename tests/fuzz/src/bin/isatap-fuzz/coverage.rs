@@ -1,9 +1,11 @@
 //! Which lines the corpora reach: this program once more, built with the compiler's own counters, replays each corpus; the
-//! compiler's tools read the counters.
+//! compiler's tools read the counters. The compiler is the one that builds everything else, and libFuzzer is not needed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -13,6 +15,9 @@ use serde_json::Value;
 /// The hidden first argument: replay the corpora of these targets and end.
 pub(crate) const REPLAY: &str = "--replay";
 
+/// In the environment of a build: this program is called as the compiler of the workspace's crates, and adds the counters.
+pub(crate) const COMPILER: &str = "ISATAP_FUZZ_COMPILER";
+
 /// What the compiler counted in one file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Covered {
@@ -20,6 +25,19 @@ struct Covered {
     covered_lines: u64,
     regions: u64,
     covered_regions: u64,
+}
+
+/// Becomes the compiler that cargo names with its arguments, and has it count. Crates of others are built as they are.
+pub(crate) fn compile(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(compiler) = words.next() else {
+        return ExitCode::from(2);
+    };
+    let error = Command::new(&compiler)
+        .args(words)
+        .arg("-Cinstrument-coverage")
+        .exec();
+    eprintln!("isatap-fuzz: {}: {error}", compiler.display());
+    ExitCode::from(69)
 }
 
 /// Replays corpora; the counters are written when it ends.
@@ -43,9 +61,10 @@ pub(crate) fn replay(corpora: &Path, names: &[String]) -> ExitCode {
 /// What cannot be built or run.
 pub(crate) fn measure(workspace: &Path, targets: &[&Target]) -> Result<String, String> {
     let folder = workspace.join("target/fuzz/coverage");
+    let tools = tools()?;
+    let this = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
     let built = Command::new("cargo")
         .args([
-            "+nightly",
             "build",
             "-q",
             "-p",
@@ -56,17 +75,16 @@ pub(crate) fn measure(workspace: &Path, targets: &[&Target]) -> Result<String, S
         ])
         .arg(&folder)
         .current_dir(workspace)
-        .env("RUSTFLAGS", "-Cinstrument-coverage")
+        .env("RUSTC_WORKSPACE_WRAPPER", this)
+        .env(COMPILER, "yes")
         // Regions as they are written, and soon built.
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // Programs that run while it is built count as well.
         .env("LLVM_PROFILE_FILE", folder.join("build-%p.profraw"))
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO")
         .status();
-    done("cargo +nightly build", built)?;
+    done("cargo build", built)?;
     let program = folder.join("debug/isatap-fuzz");
-    let tools = tools()?;
     let mut table = String::from(
         "Lines and regions of each file that the corpora reach, tests in it left out as far as the compiler does.\n\n\
          | target | file | lines | regions |\n|---|---|---|---|\n",
@@ -141,10 +159,10 @@ fn files(
     Ok(files)
 }
 
-/// Where the nightly compiler keeps its tools.
+/// Where the compiler keeps its tools.
 fn tools() -> Result<PathBuf, String> {
     let rustc = |what: &[&str]| {
-        let output = Command::new("rustc").arg("+nightly").args(what).output();
+        let output = Command::new("rustc").args(what).output();
         let output = output.map_err(|error| format!("rustc cannot be run: {error}"))?;
         Ok::<_, String>(String::from_utf8_lossy(&output.stdout).into_owned())
     };
@@ -158,7 +176,7 @@ fn tools() -> Result<PathBuf, String> {
     if tools.join("llvm-cov").is_file() {
         Ok(tools)
     } else {
-        Err("llvm-cov is not there; tests/fuzz/setup.sh installs it".into())
+        Err("llvm-cov is not there; \"rustup component add llvm-tools\" installs it".into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs every fuzz target for a while and says what came of it: `make fuzz ARGS="--seconds 600 decap encap"`.
 //!
-//! Needs `cargo-fuzz` and a nightly compiler, which `make fuzz` installs. Inputs that reach new code are added to
+//! Needs `cargo-fuzz` and a nightly compiler, which `make fuzz` installs; `--coverage --seconds 0` the compiler's tools alone. Inputs that reach new code are added to
 //! `corpus/<target>/`, where `make test` replays them; after a long run `--tidy` leaves the few that reach everything the
 //! others do. `--coverage` says at the end which lines the corpora reach. The report is `target/fuzz/report.md`.
 //!
@@ -36,6 +36,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(coverage::COMPILER).is_some() {
+        return coverage::compile(std::env::args_os().skip(1));
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let [flag, names @ ..] = words.as_slice()
         && flag == coverage::REPLAY
