@@ -53,7 +53,7 @@ ALWAYS_INLINE __u64 begun(__u32 direction)
 
 	if (!counters || counters->packets[direction] / SAMPLE < counters->sampled[direction])
 		return 0;
-	counters->sampled[direction] = counters->packets[direction] / SAMPLE + 1;
+	counters->sampled[direction]++;
 	return bpf_ktime_get_ns();
 }
 
