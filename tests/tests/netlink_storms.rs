@@ -167,6 +167,33 @@ fn fifty_thousand_route_changes_leave_the_mirror_right() {
     daemon.conservation();
 }
 
+/// FAULTS 55: a dump of many routes takes longer than the time between two questions of somebody who asks all the time.
+#[test]
+fn questions_do_not_keep_the_mirror_from_being_right() {
+    const ROUTES: u64 = 100_000;
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let route = |number: u64| {
+        let (high, low, via) = (number >> 16, number & 0xffff, link_local(X));
+        format!("route add 2001:dba:{high:x}:{low:x}::/64 via {via} dev {TUNNEL}\n")
+    };
+    let lines: String = (0..ROUTES).map(route).collect();
+    // Asleep, it loses notifications.
+    daemon.freeze();
+    scene.dut.ip_batch(&lines);
+    daemon.thaw();
+    wait::holds("every route to be known", SOON * 6, || {
+        daemon.metrics();
+        let output = daemon.ctl("status --json");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        status["route_count"]
+            .as_u64()
+            .is_some_and(|count| count >= ROUTES)
+    });
+    let overruns = daemon.metrics().sum("isatapd_netlink_overruns_total", &[]);
+    assert!(overruns > 0, "too few to be lost");
+}
+
 /// A host that the crafter has configured as its router.
 fn host<'a>(scene: &'a Opposite, crafter: &Crafter, lane: Lane) -> Daemon<'a> {
     let daemon = Daemon::host(&scene.dut, DUT, &[X]).workers(1).lane(lane).start();

@@ -1,8 +1,10 @@
 //! The mirror kept current: notifications in, a fresh dump whenever one got lost (FAULTS 55).
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use rtnetlink::MulticastGroup;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::time::Instant;
 
 use super::notices::Notices;
@@ -23,12 +25,18 @@ const MIN_DUMP_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_FAILURES: u32 = 10;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// A dump under way.
+type Dumping = Pin<Box<dyn Future<Output = Result<Vec<RouteNetlinkMessage>, NetlinkError>> + Send>>;
+
 /// The mirror and the sockets that feed it.
 pub struct Watch {
     netlink: Netlink,
     notices: Notices,
     state: MirrorState,
     resync: bool,
+    /// It goes on when the caller had something else to do meanwhile: a large one takes longer than a daemon that is asked all
+    /// the time is ever left alone, and would never end.
+    dumping: Option<Dumping>,
     dumped_at: Instant,
     overruns: u64,
     failures: u32,
@@ -56,6 +64,7 @@ impl Watch {
             notices,
             state,
             resync: false,
+            dumping: None,
             dumped_at: Instant::now(),
             overruns: 0,
             failures: 0,
@@ -99,11 +108,20 @@ impl Watch {
     }
 
     async fn dump(&mut self) -> Result<Effect, NetlinkError> {
-        tokio::time::sleep_until(self.dumped_at + MIN_DUMP_INTERVAL).await;
         let if_index = self.state.if_index();
-        // What waits already describes what the dump will show anyhow; later ones are kept.
-        self.overruns += self.notices.discard().map_err(dead)?;
-        let dump = match self.netlink.dump(if_index).await {
+        if self.dumping.is_none() {
+            tokio::time::sleep_until(self.dumped_at + MIN_DUMP_INTERVAL).await;
+            // What waits already describes what the dump will show anyhow; later ones are kept.
+            self.overruns += self.notices.discard().map_err(dead)?;
+        }
+        let netlink = &self.netlink;
+        let dumping = self.dumping.get_or_insert_with(|| {
+            let netlink = netlink.clone();
+            Box::pin(async move { netlink.dump(if_index).await })
+        });
+        let outcome = dumping.await;
+        self.dumping = None;
+        let dump = match outcome {
             Ok(dump) => dump,
             Err(error) if error.errno() == Some(nix::libc::ENODEV) => return Ok(Effect::Gone),
             // The old state is better than none for the moment: the next attempt follows.
