@@ -6,13 +6,18 @@ use std::collections::BTreeMap;
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds, Programs};
 use isatap_engine::stats::Direction;
 use nix::net::if_::if_indextoname;
+use nix::unistd::{SysconfVar, sysconf};
 use tracing::{info, warn};
 
 use crate::link::change::Devices;
 
 /// Entries of a generation: a quarter of them is used, by routes, routers, networks of the site and paths to peers
-/// together. Two generations take 6 MiB of the kernel's memory.
-const SLOTS: u32 = 1 << 16;
+/// together. Two generations take 16 MiB of the kernel's memory ...
+const SLOTS: u32 = 1 << 18;
+/// ... or 4 MiB, on a machine with little memory, or in a group that is given little.
+const FEWER_SLOTS: u32 = 1 << 16;
+/// The memory of a machine that has enough for the larger table, in bytes.
+const ENOUGH_MEMORY: u64 = 1 << 30;
 
 /// Both programs. Dropping this detaches them.
 #[derive(Debug)]
@@ -29,7 +34,12 @@ impl Held {
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel.
     pub fn load(interface: &str) -> Result<Self, LoadError> {
-        let mut programs = Programs::load(SLOTS, interface)?;
+        let slots = slots(memory_of_machine());
+        let loaded = Programs::load(slots, interface);
+        let mut programs = match loaded {
+            Err(error) if error.is_memory() && slots > FEWER_SLOTS => Programs::load(FEWER_SLOTS, interface)?,
+            loaded => loaded?,
+        };
         programs.features()?.complete()?;
         let at_tunnel = programs.attach(Direction::Encap, interface)?;
         Ok(Self {
@@ -72,6 +82,20 @@ impl Held {
     }
 }
 
+/// How many for a machine with so many bytes of memory; unknown ones are enough.
+fn slots(memory: Option<u64>) -> u32 {
+    if memory.is_some_and(|bytes| bytes < ENOUGH_MEMORY) {
+        FEWER_SLOTS
+    } else {
+        SLOTS
+    }
+}
+
+fn memory_of_machine() -> Option<u64> {
+    let value = |name| u64::try_from(sysconf(name).ok()??).ok();
+    Some(value(SysconfVar::_PHYS_PAGES)? * value(SysconfVar::PAGE_SIZE)?)
+}
+
 /// Takes away what a monitor that was killed has left attached for this tunnel (only where the kernel has no TCX), so that
 /// workers read what comes in.
 pub fn sweep(interface: &str) {
@@ -90,4 +114,17 @@ fn attach(programs: &mut Programs, index: u32) -> Result<Attachment, String> {
     let name = name.to_string_lossy();
     let attached = programs.attach(Direction::Decap, &name);
     attached.map_err(|error| format!("device {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_has_a_small_table() {
+        assert_eq!(slots(Some(256 << 20)), FEWER_SLOTS);
+        assert_eq!(slots(Some(2 << 30)), SLOTS);
+        assert_eq!(slots(None), SLOTS);
+        assert!(memory_of_machine().is_some_and(|bytes| bytes > 16 << 20));
+    }
 }

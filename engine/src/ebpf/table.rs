@@ -97,7 +97,7 @@ mod tests {
     /// FAULTS 20: keys that differ in a few bits, high or low, all find a place, and are found there and nowhere else.
     #[test]
     fn every_entry_is_found() {
-        for count in [0, 1, 2, 5, 100, 4000, 16_000] {
+        for count in [0, 1, 2, 5, 100, 4000, 16_000, 65_000] {
             let entries: Vec<_> = (0..count)
                 .map(|n: u64| match n % 3 {
                     0 => entry(7, n, 0, 1),
@@ -105,7 +105,7 @@ mod tests {
                     _ => entry(1 | 64 << 8, n << 40, 0, 3),
                 })
                 .collect();
-            let table = Table::new(&entries, 1 << 16, 4711).unwrap();
+            let table = Table::new(&entries, 1 << 18, 4711).unwrap();
             for entry in &entries {
                 assert_eq!(table.get(entry.tag, entry.high, entry.low), Some(entry));
                 assert_eq!(table.get(entry.tag + 1, entry.high, entry.low), None);

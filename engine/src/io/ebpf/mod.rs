@@ -63,6 +63,20 @@ pub enum LoadError {
     Map(#[from] aya::maps::MapError),
 }
 
+impl LoadError {
+    /// There was no memory for a map: a smaller one may do.
+    pub fn is_memory(&self) -> bool {
+        use aya::EbpfError;
+        use aya::maps::MapError;
+        match self {
+            Self::Load(EbpfError::MapError(MapError::CreateError { io_error, .. })) => {
+                io_error.raw_os_error() == Some(libc::ENOMEM)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What the kernel says, with the end of its verifier's long log alone: that is where the reason is.
 fn brief(error: &aya::programs::ProgramError) -> String {
     const LINES: usize = 4;
