@@ -147,6 +147,8 @@ fn a_detached_daemon_logs_to_the_system_log_and_follows_the_configuration() {
         &config("SyslogFacility local7\nLogLevel error"),
     );
     assert!(daemon.reload());
+    // The last line of before, which may come later than the answer.
+    log.wait("reload asked for");
     log.forget();
     scene.dut.ip(&format!("link set {TUNNEL} down"));
     wait::holds("the daemon to see it", SOON, || {
