@@ -140,6 +140,12 @@ fn an_engine_can_be_started() {
     }
 }
 
+#[cfg(not(target_arch = "riscv64"))]
+#[test]
+fn the_last_call_is_the_one_that_is_named() {
+    assert_eq!(LAST_LOOKED_AT, libc::SYS_mseal);
+}
+
 #[test]
 fn filters_are_told_apart() {
     let mark = |has_programs| MonitorFilters::new(has_programs).unwrap().mark();
