@@ -1,6 +1,6 @@
 #!/bin/sh
-# The engine's own tests, and tests that run a daemon in namespaces, all built with AddressSanitizer. Arguments: which tests of
-# isatap-tests; by default those that send what nobody should, and those in which memory changes hands. A report of the
+# The engine's and the daemon's own tests, and tests that run a daemon in namespaces, all built with AddressSanitizer. Arguments: which
+# tests of isatap-tests; by default those that send what nobody should, and those in which memory changes hands. A report of the
 # sanitizer ends the process that earned it, and so fails the test.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,8 +17,10 @@ FLAGS="--target $TARGET --target-dir target/asan"
 # shellcheck disable=SC2086
 $CARGO test $FLAGS -p isatap-engine --lib --tests
 # shellcheck disable=SC2086
+$CARGO test $FLAGS -p isatapd --lib
+# shellcheck disable=SC2086
 $CARGO build $FLAGS -p isatapd --bins
-for test in ${*:-malformed fragments gro mutations crash}; do
+for test in ${*:-malformed fragments gro mutations crash upgrade hostile_clients advertisement_nonsense ebpf_lane}; do
 	# shellcheck disable=SC2086
 	$CARGO test $FLAGS -p isatap-tests --test "$test" -- --test-threads 1
 done
