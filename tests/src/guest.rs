@@ -36,6 +36,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const UNAVAILABLE: i32 = 69;
 /// Set where a guest must not be missing.
 const REQUIRED: &str = "ISATAP_GUEST_REQUIRED";
+/// Which kernel, for `kernel-peer/build`: none for that of the Debian release, `backports` for a newer one.
+const KERNEL: &str = "ISATAP_GUEST_KERNEL";
 /// Exit status of a command that took too long, from timeout(1).
 const TOOK_TOO_LONG: i32 = 124;
 
@@ -266,7 +268,10 @@ fn qemu(built: &Path, folder: &Path, tap: &str, v4: Ipv4Addr, equipment: &Equipm
     command.args(["-m", &equipment.memory.to_string()]);
     command.args(["-smp", &equipment.cpus.to_string()]);
     // Emulation works everywhere, also in a machine that is a guest itself.
-    command.args("-accel tcg,thread=multi -cpu qemu64 -device virtio-rng-pci".split(' '));
+    command.args("-accel tcg,thread=multi -device virtio-rng-pci".split(' '));
+    // QEMU 7.2 gets flags wrong after an instruction that newer kernels allocate memory with, where the processor has it.
+    let newer = std::env::var_os(KERNEL).is_some_and(|kernel| !kernel.is_empty());
+    command.args(["-cpu", if newer { "qemu64,-cx16" } else { "qemu64" }]);
     command.arg("-kernel").arg(built.join("kernel"));
     let seconds = equipment.lifetime.as_secs();
     command.args(["-append", &format!(
