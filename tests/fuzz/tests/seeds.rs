@@ -112,6 +112,40 @@ fn discovery_packets() -> Vec<Vec<u8>> {
     packets
 }
 
+/// What the gate for neighbour discovery refuses, for each of its reasons, and what it alone lets through.
+fn gated_packets() -> Vec<Vec<u8>> {
+    let far: Ipv6Addr = "2001:db8:ffff::1".parse().expect("an address");
+    let all_routers: Ipv6Addr = "ff02::2".parse().expect("an address");
+    let (src, dst) = (link_local(ROUTER), link_local(OWN));
+    let whole = Advertisement::new(&[]).packet(src, dst);
+    let edited = |edit: fn(&mut Vec<u8>)| {
+        let mut packet = whole.clone();
+        edit(&mut packet);
+        packet
+    };
+    let body = nd::router_advertisement(1800, &[]);
+    let mut other_code = Inner::new(src, dst);
+    other_code.hop_limit = 255;
+    let mut fragment = whole.clone();
+    // A fragment header before the message, of a packet that is whole.
+    fragment.splice(40..40, [58, 0, 0, 0, 0, 0, 0, 1]);
+    (fragment[5], fragment[6]) = (whole[5] + 8, 44);
+    vec![
+        edited(|packet| packet[7] = 64),
+        edited(|packet| packet[42] ^= 1),
+        other_code.icmpv6(134, 1, &body),
+        nd::packet(src, dst, 134, &body[..8]),
+        nd::packet(src, dst, 134, &[&body[..], &[5, 0, 0, 0, 0, 0, 0, 0]].concat()),
+        nd::packet(on_link(ROUTER), dst, 134, &body),
+        fragment,
+        nd::packet(src, all_routers, 133, &nd::router_solicitation()),
+        nd::packet(src, on_link(HOST), 133, &nd::router_solicitation()),
+        nd::packet(src, dst, 137, &nd::redirect(link_local(HOST), far)),
+        nd::packet(src, dst, 137, &nd::redirect(link_local(ROUTER), far)),
+        nd::packet(src, dst, 137, &nd::redirect(far, far)),
+    ]
+}
+
 /// Advertisements that say otherwise than a router beside, in each field.
 fn disagreements() -> Vec<Vec<u8>> {
     let dns: Ipv6Addr = "2001:db8::54".parse().expect("an address");
@@ -191,14 +225,11 @@ fn write_seeds() {
         .collect();
     let partial = partial_packets();
     let partial = partial.iter().map(|inner| wrapped(HOST, inner));
-    write(
-        "decap",
-        known
-            .iter()
-            .cloned()
-            .chain(every(400).filter(small))
-            .chain(partial),
-    );
+    let mut gated = discovery_packets();
+    gated.extend(gated_packets());
+    let gated = gated.iter().map(|inner| wrapped(ROUTER, inner));
+    let rest = every(400).filter(small).chain(partial).chain(gated);
+    write("decap", known.iter().cloned().chain(rest));
     write(
         "headers",
         inner_packets()
