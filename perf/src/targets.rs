@@ -201,7 +201,7 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
         "median of this run",
     );
     for line in lines.iter_mut().filter(|line| line.reached == Some(false)) {
-        if let Some(limit) = limited_by(&line.id) {
+        if let Some(limit) = limited_by(&line.id, line.text.contains("ebpf lane")) {
             line.note = format!(
                 "{}. When profiled (perf/README.md), it was limited by {limit}",
                 line.note
@@ -213,8 +213,11 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
 
 /// What profiles found that a target was limited by, for whoever reads that it was missed; perf/README.md has them and what was
 /// tried. To be written anew with them.
-fn limited_by(id: &str) -> Option<&'static str> {
+fn limited_by(id: &str, of_programs: bool) -> Option<&'static str> {
     Some(match id {
+        "P5" | "P9" if of_programs => {
+            "the way from one device to the next (a route, a neighbour, a queue for each packet) as much as by the two programs"
+        }
         "P1" => {
             "the kernel: 96 % of the sending core, of that most below raw_sendmsg; waking a receiver that is done too soon"
         }
@@ -251,6 +254,8 @@ mod tests {
         };
         assert!(at(1500.0).contains("limited by the kernel"), "{}", at(1500.0));
         assert!(!at(4000.0).contains("limited"), "{}", at(4000.0));
+        let of = |title: bool| limited_by("P9", title).unwrap();
+        assert_ne!(of(true), of(false));
     }
 
     fn of(judged: &[Judged], id: &str) -> Vec<Option<bool>> {
