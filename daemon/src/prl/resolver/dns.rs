@@ -81,10 +81,11 @@ impl Settings {
             return parse(name).into_iter().collect();
         }
         let dots = name.matches('.').count();
-        // The root is no domain to search in: the name would go out as it stands.
         let domains = self.search.iter().map(|domain| domain.trim_matches('.'));
-        let domains = domains.filter(|domain| !domain.is_empty());
         let searched = domains.filter_map(|domain| parse(&format!("{name}.{domain}")));
+        // The root is no domain to search in, nor is one that comes to nothing when it is read, as `\` does: the name would go
+        // out as it stands.
+        let searched = searched.filter(|longer| usize::from(longer.num_labels()) > dots + 1);
         match dots {
             0 => searched.collect(),
             dots if dots < self.ndots => searched.chain(parse(name)).collect(),
@@ -281,6 +282,7 @@ mod tests {
         // As systemd-resolved writes it on a machine that has no search domain.
         assert_eq!(asked("search .\n", "isatap"), Vec::<String>::new());
         assert_eq!(asked("search . a.example\n", "isatap"), ["isatap.a.example."]);
+        assert_eq!(asked("search \\ .. a.example\n", "isatap"), ["isatap.a.example."]);
         assert_eq!(asked(search, "isatap."), ["isatap."], "an operator insists");
         assert_eq!(asked(search, "x.example"), ["x.example."]);
         assert_eq!(asked(search, "x_y.example"), ["x_y.example."]);
