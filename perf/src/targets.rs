@@ -90,7 +90,7 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
         of_loop("flood"),
         medians,
     );
-    let lane = "needs a peer named ebpf in the run";
+    let lane = "medians of this run; needs the peers bare and ebpf";
     line(
         "P4",
         "bulk TCP: ebpf lane / bare veth",
