@@ -68,7 +68,8 @@ fn line<'a>(report: &'a str, subject: &str) -> &'a str {
 #[test]
 fn traps_are_found_and_gone_when_mended() {
     let scene = Opposite::new();
-    let daemon = scene.router(|builder| builder.config("Advertise yes"));
+    // By `ebpf`, told to carry all the same, no firewall would refuse anything.
+    let daemon = scene.router(|builder| builder.config("Lane auto\nAdvertise yes"));
 
     scene.dut.sysctl("ipv6/conf/all/forwarding", "1");
     let (fine, text) = report(&daemon);
