@@ -451,7 +451,8 @@ fn the_rows_are_all_live_names() {
 #[test]
 fn what_waits_for_a_restart() {
     let scene = Scene::new(1);
-    let running = scene.start(|builder| builder.workers(1));
+    // A lane of the command line would be none to change.
+    let running = scene.start(|builder| builder.workers(1).config("Lane auto"));
     let router = &running.router;
     let base = format!("BindAddress {ROUTER}\nWorkers 1\n");
     let traffic = Unharmed::start(&scene);
