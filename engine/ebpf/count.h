@@ -14,7 +14,7 @@
 volatile const __u32 preemptible;
 
 /* Elsewhere a CPU ends with one packet before it begins another, and only it writes its counters. An atomic addition would wait until
- * all that was written before, the headers for example, is in the cache: as long as half of the program takes. */
+ * all that was written before, the headers for example, is in the cache: two fifths of what encapsulation took besides its look-ups. */
 #define ADD(place, count)                                         \
 	do {                                                      \
 		if (preemptible)                                  \
