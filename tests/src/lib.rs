@@ -35,6 +35,7 @@
 //! | [`older_kernel`] | does it hold on an older kernel, too? |
 //! | [`state`] | what has the kernel on an interface, what does a process hold? |
 //! | [`confined`] | what if the machine refuses it something? |
+//! | `inside` | what if a process that runs were somebody else's? |
 //! | [`cgroup`] | what if there is little memory? |
 //! | [`scratch_root`] | where may it install, remove, or listen at fixed paths? |
 //! | [`package`] | what does an installation consist of? |
@@ -63,6 +64,8 @@ pub mod flows;
 pub mod fragments;
 pub mod guest;
 pub mod icmp4;
+#[cfg(target_arch = "x86_64")]
+pub mod inside;
 pub mod judge;
 pub mod kernel_drops;
 pub mod kernel_peer;
