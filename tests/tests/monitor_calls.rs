@@ -56,7 +56,11 @@ fn with(arguments: &[i32]) -> [u64; 6] {
     all
 }
 
-const WRITE_AND_EXECUTE: i32 = libc::PROT_WRITE | libc::PROT_EXEC;
+const WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const EXECUTE: i32 = libc::PROT_READ | libc::PROT_EXEC;
+const WRITE_AND_EXECUTE: i32 = WRITE | EXECUTE;
+/// Of shmat(2): the segment can be executed.
+const SHM_EXEC: i32 = 0o100_000;
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 fn deadly() -> Vec<Attempt> {
@@ -88,11 +92,14 @@ fn deadly() -> Vec<Attempt> {
         SYS_kexec_load,
         SYS_keyctl,
         SYS_mmap(0, 4096, WRITE_AND_EXECUTE, ANONYMOUS, -1, 0),
+        SYS_mmap(0, 4096, WRITE_AND_EXECUTE, libc::MAP_PRIVATE, -1, 0),
+        SYS_mmap(0, 4096, EXECUTE, ANONYMOUS, -1, 0),
         SYS_modify_ldt,
         SYS_mount,
         SYS_mount_setattr,
         SYS_move_mount,
         SYS_mprotect(0, 4096, WRITE_AND_EXECUTE),
+        SYS_mprotect(0, 4096, EXECUTE),
         SYS_open_by_handle_at,
         SYS_open_tree,
         SYS_perf_event_open,
@@ -100,6 +107,7 @@ fn deadly() -> Vec<Attempt> {
         SYS_pidfd_getfd,
         SYS_pivot_root,
         SYS_pkey_mprotect(0, 4096, WRITE_AND_EXECUTE, -1),
+        SYS_pkey_mprotect(0, 4096, EXECUTE, -1),
         SYS_process_madvise,
         SYS_process_vm_readv,
         SYS_process_vm_writev,
@@ -112,6 +120,7 @@ fn deadly() -> Vec<Attempt> {
         SYS_sethostname,
         SYS_setns,
         SYS_settimeofday,
+        SYS_shmat(-1, 0, SHM_EXEC),
         SYS_swapoff,
         SYS_swapon,
         SYS_syslog,
@@ -179,10 +188,33 @@ fn judge(daemon: &Daemon<'_>, lane: Lane) {
         let copy = monitor.copy();
         assert_eq!(copy.call(number, arguments), DEADLY, "{name} {arguments:?}");
     }
+    written_memory_is_not_executed(&monitor);
     drop(monitor);
     let_it_live(Instant::now());
     assert_eq!(daemon.engine_pid(), engine, "{}", daemon.log());
     wait_successor(daemon, kill_engine(daemon));
+}
+
+/// Not in two steps either; what a program loader maps is.
+fn written_memory_is_not_executed(monitor: &Inside) {
+    let copy = monitor.copy();
+    let loaded = with(&[0, 4096, EXECUTE, libc::MAP_PRIVATE, -1, 0]);
+    assert_eq!(
+        copy.call(libc::SYS_mmap, loaded),
+        Outcome::error(libc::EBADF),
+        "a file's code"
+    );
+    let Outcome::Value(memory @ 1..) = copy.call(libc::SYS_mmap, with(&[0, 4096, WRITE, ANONYMOUS, -1, 0]))
+    else {
+        panic!("there is no memory")
+    };
+    let change = |protection: i32| {
+        let protection = u64::from(protection.cast_unsigned());
+        [memory.cast_unsigned(), 4096, protection, 0, 0, 0]
+    };
+    let readable = copy.call(libc::SYS_mprotect, change(libc::PROT_READ));
+    assert_eq!(readable, Outcome::Value(0));
+    assert_eq!(copy.call(libc::SYS_mprotect, change(EXECUTE)), DEADLY);
 }
 
 /// FAULTS 43, 72: each call of the lists, made by the monitor of a daemon that serves, and by that of one that has taken over.

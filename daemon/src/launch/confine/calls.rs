@@ -122,12 +122,30 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWNET;
 /// No memory is made that can be executed.
 const EXECUTABLE: &[&[Test]] = &[&[bits(2, libc::PROT_EXEC, libc::PROT_EXEC)]];
-/// Memory that is written to and executed at once: that of a program that is loaded is one or the other.
-const WRITABLE_AND_EXECUTABLE: &[&[Test]] = &[&[bits(
+const WRITABLE_AND_EXECUTABLE: [Test; 1] = [bits(
     2,
     libc::PROT_WRITE | libc::PROT_EXEC,
     libc::PROT_WRITE | libc::PROT_EXEC,
-)]];
+)];
+/// Memory that is written to and executed at once, or that no file's code is in: a program loader maps its files, for
+/// reading and executing, or for writing.
+const OF_MADE_CODE: &[&[Test]] = &[
+    &WRITABLE_AND_EXECUTABLE,
+    &[
+        bits(2, libc::PROT_EXEC, libc::PROT_EXEC),
+        bits(3, libc::MAP_ANONYMOUS, libc::MAP_ANONYMOUS),
+    ],
+];
+/// `PROT_BTI`: what the loader asks for on aarch64, for a program's code that the kernel has mapped already.
+const BRANCH_TARGETS: i32 = if cfg!(target_arch = "aarch64") { 0x10 } else { 0 };
+/// Memory that becomes executable afterwards, so that it may have been written to. `PR_SET_MDWE` (Linux 6.3) says the same, but
+/// lets who tries it try again.
+const INTO_CODE: &[&[Test]] = &[
+    &WRITABLE_AND_EXECUTABLE,
+    &[bits(2, libc::PROT_EXEC | BRANCH_TARGETS, libc::PROT_EXEC)],
+];
+/// `SHM_EXEC`: a segment that somebody may write to elsewhere.
+const SEGMENT_OF_CODE: &[&[Test]] = &[&[bits(2, 0o100_000, 0o100_000)]];
 const FOR_READING: &[&[Test]] = &[&[bits(
     2,
     libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC,
@@ -286,9 +304,10 @@ pub(super) const OF_START: &[Call] = calls![
 /// intruder, and the process ends.
 pub(super) const DEADLY_FOR_EVER: &[Call] = calls![
     // Code that is made rather than loaded.
-    SYS_mmap if WRITABLE_AND_EXECUTABLE,
-    SYS_mprotect if WRITABLE_AND_EXECUTABLE,
-    SYS_pkey_mprotect if WRITABLE_AND_EXECUTABLE,
+    SYS_mmap if OF_MADE_CODE,
+    SYS_mprotect if INTO_CODE,
+    SYS_pkey_mprotect if INTO_CODE,
+    SYS_shmat if SEGMENT_OF_CODE,
     SYS_personality,
     // Other processes' memory and descriptors.
     SYS_ptrace,

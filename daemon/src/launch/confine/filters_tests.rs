@@ -81,6 +81,22 @@ fn arguments_decide_where_they_are_tested() {
         ),
         (worker, with(libc::SYS_mprotect, &[0, 4096, readable]), allowed),
         (worker, with(libc::SYS_mprotect, &[0, 4096, executable]), killed),
+        (
+            control,
+            with(libc::SYS_mmap, &[0, 4096, executable, libc::MAP_PRIVATE, -1, 0]),
+            killed,
+        ),
+        (control, with(libc::SYS_mprotect, &[0, 4096, executable]), killed),
+        (
+            control,
+            with(libc::SYS_pkey_mprotect, &[0, 4096, executable, -1]),
+            killed,
+        ),
+        (
+            control,
+            with(libc::SYS_shmat, &[-1, 0, libc::SHM_RDONLY]),
+            refused,
+        ),
         (worker, with(libc::SYS_prctl, &[libc::PR_SET_NAME, 0]), allowed),
         (
             worker,

@@ -65,19 +65,26 @@ fn every_call_is_treated_as_the_lists_say() {
 fn arguments_decide_where_they_are_tested() {
     let (allowed, refused, killed) = (Outcome::Allowed, Outcome::Refused, Outcome::Killed);
     let with = with_arguments;
-    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let (anonymous, of_file) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::MAP_PRIVATE);
     let [code, data, both] = [
         libc::PROT_READ | libc::PROT_EXEC,
         libc::PROT_READ | libc::PROT_WRITE,
         libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
     ];
     let mut cases = vec![
-        (with(libc::SYS_mmap, &[0, 4096, code, anonymous, -1, 0]), allowed),
+        (with(libc::SYS_mmap, &[0, 4096, code, of_file, -1, 0]), allowed),
+        (with(libc::SYS_mmap, &[0, 4096, code, anonymous, -1, 0]), killed),
         (with(libc::SYS_mmap, &[0, 4096, data, anonymous, -1, 0]), allowed),
         (with(libc::SYS_mmap, &[0, 4096, both, anonymous, -1, 0]), killed),
-        (with(libc::SYS_mprotect, &[0, 4096, code]), allowed),
+        (with(libc::SYS_mmap, &[0, 4096, both, of_file, -1, 0]), killed),
+        (with(libc::SYS_mprotect, &[0, 4096, data]), allowed),
+        (with(libc::SYS_mprotect, &[0, 4096, code]), killed),
         (with(libc::SYS_mprotect, &[0, 4096, both]), killed),
+        (with(libc::SYS_pkey_mprotect, &[0, 4096, data, -1]), allowed),
+        (with(libc::SYS_pkey_mprotect, &[0, 4096, code, -1]), killed),
         (with(libc::SYS_pkey_mprotect, &[0, 4096, both, -1]), killed),
+        (with(libc::SYS_shmat, &[-1, 0, libc::SHM_RDONLY]), allowed),
+        (with(libc::SYS_shmat, &[-1, 0, 0o100_000]), killed),
         (with(libc::SYS_clone, &[libc::SIGCHLD]), allowed),
         (with(libc::SYS_clone3, &[0, 0]), refused),
         (
