@@ -332,4 +332,8 @@ fn programs_go_where_the_tunnel_may_be() {
     assert!(other.status.success(), "{other:?}");
     judged(&["eth0", "eth1"]);
     assert_eq!(daemon.engine_pid(), engine);
+    // Who takes over goes by what the one before did.
+    let output = daemon.ctl("upgrade");
+    assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+    judged(&["eth0", "eth1"]);
 }

@@ -191,7 +191,7 @@ fn a_jump_that_fails_is_no_end() {
     let index = state::if_index(&ns, TUNNEL);
     let old = daemon.engine_pid();
     // It takes itself away. Its messages are those of now (`monitor::wire::VERSION`).
-    let script = format!("#!/bin/sh\nrm {}\necho 4 9.9.9\n", installed.display());
+    let script = format!("#!/bin/sh\nrm {}\necho 5 9.9.9\n", installed.display());
     let new = folder.path().join("new");
     fs::write(&new, script).expect("a script");
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a mode");

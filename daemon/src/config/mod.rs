@@ -34,7 +34,6 @@ use diagnostic::Sourced;
 use file::BindText;
 use machine::{Machine, Remembering, ThisMachine};
 use source::ConfigSource;
-use values::Host;
 
 /// Reads the configuration again and again: from the same place, under the same command line.
 ///
@@ -78,21 +77,21 @@ impl Loader {
 }
 
 impl<M: Machine> Loader<M> {
-    /// The addresses that `BindAddress` of the file means now; `None` when that is any of the machine's, as it is for `auto`
-    /// and for a name that was never looked up. Nobody is asked.
+    /// What the file says of `BindAddress` now, if anything.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn bound_to(&self) -> Result<Option<Vec<Ipv4Addr>>, ConfigError> {
+    pub fn bind_text(&self) -> Result<Option<BindText>, ConfigError> {
         let Some(content) = self.source.read()? else {
             return Ok(None);
         };
         let parsed = file::parse(self.source.shown(), &content.bytes).map_err(ConfigError::new)?;
-        Ok(match parsed.bind.map(|bind| bind.value) {
-            None | Some(BindText::Auto) => None,
-            Some(BindText::Host(Host::Addr(addr))) => Some(vec![addr]),
-            Some(BindText::Host(Host::Name(name))) => self.machine.memory().names.remove(&name),
-        })
+        Ok(parsed.bind.map(|bind| bind.value))
+    }
+
+    /// The addresses that this name had when it was looked up, or by what was taken over; `None` if neither was.
+    pub fn looked_up(&self, name: &str) -> Option<Vec<Ipv4Addr>> {
+        self.machine.memory().names.remove(name)
     }
 
     /// Reads, checks and resolves, but for the names of servers. What was looked up once keeps its answer; after the first success, accounts that were

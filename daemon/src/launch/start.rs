@@ -32,7 +32,7 @@ use crate::config::{Loader, Settings};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
-use crate::monitor::devices::Binding;
+use crate::monitor::binding::Binding;
 use crate::monitor::holdings::Holdings;
 use crate::monitor::others::Lookout;
 use crate::monitor::serve::Monitor;
@@ -240,7 +240,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let signals = signals()?;
     let program = std::env::current_exe()
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
-    let (mut setup, mut holdings, lock) =
+    let (mut setup, mut holdings, left, lock) =
         upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
     let options = super::arguments(arguments)?;
     let engines = options.arguments();
@@ -283,7 +283,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     setup.filters = give_up(&settings, setup.filters)?;
     let monitor = Monitor {
         programs,
-        binding: Binding::new(loader, settings.bind),
+        binding: Binding::taken_over(loader, left),
         holdings,
         direct,
         ready: Ready::new(None),

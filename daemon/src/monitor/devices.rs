@@ -1,8 +1,5 @@
-//! What the monitor knows of devices that the engine asks the programs to be attached to: what the kernel says of them, and which
-//! addresses may carry the tunnel by the configuration (FAULTS 72).
-//!
-//! The configuration in force is what the engine says it is. So the file is read here once more: it belongs to root, and is all that
-//! the monitor believes.
+//! What the kernel says of devices that the engine asks the programs to be attached to (FAULTS 72). Which addresses may carry the
+//! tunnel is for [`super::binding`] to say.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,10 +8,7 @@ use std::net::Ipv4Addr;
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use tracing::debug;
 
-use crate::config::Loader;
-use crate::config::resolved::Bind;
 use crate::link::change::Devices;
 use crate::link::plain::{self, attribute, message, nonsense};
 
@@ -104,71 +98,9 @@ fn address(kind: u16, payload: &[u8]) -> io::Result<(u32, Ipv4Addr)> {
     Ok((index, local.ok_or_else(unread)?.into()))
 }
 
-/// Which addresses may carry the tunnel: what the file says and, as a reload may have failed, what it said before. `None` is any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    now: Option<Vec<Ipv4Addr>>,
-    before: Option<Vec<Ipv4Addr>>,
-}
-
-impl Bounds {
-    /// These from the beginning.
-    pub fn new(now: Option<Vec<Ipv4Addr>>) -> Self {
-        let before = now.clone();
-        Self { now, before }
-    }
-
-    /// The file says this now.
-    pub fn set(&mut self, now: Option<Vec<Ipv4Addr>>) {
-        if self.now != now {
-            self.before = std::mem::replace(&mut self.now, now);
-        }
-    }
-
-    /// Whether this address may carry the tunnel.
-    pub fn allow(&self, addr: Ipv4Addr) -> bool {
-        let has =
-            |addresses: &Option<Vec<Ipv4Addr>>| addresses.as_ref().is_none_or(|all| all.contains(&addr));
-        has(&self.now) || has(&self.before)
-    }
-}
-
-/// The bounds, and where they come from.
-#[derive(Debug)]
-pub struct Binding {
-    loader: Loader,
-    bounds: Bounds,
-}
-
-impl Binding {
-    /// By the file; by what a daemon that runs has in force where the file says nothing any more.
-    pub fn new(loader: Loader, in_force: Bind) -> Self {
-        let fixed = || match in_force {
-            Bind::Auto(_) => None,
-            Bind::Fixed(addr) => Some(vec![addr]),
-        };
-        let bounds = Bounds::new(loader.bound_to().unwrap_or_else(|_| fixed()));
-        Self { loader, bounds }
-    }
-
-    /// Reads the file once more. One that cannot be read changes nothing, as it does elsewhere.
-    pub fn read_again(&mut self) {
-        match self.loader.bound_to() {
-            Ok(addresses) => self.bounds.set(addresses),
-            Err(error) => debug!("which addresses may carry the tunnel stays as it was: {error}"),
-        }
-    }
-
-    /// What holds now.
-    pub fn bounds(&self) -> &Bounds {
-        &self.bounds
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Overrides;
     use isatap_engine::fib::MAX_LOCATORS;
     use isatap_tests::netns::Netns;
     use proptest::prelude::*;
@@ -203,52 +135,6 @@ mod tests {
             assert_eq!(found, expected.into());
             assert_eq!(look(&[0; MAX_LOCATORS]).unwrap(), BTreeMap::new());
         });
-    }
-
-    #[test]
-    fn what_the_file_said_before_is_allowed_once_more() {
-        let mut bounds = Bounds::new(Some(vec![A]));
-        let allowed = |bounds: &Bounds| [A, B, C].map(|addr| bounds.allow(addr));
-        assert_eq!(allowed(&bounds), [true, false, false]);
-        bounds.set(Some(vec![B]));
-        bounds.set(Some(vec![B]));
-        assert_eq!(allowed(&bounds), [true, true, false]);
-        bounds.set(Some(vec![C]));
-        assert_eq!(allowed(&bounds), [false, true, true]);
-        bounds.set(None);
-        assert_eq!(allowed(&bounds), [true; 3]);
-        bounds.set(Some(vec![A]));
-        bounds.set(Some(vec![B]));
-        assert_eq!(allowed(&bounds), [true, true, false]);
-    }
-
-    #[test]
-    fn the_file_is_believed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("isatapd.conf");
-        let write = |text: &str| std::fs::write(&path, text).unwrap();
-        write("BindAddress 10.0.0.1\n");
-        let loader = Loader::open(Some(path.clone()), Overrides::default()).unwrap();
-        let mut binding = Binding::new(loader, Bind::Auto(B));
-        assert_eq!(binding.bounds(), &Bounds::new(Some(vec![A])));
-        for (text, now) in [
-            ("BindAddress 10.0.0.2\n", Some(vec![B])),
-            ("BindAddress 10.0.0\n", Some(vec![B])),
-            ("BindAddress auto\n", None),
-            ("Mtu 1400\n", None),
-            // Nobody has looked it up.
-            ("BindAddress ourselves.example\n", None),
-            ("BindAddress 10.0.0.3\n", Some(vec![C])),
-        ] {
-            write(text);
-            binding.read_again();
-            assert_eq!(binding.bounds().now, now, "{text}");
-        }
-        // A daemon that runs goes on without its file.
-        write("BindAddress 10.0.0\n");
-        let loader = Loader::open(Some(path.clone()), Overrides::default()).unwrap();
-        let binding = Binding::new(loader, Bind::Fixed(C));
-        assert_eq!(binding.bounds(), &Bounds::new(Some(vec![C])));
     }
 
     proptest! {

@@ -13,9 +13,10 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime and no second thread either. The monitor runs through [`serve`]; [`holdings`] says what an
-//! engine is handed, [`programs`], [`devices`] and [`others`] what it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is
+//! engine is handed, [`programs`], [`devices`], [`binding`] and [`others`] what it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is
 //! taken for dead, [`policy`] when it is followed by the next, [`upgrade`] how another program takes over.
 
+pub mod binding;
 pub mod devices;
 pub mod engine;
 pub mod gate;

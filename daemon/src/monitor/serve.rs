@@ -25,7 +25,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use tracing::{error, info, warn};
 
-use super::devices::Binding;
+use super::binding::Binding;
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
 use super::holdings::Holdings;
@@ -301,9 +301,7 @@ impl Running {
                 }
             }
             Say::Reloaded => {
-                if self.monitor.programs.is_some() {
-                    self.monitor.binding.read_again();
-                }
+                self.monitor.binding.read_again();
                 self.keep(along);
             }
             Say::Failed(cause, status, text) => {
@@ -366,6 +364,7 @@ impl Running {
             &monitor.arguments,
             &monitor.holdings,
             setup,
+            monitor.binding.left(),
             &monitor.lock,
         );
         error!("the upgrade failed, the program of before goes on: {error}");

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use isatap_engine::io::passing::MessageSocket;
 
+use super::binding::Left;
 use super::holdings::{self, Holdings};
 use super::wire::{Order, Setup, VERSION};
 use crate::config::Loader;
@@ -126,12 +127,13 @@ pub fn jump(
     arguments: &[OsString],
     holdings: &Holdings,
     setup: Setup,
+    left: &Left,
     lock: &OwnedFd,
 ) -> io::Error {
     let prepared = || -> io::Result<()> {
         let (ours, theirs) = MessageSocket::pair()?;
         holdings.hand_out(setup, &ours)?;
-        holdings::send(&ours, &Order::Begin, &[lock.as_fd()])?;
+        holdings::send(&ours, &Order::Left(left.clone()), &[lock.as_fd()])?;
         Ok(nix::unistd::dup2_stdin(theirs)?)
     };
     match prepared() {
@@ -144,17 +146,20 @@ pub fn jump(
     }
 }
 
-/// What a predecessor left: what to tell engines, what it held, and its locked pid file.
+/// What a predecessor left: what to tell engines, what it held, which addresses may carry the tunnel, and its locked pid file.
 ///
 /// # Errors
 /// Standard input is not what it should be, in words.
-pub fn take(stdin: OwnedFd) -> Result<(Setup, Holdings, OwnedFd), String> {
+pub fn take(stdin: OwnedFd) -> Result<(Setup, Holdings, Left, OwnedFd), String> {
     let socket = MessageSocket::from_fd(stdin).map_err(|_| format!("{TAKE_OVER} is for isatapd itself"))?;
     let failed = |error: holdings::TakeError| format!("what the monitor before left {error}");
     let (setup, holdings) = Holdings::take(&socket).map_err(failed)?;
-    let (_, along) = holdings::next(&socket).map_err(failed)?;
+    let (order, along) = holdings::next(&socket).map_err(failed)?;
+    let Order::Left(left) = order else {
+        return Err("which addresses may carry the tunnel was not left".to_owned());
+    };
     let lock = along.into_iter().next().ok_or("the pid file was not left")?;
-    Ok((setup, holdings, lock))
+    Ok((setup, holdings, left, lock))
 }
 
 #[cfg(test)]

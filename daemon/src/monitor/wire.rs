@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use isatap_engine::fib::{Ipv6Prefix, Role};
 
+use super::binding::{Bounds, Left, LookedUp, MAX_ADDRESSES};
 use super::others::Others;
 use crate::config::resolved::Layer;
 use crate::link::apply::RouteId;
@@ -18,7 +19,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -133,6 +134,8 @@ pub enum Order {
     Signal(Asked),
     /// Who else has a say about outer packets, now and whenever that changes.
     Others(Others),
+    /// Which addresses may carry the tunnel: for the monitor that takes over, with the locked pid file.
+    Left(Left),
 }
 
 /// The answer to a request.
@@ -343,6 +346,21 @@ impl<T: Field, const N: usize> Field for [T; N] {
     }
 }
 
+impl Field for Vec<Ipv4Addr> {
+    fn put(&self, to: &mut Vec<u8>) {
+        let all = &self[..self.len().min(MAX_ADDRESSES)];
+        u16::try_from(all.len()).unwrap_or(0).put(to);
+        all.iter().for_each(|addr| addr.put(to));
+    }
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        let count = usize::from(u16::take(from)?);
+        if count > MAX_ADDRESSES {
+            return None;
+        }
+        (0..count).map(|_| Ipv4Addr::take(from)).collect()
+    }
+}
+
 impl Field for Ipv6Prefix {
     fn put(&self, to: &mut Vec<u8>) {
         self.addr().put(to);
@@ -380,6 +398,9 @@ structures! {
     }
     MapsShape { slots, cpus }
     Others { firewall, ipsec, listeners }
+    Bounds { now, before }
+    LookedUp { name, addresses }
+    Left { bounds, looked_up }
 }
 
 /// Choices: a number for each, then its fields.
@@ -429,6 +450,7 @@ choices! {
         4 = Signal(asked);
         5 = Maps(shape);
         6 = Others(others);
+        7 = Left(left);
     }
     Answer {
         0 = Done;

@@ -83,6 +83,16 @@ fn say() -> impl Strategy<Value = Say> {
     ]
 }
 
+fn left() -> impl Strategy<Value = Left> {
+    let addresses = || prop::collection::vec(any::<Ipv4Addr>(), 0..=MAX_ADDRESSES);
+    let allowed = || prop::option::of(addresses());
+    let looked_up = prop::option::of(("[a-z.]{1,253}", addresses()));
+    (allowed(), allowed(), looked_up).prop_map(|(now, before, looked_up)| Left {
+        bounds: Bounds { now, before },
+        looked_up: looked_up.map(|(name, addresses)| LookedUp { name, addresses }),
+    })
+}
+
 fn order() -> impl Strategy<Value = Order> {
     let answer = prop_oneof![
         Just(Answer::Done),
@@ -136,6 +146,7 @@ fn order() -> impl Strategy<Value = Order> {
         setup,
         any::<u16>().prop_map(Order::Worker),
         any::<(u32, u32)>().prop_map(|(slots, cpus)| Order::Maps(MapsShape { slots, cpus })),
+        left().prop_map(Order::Left),
         any::<[bool; 3]>().prop_map(|[firewall, ipsec, listeners]| Order::Others(Others {
             firewall,
             ipsec,

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatapd::link::change::{Change, message};
 use isatapd::link::dns::Names;
-use isatapd::monitor::devices::{Bounds, Device};
+use isatapd::monitor::binding::Bounds;
+use isatapd::monitor::devices::Device;
 use isatapd::monitor::gate;
 use isatapd::monitor::wire::{MAX_MESSAGE_LEN, Order, Say};
 use rtnetlink::packet_route::RouteNetlinkMessage;

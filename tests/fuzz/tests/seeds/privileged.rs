@@ -6,6 +6,7 @@ use isatap_engine::fib::{MAX_LOCATORS, Role};
 use isatapd::link::apply::RouteId;
 use isatapd::link::change::{AddressChange, Change, Devices};
 use isatapd::link::dns::Names;
+use isatapd::monitor::binding::{Bounds, Left, LookedUp};
 use isatapd::monitor::others::Others;
 use isatapd::monitor::wire::{Answer, Asked, Cause, MapsShape, Order, Say, Setup, Suspect, VERSION};
 use isatapd::slaac::Origin;
@@ -162,12 +163,23 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         firewall: true,
         ..Others::default()
     };
+    let left = Left {
+        bounds: Bounds {
+            now: Some(vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]),
+            before: None,
+        },
+        looked_up: Some(LookedUp {
+            name: "isatap.example".into(),
+            addresses: vec![Ipv4Addr::new(10, 0, 0, 1)],
+        }),
+    };
     let first = [
         Order::Setup(setup),
         Order::Maps(MapsShape { slots: 64, cpus: 2 }),
         Order::Worker(1),
         Order::Begin,
         Order::Others(others),
+        Order::Left(left),
     ];
     let answers = answers.map(|answer| Order::Answer(7, answer));
     let all = first.into_iter().chain(answers).chain(asked.map(Order::Signal));
