@@ -4,6 +4,7 @@
 //!   dut 10.0.0.1 (a bridge without ports)
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -336,4 +337,55 @@ fn programs_go_where_the_tunnel_may_be() {
     let output = daemon.ctl("upgrade");
     assert!(output.status.success(), "{output:?}\n{}", daemon.log());
     judged(&["eth0", "eth1"]);
+}
+
+/// The devices where a process has programs by TCX, as it holds them: nobody is asked.
+fn devices_with_programs(pid: i32) -> BTreeSet<u32> {
+    let files = fs::read_dir(format!("/proc/{pid}/fdinfo"))
+        .expect("a process")
+        .flatten();
+    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    let of_tcx = texts.filter(|text| text.contains("link_type:\ttcx"));
+    let index = |text: String| {
+        let line = text.lines().find_map(|line| line.strip_prefix("ifindex:"));
+        line.expect("a device").trim().parse().expect("a number")
+    };
+    of_tcx.map(index).collect()
+}
+
+/// FAULTS 72: a device that loses its address loses the program, and has it again with the address, whatever the engine asks
+/// for: this one is stopped, and asks for nothing.
+#[test]
+fn programs_leave_a_device_that_loses_its_address() {
+    let ns = lonely();
+    let mut daemon = Daemon::router(&ns, [10, 0, 0, 1].into()).lane(Lane::Ebpf).start();
+    daemon.wait_programs();
+    let [tunnel, eth0] = [TUNNEL, "eth0"].map(|device| state::if_index(&ns, device));
+    let monitor = daemon.pid();
+    let at = |devices: &[u32]| {
+        wait::until("programs where they should be", SOON, || {
+            let found = devices_with_programs(monitor);
+            if found == devices.iter().copied().collect() {
+                Ok(())
+            } else {
+                Err(format!("{found:?}\n{}", daemon.log()))
+            }
+        });
+    };
+    at(&[tunnel, eth0]);
+    let engine = Pid::from_raw(daemon.engine_pid());
+    kill(engine, Signal::SIGSTOP).expect("stop the engine");
+    // An address that is nothing to the tunnel changes nothing.
+    ns.ip("addr add 10.0.9.9/24 dev eth0");
+    ns.ip("addr del 10.0.0.1/24 dev eth0");
+    at(&[tunnel]);
+    ns.ip("addr add 10.0.0.1/24 dev eth0");
+    at(&[tunnel, eth0]);
+    kill(engine, Signal::SIGCONT).expect("let it go on");
+    for told in ["the program is taken from device", "may have a program again"] {
+        assert!(daemon.log().contains(told), "{told:?} is not in {}", daemon.log());
+    }
+    daemon.conservation();
+    assert_eq!(daemon.engine_pid(), engine.as_raw(), "{}", daemon.log());
+    daemon.stop();
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::iter;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::libc;
@@ -12,7 +13,8 @@ use rtnetlink::packet_core::{
     Emitable, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer,
     NetlinkHeader, NlasIterator, parse_i32,
 };
-use rtnetlink::sys::Socket;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, SocketAddr};
 
 /// How long the kernel may take to answer a question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -20,6 +22,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const MAX_DATAGRAM_LEN: usize = 32 << 10;
 /// Most that is read of one answer, in bytes: 10 000 chains of netfilter are a fifth of it.
 const MAX_ANSWER_LEN: usize = 4 << 20;
+/// Most word of one thing taken at once; more than the kernel keeps.
+const MAX_NOTICES: usize = 4096;
 /// How often a question is asked again when things changed while the kernel answered.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -189,6 +193,50 @@ pub fn nonsense(why: &str) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("the kernel's answer is not as expected: {why}"),
     )
+}
+
+/// Word that the kernel has of something, whatever it is: whoever has heard of it asks.
+#[derive(Debug)]
+pub struct Word {
+    socket: Socket,
+}
+
+impl Word {
+    /// Of what `groups` of routing netlink tell, as bits (`RTMGRP_`).
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn of(groups: i32) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Whether there is any, or some was lost; takes all there is.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn came(&self) -> io::Result<bool> {
+        for taken in 0..MAX_NOTICES {
+            // What it says does not matter, and is cut off.
+            match self.socket.recv(&mut [0u8; 16].as_mut_slice(), 0) {
+                Ok(_) => {}
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOBUFS)
+                        || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken > 0),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl AsFd for Word {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 #[cfg(test)]

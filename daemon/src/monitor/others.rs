@@ -23,10 +23,9 @@ use std::os::fd::BorrowedFd;
 use nix::libc;
 use nix::sys::stat::fstat;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
-use rtnetlink::sys::{Socket, SocketAddr};
 use tracing::{info, warn};
 
-use crate::link::plain;
+use crate::link::plain::{self, Word};
 use crate::link::raw_table::inodes_of_protocol_41;
 
 /// Names of the IPv4 tables that iptables has made of old (not those that `iptables-nft` translates), one a line.
@@ -37,8 +36,6 @@ const RAW_SOCKETS: &str = "/proc/thread-self/net/raw";
 const MODULES: &str = "/proc/modules";
 /// Most that is read of a file, in bytes: some thousand raw sockets.
 const MAX_FILE_LEN: u64 = 1 << 20;
-/// Most notifications of devices taken in one look; more than the kernel keeps.
-const MAX_NOTICES: usize = 4096;
 /// What a kernel says that does not have a netlink family ...
 const NO_FAMILY: i32 = libc::EPROTONOSUPPORT;
 /// ... or has that of netfilter, but not this part (nfnetlink_rcv_msg of net/netfilter/nfnetlink.c).
@@ -222,26 +219,22 @@ fn read(path: &str) -> io::Result<String> {
 /// The devices: asked for when one has changed.
 #[derive(Debug)]
 struct Devices {
-    notices: Socket,
+    word: Word,
     /// Whether one is a sit tunnel that is up; `None` when that has to be found out.
     tunnels: Cell<Option<bool>>,
 }
 
 impl Devices {
     fn open() -> io::Result<Self> {
-        let mut notices = Socket::new(NETLINK_ROUTE)?;
-        let group = u32::try_from(libc::RTMGRP_LINK).unwrap_or(1);
-        notices.bind(&SocketAddr::new(0, group))?;
-        notices.set_non_blocking(true)?;
         Ok(Self {
-            notices,
+            word: Word::of(libc::RTMGRP_LINK)?,
             tunnels: Cell::new(None),
         })
     }
 
     fn tunnels(&self) -> io::Result<bool> {
         // Before the question: what changes after it is the next look's.
-        let changed = self.changed()?;
+        let changed = self.word.came()?;
         if let Some(known) = self.tunnels.get().filter(|_| !changed) {
             return Ok(known);
         }
@@ -250,20 +243,6 @@ impl Devices {
         let found = plain::find(NETLINK_ROUTE, &questions::devices(), search)?.is_some();
         self.tunnels.set(Some(found));
         Ok(found)
-    }
-
-    /// Whether there is word of a device, or word was lost; takes all there is.
-    fn changed(&self) -> io::Result<bool> {
-        for taken in 0..MAX_NOTICES {
-            // What it says does not matter, and is cut off.
-            match self.notices.recv(&mut [0u8; 16].as_mut_slice(), 0) {
-                Ok(_) => {}
-                Err(error) if is(&error, libc::ENOBUFS) || error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken > 0),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
     }
 }
 

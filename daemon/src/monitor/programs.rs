@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds, Programs};
 use isatap_engine::stats::Direction;
+use nix::libc;
 use nix::net::if_::if_indextoname;
 use nix::unistd::{SysconfVar, sysconf};
 use tracing::{info, warn};
 
 use crate::link::change::Devices;
+use crate::link::plain::Word;
 
 /// Entries of a generation: a quarter of them is used, by routes, routers, networks of the site and paths to peers
 /// together. Two generations take 16 MiB of the kernel's memory ...
@@ -25,6 +27,8 @@ pub struct Held {
     programs: Programs,
     _at_tunnel: Attachment,
     at_devices: BTreeMap<u32, Attachment>,
+    /// Of IPv4 addresses.
+    word: Word,
 }
 
 impl Held {
@@ -46,6 +50,7 @@ impl Held {
             programs,
             _at_tunnel: at_tunnel,
             at_devices: BTreeMap::new(),
+            word: Word::of(libc::RTMGRP_IPV4_IFADDR).map_err(LoadError::Descriptor)?,
         })
     }
 
@@ -57,6 +62,16 @@ impl Held {
         self.programs.maps()
     }
 
+    /// Whether it is at this device.
+    pub fn is_at(&self, index: u32) -> bool {
+        self.at_devices.contains_key(&index)
+    }
+
+    /// Word of IPv4 addresses, by which devices get and lose their right to programs.
+    pub fn word(&self) -> &Word {
+        &self.word
+    }
+
     /// Attaches the program that takes outer headers off to `devices`, and to no others. Where it is already it stays.
     ///
     /// # Errors
@@ -66,7 +81,7 @@ impl Held {
         self.at_devices.retain(|index, _| wanted().any(|it| it == *index));
         let mut failures = Vec::new();
         for index in wanted() {
-            if self.at_devices.contains_key(&index) {
+            if self.is_at(index) {
                 continue;
             }
             match attach(&mut self.programs, index) {

@@ -25,6 +25,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use tracing::{error, info, warn};
 
+use self::attach::Given;
 use super::binding::Binding;
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
@@ -101,6 +102,8 @@ struct Running {
     suspicions: Suspicions,
     /// What the engine was told of others.
     others: Option<Others>,
+    /// Where the programs may be, because the engine asked.
+    given: Given,
     /// When the service manager last heard that the daemon lives.
     passed_on_at: Option<Instant>,
 }
@@ -132,6 +135,7 @@ impl Monitor {
             silence: Silence::new(now),
             suspicions: Suspicions::default(),
             others: None,
+            given: Given::nothing(now),
             passed_on_at: None,
         };
         let outcome = loop {
@@ -153,27 +157,37 @@ impl Running {
             self.start_at = None;
             self.start_engine()?;
         }
-        let (signalled, spoken) = self.wait(now)?;
+        let [signalled, spoken, moved] = self.wait(now)?;
         if signalled && self.signalled()? == Flow::End {
             return Ok(Flow::End);
+        }
+        if moved {
+            self.addresses_changed();
         }
         let closed = spoken && self.listen();
         self.watch_over(spoken);
         self.look_after(closed)
     }
 
-    /// Waits for a signal or a message; says which there is.
-    fn wait(&self, now: Instant) -> Result<(bool, bool), ExitError> {
-        let mut sources = vec![PollFd::new(self.monitor.signals.as_fd(), PollFlags::POLLIN)];
-        sources.extend(
-            self.engine
-                .as_ref()
-                .map(|engine| PollFd::new(engine.as_fd(), PollFlags::POLLIN)),
-        );
+    /// Waits for a signal, a message, or word of an address; says which there is.
+    fn wait(&self, now: Instant) -> Result<[bool; 3], ExitError> {
+        let programs = self.monitor.programs.as_ref();
+        let word = programs.map(|(programs, _)| programs.word().as_fd());
+        let heeded = [
+            Some(self.monitor.signals.as_fd()),
+            self.engine.as_ref().map(AsFd::as_fd),
+            word.filter(|_| self.given.listens_at <= now),
+        ];
+        let mut sources: Vec<_> = heeded
+            .into_iter()
+            .flatten()
+            .map(|source| PollFd::new(source, PollFlags::POLLIN))
+            .collect();
         let silence = self.engine.as_ref().map(|_| now + SILENCE);
         let dead = self.engine.as_ref().and_then(EngineProcess::dying_since);
         let dead = dead.map(|since| since + DEATH_LIMIT);
-        let until = [self.start_at, self.stopping, silence, dead]
+        let listens_at = word.map(|_| self.given.listens_at).filter(|at| *at > now);
+        let until = [self.start_at, self.stopping, silence, dead, listens_at]
             .into_iter()
             .flatten()
             .min();
@@ -194,7 +208,7 @@ impl Running {
         let mut ready = sources
             .iter()
             .map(|source| source.revents().is_some_and(|events| !events.is_empty()));
-        Ok((ready.next().unwrap_or(false), ready.next().unwrap_or(false)))
+        Ok(heeded.map(|source| source.is_some() && ready.next().unwrap_or(false)))
     }
 
     fn start_engine(&mut self) -> Result<(), ExitError> {
@@ -302,6 +316,7 @@ impl Running {
             }
             Say::Reloaded => {
                 self.monitor.binding.read_again();
+                self.judge_again();
                 self.keep(along);
             }
             Say::Failed(cause, status, text) => {
