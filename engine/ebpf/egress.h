@@ -163,6 +163,24 @@ ALWAYS_INLINE int find_hop(struct config *config, struct inner *inner, __u32 por
 	return next_hop(config, &src, &dst, ports, flow);
 }
 
+/* Where neighbours are: `layout::NeighbourPlace::of`. Nobody is harmed by one who chooses addresses that meet in one place: the way by the
+ * kernel's own tables is only longer. */
+ALWAYS_INLINE void find_neighbour(__u32 addr, struct flow *flow)
+{
+	__u32 zero = 0, at = mix((__u64)addr << 32 | flow->device) & (NEIGHBOURS - 1);
+	struct neighbour *neighbour = bpf_map_lookup_elem(&isatap_neighbours, &at);
+	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
+
+	flow->has_link = 0;
+	flow->link = (struct link){};
+	if (!neighbour || !generation || neighbour->addr != addr || neighbour->device != flow->device)
+		return;
+	flow->link = neighbour->link;
+	/* Not while places change: this one may be half written. */
+	keep_order();
+	flow->has_link = ONCE(generation->neighbours_writing) == ONCE(generation->neighbours);
+}
+
 /* What is asked of the source, and of the way to the next hop: 0, or what to do with the packet. */
 ALWAYS_INLINE int find_way(struct config *config, struct inner *inner, struct flow *flow)
 {
@@ -187,6 +205,7 @@ ALWAYS_INLINE int find_way(struct config *config, struct inner *inner, struct fl
 	flow->locator = locator;
 	flow->device = egress.value;
 	flow->compat = (peer.value & PEER_COMPAT) != 0;
+	find_neighbour(egress.more ? egress.more : hop, flow);
 	return limit_size(config, peer.value, egress.extra, flow);
 }
 
@@ -197,7 +216,7 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, struc
 	int verdict;
 
 	if (!known) {
-		flow->number = 0;
+		flow->now = 0;
 		flow->ports = sending->ports;
 		verdict = find_hop(config, inner, sending->ports, flow);
 		if (verdict)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* What a CPU remembers of the last packets, so that most are decided without a look-up.
  *
- * Only what depends on addresses is remembered, and only that a packet passes; it counts in the generation that said it and in no
- * other. So there is no rule here, and nothing to take back when rules change.
+ * Only what depends on addresses is remembered, and only that a packet passes; it counts in the generations (of rules and neighbours)
+ * that said it and in no other. So there is no rule here, and nothing to take back when rules change.
  */
 #pragma once
 
@@ -20,18 +20,18 @@ ALWAYS_INLINE struct flow *flow_of(struct config *config, __u32 direction, const
 	return bpf_map_lookup_elem(&isatap_flows, &at);
 }
 
-ALWAYS_INLINE int is_of(const struct flow *flow, __u32 number, const struct inner *inner)
+ALWAYS_INLINE int is_of(const struct flow *flow, __u64 now, const struct inner *inner)
 {
-	return flow->number == number && flow->src_low == inner->src_low && flow->dst_low == inner->dst_low &&
+	return flow->now == now && flow->src_low == inner->src_low && flow->dst_low == inner->dst_low &&
 	       flow->src_high == inner->src_high && flow->dst_high == inner->dst_high;
 }
 
 /* From now on the place is about these packets. */
-ALWAYS_INLINE void remember(struct flow *flow, __u32 number, const struct inner *inner)
+ALWAYS_INLINE void remember(struct flow *flow, __u64 now, const struct inner *inner)
 {
 	flow->src_high = inner->src_high;
 	flow->src_low = inner->src_low;
 	flow->dst_high = inner->dst_high;
 	flow->dst_low = inner->dst_low;
-	flow->number = number;
+	flow->now = now;
 }

@@ -14,6 +14,11 @@
 #define OUTER_LEN 20
 #define INNER_LEN 40
 
+/* Ethernet (IEEE 802.3): destination, source, and the type. */
+struct link {
+	__u8 bytes[ETH_HLEN];
+};
+
 /* IPv4 without options (RFC 791 3.1). */
 struct outer {
 	__u8 version_ihl;

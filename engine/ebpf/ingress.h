@@ -175,7 +175,7 @@ ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner
 	int verdict;
 
 	if (!known) {
-		flow->number = 0;
+		flow->now = 0;
 		flow->peer = sender;
 		verdict = check_sender(config, sender);
 		if (verdict)

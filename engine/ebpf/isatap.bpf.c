@@ -30,33 +30,36 @@
 /* The interface index of the TUN interface: who loads the programs says it, and no rule another one. */
 volatile const __u32 tunnel;
 
-/* The rules that count now; their generation goes to `number`. */
-ALWAYS_INLINE struct config *rules(__u32 *number)
+/* What a packet is decided by. */
+union now {
+	__u64 both;
+	struct {
+		__u32 rules; /* as in `struct generation` */
+		__u32 neighbours;
+	};
+};
+
+/* The rules that count now; their generation, with that of the neighbours, goes to `now`. */
+ALWAYS_INLINE struct config *rules(union now *now)
 {
 	__u32 zero = 0, half;
 	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
 
 	if (!generation)
 		return NULL;
-	*number = ONCE(generation->active);
-	half = *number & 1;
-	return *number ? bpf_map_lookup_elem(&isatap_config, &half) : NULL;
+	now->both = ONCE(*(__u64 *)generation);
+	half = now->rules & 1;
+	return now->rules ? bpf_map_lookup_elem(&isatap_config, &half) : NULL;
 }
 
 /* Whether the half of the maps that a verdict was read from is being written anew: two generations have come since. */
-ALWAYS_INLINE int is_outdated(__u32 number)
+ALWAYS_INLINE int is_outdated(union now now)
 {
 	__u32 zero = 0;
 	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
 
-#ifdef WEAKLY_ORDERED
-	/* A read that was begun later must not be done earlier: an atomic operation on memory of our own keeps them apart. */
-	struct counters *counters = counters_here();
-
-	if (counters && __sync_fetch_and_add(&counters->packets[0], 0) == ~0ULL)
-		return 1;
-#endif
-	return !generation || (__s32)(ONCE(generation->writing) - number) >= 2;
+	keep_order();
+	return !generation || (__s32)(ONCE(generation->writing) - now.rules) >= 2;
 }
 
 /* Takes the outer header off: 0, or what to do with the packet.
@@ -87,7 +90,8 @@ int isatap_decap(struct __sk_buff *skb)
 		struct outer outer;
 		struct inner inner;
 	} headers;
-	__u32 number = 0, len;
+	union now now = {};
+	__u32 len;
 	__u8 type = 0, ecn;
 	int verdict;
 
@@ -97,7 +101,7 @@ int isatap_decap(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (headers.outer.protocol != PROTO_IPV6)
 		return TC_ACT_UNSPEC;
-	struct config *config = rules(&number);
+	struct config *config = rules(&now);
 
 	if (!config)
 		return TC_ACT_UNSPEC;
@@ -137,7 +141,7 @@ int isatap_decap(struct __sk_buff *skb)
 
 	if (!flow)
 		return refuse(DECAP, LEAVE(CAUSE_RULES));
-	int known = !cut && flow->peer == src && is_of(flow, number, &headers.inner);
+	int known = !cut && flow->peer == src && is_of(flow, now.both, &headers.inner);
 
 	verdict = admit_packet(config, src, &headers.inner, len - OUTER_LEN, cut, known, flow);
 	if (verdict)
@@ -151,10 +155,10 @@ int isatap_decap(struct __sk_buff *skb)
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
 	if (headers.inner.next_header == PROTO_UDP && len - OUTER_LEN > config->mtu && !skb->gso_size)
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
-	if (is_outdated(number))
+	if (is_outdated(now))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
 	if (!known)
-		remember(flow, number, &headers.inner);
+		remember(flow, now.both, &headers.inner);
 
 	__u32 segments = skb->gso_segs;
 
@@ -171,7 +175,7 @@ int isatap_decap(struct __sk_buff *skb)
 	return bpf_redirect(tunnel, BPF_F_INGRESS);
 
 refused:
-	if (is_outdated(number))
+	if (is_outdated(now))
 		verdict = LEAVE(CAUSE_OUTDATED);
 	/* Others who listen to protocol 41 hear what we refuse, as they would without us. */
 	else if (!IS_LEFT(verdict) && !(config->flags & FLAG_ALONE))
@@ -183,12 +187,17 @@ SEC("classifier")
 int isatap_encap(struct __sk_buff *skb)
 {
 	struct sending sending = {};
-	struct outer outer = {};
+	struct {
+		__u8 before[2]; /* so that both are where numbers may be read */
+		struct link link;
+		struct outer outer;
+	} headers = {};
 	struct inner inner;
-	__u32 number = 0, len, gso_size = skb->gso_size;
+	union now now = {};
+	__u32 len, gso_size = skb->gso_size;
 	int verdict;
 
-	struct config *config = rules(&number);
+	struct config *config = rules(&now);
 
 	if (!config)
 		return TC_ACT_UNSPEC;
@@ -239,7 +248,7 @@ int isatap_encap(struct __sk_buff *skb)
 
 	if (!flow)
 		return refuse(ENCAP, LEAVE(CAUSE_RULES));
-	int known = is_of(flow, number, &inner) && (!flow->by_ports || flow->ports == sending.ports);
+	int known = is_of(flow, now.both, &inner) && (!flow->by_ports || flow->ports == sending.ports);
 
 	verdict = route_packet(config, &inner, &sending, known, flow);
 	if (verdict)
@@ -251,22 +260,26 @@ int isatap_encap(struct __sk_buff *skb)
 		return refuse(ENCAP, LEAVE(CAUSE_ROUTE));
 	if (sending.largest + OUTER_LEN > mtu)
 		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
-	write_outer(config, &inner, len, sending.segments, flow, &outer);
-	if (is_outdated(number))
+	write_outer(config, &inner, len, sending.segments, flow, &headers.outer);
+	headers.link = flow->link;
+	if (is_outdated(now))
 		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
 	if (!known)
-		remember(flow, number, &inner);
+		remember(flow, now.both, &inner);
 
 	if (bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
 		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
 	/* From here on there is no way back. */
-	if (bpf_skb_store_bytes(skb, link_len, &outer, OUTER_LEN, 0) ||
-	    (link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)))
+	if ((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
+	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
 	carried(ENCAP, len, sending.segments, begin);
-	/* It could be told the neighbour, and would look no route up. But then the packet would keep the route it had as an IPv6
-	 * packet, and a neighbour that does not answer would be reported by that: to an address that is read out of the IPv4 header. */
+	if (flow->has_link)
+		return bpf_redirect(device, 0);
+	/* The kernel's IPv4 finds the neighbour, and looks the route up again. It could be told the neighbour. But then the packet would
+	 * keep the route it had as an IPv6 packet, and a neighbour that does not answer would be reported by that: to an address that is
+	 * read out of the IPv4 header. */
 	return bpf_redirect_neigh(device, NULL, 0, 0);
 }
 

@@ -7,13 +7,16 @@
  */
 #pragma once
 
-#include "kernel.h"
+#include "header.h"
 #include "numbers.h"
 
-/* Which generation counts. `writing` runs ahead while the other half is being written. */
+/* Which generation of the rules counts, and which one of the neighbours: both together, as a packet reads them, are `now`. What is
+ * being written runs ahead: `writing` while the other half is, `neighbours_writing` while places change. */
 struct generation {
 	__u32 active; /* 0: there are no rules yet */
+	__u32 neighbours;
 	__u32 writing;
+	__u32 neighbours_writing;
 };
 
 struct config {
@@ -50,7 +53,15 @@ struct slot {
 	__u32 tag; /* 0: empty */
 	__u32 value;
 	__u32 extra;
-	__u32 unused;
+	__u32 more;
+};
+
+/* A host, or a gateway, that the kernel has just heard from, and what frames to it begin with. All zero: there is none. */
+struct neighbour {
+	__u32 addr;
+	__u32 device;
+	struct link link;
+	__u8 unused[10];
 };
 
 /* What the rules of one generation said of packets between two addresses: where they go, or that they may enter. One CPU remembers
@@ -60,7 +71,7 @@ struct flow {
 	__u64 src_low;
 	__u64 dst_high;
 	__u64 dst_low;
-	__u32 number; /* of the generation; 0: nothing is remembered here */
+	__u64 now; /* generations of rules and neighbours; 0: nothing is remembered here */
 	__u32 peer; /* the IPv4 address at the other end */
 	/* The rest is of packets that leave. */
 	__u32 locator;
@@ -71,8 +82,9 @@ struct flow {
 	__u8 by_ports; /* the next hop is a member of a group */
 	__u8 dont_fragment;
 	__u8 compat;
-	__u8 unused[5];
-};
+	__u8 has_link; /* the neighbour is known */
+	struct link link;
+} __attribute__((aligned(64)));
 
 /* Of one CPU, so that no two write to the same line. */
 struct counters {
@@ -125,6 +137,16 @@ struct {
 	TYPE(key, __u32);
 	TYPE(value, __u32);
 } isatap_idents SEC(".maps");
+
+/* Neighbours, each in the one place that its address and device hash to: of two for one place the later one has it, and packets to the
+ * other go the longer way. */
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE);
+	UINT(max_entries, NEIGHBOURS);
+	TYPE(key, __u32);
+	TYPE(value, struct neighbour);
+} isatap_neighbours SEC(".maps");
 
 /* For each CPU FLOWS places for each direction. Nobody but the programs reads or writes them. */
 struct {

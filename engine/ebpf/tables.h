@@ -11,6 +11,7 @@
 struct found {
 	__u32 value;
 	__u32 extra;
+	__u32 more;
 };
 
 /* A bijection of 64 bits (the finaliser of MurmurHash3), as `fib::group::mix`. */
@@ -38,6 +39,7 @@ FUNCTION int find(struct config *config, __u32 tag, __u64 high, __u64 low, struc
 		if (slot->tag == tag && slot->high == high && slot->low == low) {
 			found->value = slot->value;
 			found->extra = slot->extra;
+			found->more = slot->more;
 			return 1;
 		}
 	}

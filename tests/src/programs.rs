@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{Cause, Egress, Surroundings, compile};
 use isatap_engine::fib::{Ipv6Prefix, Locator, NextHop, RulebookBuilder};
-use isatap_engine::io::ebpf::{Attachment, Hook, Programs, Shared};
+use isatap_engine::io::ebpf::{Attachment, Hook, Neighbour, Programs, Shared};
 use isatap_engine::io::tun::Tun;
 use isatap_engine::isatap::iid;
 use isatap_engine::reason::DropReason;
@@ -35,6 +35,7 @@ pub struct Node<N: Borrow<Netns> = Netns> {
     shared: Shared,
     queue: File,
     attachments: Vec<Attachment>,
+    programs: Programs,
 }
 
 impl<N: Borrow<Netns>> Node<N> {
@@ -90,6 +91,7 @@ impl<N: Borrow<Netns>> Node<N> {
             shared,
             queue,
             attachments,
+            programs,
         }
     }
 
@@ -123,6 +125,7 @@ impl<N: Borrow<Netns>> Node<N> {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: self.index(device),
                 mtu: 1500,
+                via: Ipv4Addr::UNSPECIFIED,
             }],
         };
         let rules = rules.build().expect("a Rulebook");
@@ -130,6 +133,20 @@ impl<N: Borrow<Netns>> Node<N> {
         self.shared
             .publish(&image.expect("rules that fit"))
             .expect("published");
+    }
+
+    /// Has the programs send frames to a host behind `device` themselves, or no longer.
+    pub fn set_neighbour(&self, addr: Ipv4Addr, device: &str, link: Option<[[u8; 6]; 2]>) {
+        let device = self.index(device);
+        self.shared.set_neighbours(&[Neighbour { addr, device, link }]);
+    }
+
+    /// As when whoever told of neighbours is gone.
+    ///
+    /// # Panics
+    /// When the map cannot be mapped.
+    pub fn revoke_neighbours(&self) {
+        self.programs.revoke_neighbours().expect("a mapped map");
     }
 
     /// A counter of the programs.

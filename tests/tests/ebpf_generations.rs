@@ -47,6 +47,7 @@ fn image(number: u8) -> Image {
             network: "0.0.0.0/0".parse().expect("a prefix"),
             device: 1,
             mtu: 1500,
+            via: Ipv4Addr::UNSPECIFIED,
         }],
         ..Surroundings::default()
     };

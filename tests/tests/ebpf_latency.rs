@@ -44,6 +44,7 @@ fn loaded() -> (Programs, Shared) {
             network: "0.0.0.0/0".parse().expect("a prefix"),
             device: 1,
             mtu: 1500,
+            via: Ipv4Addr::UNSPECIFIED,
         }],
     };
     let image = compile(

@@ -156,6 +156,7 @@ mod tests {
                 network: "10.0.0.0/24".parse().unwrap(),
                 device: DEVICE,
                 mtu: 1500,
+                via: Ipv4Addr::UNSPECIFIED,
             }],
         }
     }

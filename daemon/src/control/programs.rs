@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  Rulebook, published     --+
+//!  neighbours of IPv4      ------------------------------------------> maps
 //!  IPv4 routing (ways)     --+--> Surroundings --> ebpf::compile --> Image --> maps
 //!  others (monitor)        --+                                       unfit: everything is left to the workers
 //!  captures, interface up  --+
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::daemon::Daemon;
 use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
 use crate::link::change::{Change, Changer as _, Devices};
-use crate::link::{Netlink, Ways, WaysWatch};
+use crate::link::{NeighboursWatch, Netlink, Ways, WaysWatch};
 use crate::monitor::others::Others;
 use crate::ops::share::{DirectionShare, KernelShare};
 
@@ -42,6 +43,7 @@ pub(super) struct Programs {
     /// The operator asked for this lane by name, and so for packets that no filter of this machine sees.
     insists: bool,
     watch: WaysWatch,
+    neighbours: NeighboursWatch,
     ways: Option<Ways>,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
@@ -79,11 +81,16 @@ impl Programs {
             .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the maps of the ebpf lane"))?;
         let watch = WaysWatch::open(netlink.clone(), tunnel)
             .map_err(|error| ExitError::other(format!("IPv4 routing cannot be watched: {error}")))?;
+        let neighbours = NeighboursWatch::open(netlink.clone())
+            .map_err(|error| ExitError::other(format!("IPv4 neighbours cannot be watched: {error}")))?;
+        // The engine before may have left some.
+        shared.forget_neighbours();
         Ok(Self {
             shared,
             seed: RandomState::new().hash_one(tunnel),
             insists: lane == Lane::Ebpf,
             watch,
+            neighbours,
             ways: None,
             look_at: Some(Instant::now()),
             looked_at: None,
@@ -98,12 +105,28 @@ impl Programs {
         })
     }
 
-    /// Waits until IPv4 routing may have changed; may be dropped at any await.
+    /// Waits until IPv4 routing may have changed, and tells the programs of neighbours meanwhile; may be dropped at any await.
     pub(super) async fn noticed(&mut self) {
-        let gone = self.watch.changed().await;
-        // The programs went with them: they are to be attached anew to what has come in their places.
-        let were_in_use = self.devices_in_use().any(|index| gone.may_hold(index));
-        self.replaced |= were_in_use;
+        loop {
+            let none = BTreeMap::new();
+            let devices = self.ways.as_ref().map_or(&none, |ways| &ways.ethernet);
+            tokio::select! {
+                gone = self.watch.changed() => {
+                    // The programs went with them: they are to be attached anew to what has come in their places.
+                    let were_in_use = self.devices_in_use().any(|index| gone.may_hold(index));
+                    self.replaced |= were_in_use;
+                    return;
+                }
+                news = self.neighbours.changed(devices) => match news {
+                    Some(news) => self.shared.set_neighbours(&news),
+                    // Whoever looks at the ways looks at all of them.
+                    None => {
+                        self.shared.forget_neighbours();
+                        return;
+                    }
+                },
+            }
+        }
     }
 
     /// Somebody else has a say now, or no longer.
@@ -166,19 +189,25 @@ impl Programs {
 
     /// The name of an Ethernet device.
     pub(super) fn device_name(&self, index: u32) -> String {
-        let name = self.ways.as_ref().and_then(|ways| ways.ethernet.get(&index));
-        name.cloned().unwrap_or_else(|| format!("device {index}"))
+        let device = self.ways.as_ref().and_then(|ways| ways.ethernet.get(&index));
+        let name = device.map(|device| device.name.clone());
+        name.unwrap_or_else(|| format!("device {index}"))
     }
 
-    /// Looks at IPv4 routing.
+    /// Looks at IPv4 routing, and at the neighbours.
     async fn look(&mut self, now: Instant) {
         let before = self.ways.take();
         match self.watch.look().await {
             Ok(ways) => {
+                // Without them packets take the longer way; news of each will come.
+                let neighbours = self.neighbours.look(&ways.ethernet).await.unwrap_or_default();
+                self.shared.forget_neighbours();
+                self.shared.set_neighbours(&neighbours);
                 self.ways = Some(ways);
                 self.look_at = None;
             }
             Err(error) => {
+                self.shared.forget_neighbours();
                 if before.is_some() {
                     warn!("the ebpf lane does not know the ways of IPv4: {error}");
                 }

@@ -4,6 +4,7 @@
 //!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
+//!   IPv4 neighbours       --> neighbours (shell): whom programs in the kernel may send frames to
 //!   IPv4 routing          --> ways (shell) --> underlay (pure): which device leads where, for programs in the kernel
 //!   the monitor's questions --> plain (shell): netlink without a runtime, for `change::direct` and `monitor::others`
 //!   a table of raw sockets --> raw_table (pure), for `monitor::others` and `isatapctl doctor`
@@ -15,6 +16,7 @@ pub mod change;
 pub mod dns;
 pub mod losses;
 pub mod mirror;
+pub mod neighbours;
 pub mod netlink;
 pub mod next_hops;
 mod notices;
@@ -28,6 +30,7 @@ pub mod watch;
 pub mod ways;
 
 pub use mirror::{Effect, MirrorState};
+pub use neighbours::NeighboursWatch;
 pub use netlink::{Netlink, NetlinkError};
 pub use watch::Watch;
 pub use ways::{Gone, Ways, WaysWatch};

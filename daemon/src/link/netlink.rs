@@ -11,6 +11,7 @@ use rtnetlink::Handle;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -151,6 +152,20 @@ impl Netlink {
                 .await?,
         );
         Ok(all)
+    }
+
+    /// The neighbours of IPv4 that the kernel knows of.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub async fn dump_neighbours(&self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.family = AddressFamily::Inet;
+        self.consistent(
+            "list IPv4 neighbours",
+            RouteNetlinkMessage::GetNeighbour(neighbour),
+        )
+        .await
     }
 
     /// Whether the interface has this address.

@@ -10,7 +10,9 @@ use std::net::Ipv4Addr;
 
 use isatap_engine::ebpf::Egress;
 use isatap_engine::fib::Ipv4Prefix;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType,
 };
@@ -47,6 +49,8 @@ struct Way {
     /// 0: not for programs.
     device: u32,
     mtu: u16,
+    /// As [`Egress::via`].
+    via: Ipv4Addr,
 }
 
 /// The ways by a dump of links, IPv4 rules and IPv4 routes. `tunnel` is the ISATAP interface: nothing of ours goes there.
@@ -91,18 +95,28 @@ pub fn ways(dump: &[RouteNetlinkMessage], tunnel: u32) -> Result<Vec<Egress>, Un
         let covers = |own: &Ipv4Prefix| own.len() <= network.len() && own.contains(network.addr());
         !local.iter().any(covers)
     });
-    let nowhere = local.into_iter().map(|network| (network, 0, u16::MAX));
+    let nowhere = local.into_iter().map(|network| Egress {
+        network,
+        device: 0,
+        mtu: u16::MAX,
+        via: Ipv4Addr::UNSPECIFIED,
+    });
     // A route for one TOS goes before all others of its network, for the packets that have it.
     let ways = main.into_iter().map(|(network, way)| {
         let device = if by_tos.contains(&network) { 0 } else { way.device };
-        (network, device, way.mtu)
+        let Way { mtu, via, .. } = way;
+        Egress {
+            network,
+            device,
+            mtu,
+            via,
+        }
     });
     let all: Vec<_> = ways.chain(nowhere).collect();
     if all.len() > MAX_NETWORKS {
         return Err(Unusual::Networks(all.len()));
     }
-    let egress = |(network, device, mtu)| Egress { network, device, mtu };
-    Ok(all.into_iter().map(egress).collect())
+    Ok(all)
 }
 
 /// Whether there are the usual rules, each unconditional, and no others.
@@ -132,10 +146,47 @@ fn unconditional(rule: &RuleMessage) -> Option<(u32, u32)> {
     Some((preference, table))
 }
 
-/// The devices that programs can be attached to and send by: Ethernet, and up. Their names by interface index.
-pub fn ethernet(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeMap<u32, String> {
+/// A device that programs can be attached to and send by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ethernet {
+    /// Its name.
+    pub name: String,
+    /// Its link address, where programs may hand it whole frames. A device that is a tunnel itself asks a packet for its route,
+    /// and it would be that of the inner packet.
+    pub link: Option<[u8; 6]>,
+}
+
+/// The devices that programs can be attached to and send by: Ethernet, and up. By interface index.
+pub fn ethernet(dump: &[RouteNetlinkMessage], tunnel: u32) -> BTreeMap<u32, Ethernet> {
     let links = ethernet_links(dump, tunnel);
-    links.map(|link| (link.header.index, name_of(link))).collect()
+    let ethernet = |link| Ethernet {
+        name: name_of(link),
+        link: takes_frames(link).then(|| address_of(link)).flatten(),
+    };
+    links.map(|link| (link.header.index, ethernet(link))).collect()
+}
+
+/// Whether a device is of a kind that does nothing but pass frames on; those without a kind are hardware.
+fn takes_frames(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let mut kinds = infos.flatten().filter_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    kinds.all(|kind| {
+        use InfoKind::{Bond, Bridge, MacVlan, Team, Veth, Vlan};
+        matches!(kind, Bond | Bridge | MacVlan | Team | Veth | Vlan)
+    })
+}
+
+fn address_of(link: &LinkMessage) -> Option<[u8; 6]> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+        _ => None,
+    })
 }
 
 /// MTUs of the devices that programs can send by, by index.
@@ -194,7 +245,7 @@ fn table(route: &RouteMessage) -> u32 {
 }
 
 fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
-    let (mut metric, mut device, mut mtu) = (0, None, u16::MAX);
+    let (mut metric, mut device, mut mtu, mut via) = (0, None, u16::MAX, Ipv4Addr::UNSPECIFIED);
     let bad = RouteFlags::Dead | RouteFlags::Linkdown;
     let mut is_plain = route.header.kind == RouteType::Unicast
         && (route.header.tos, route.header.source_prefix_length) == (0, 0)
@@ -210,6 +261,9 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
                     }
                 }
             }
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => via = *gateway,
+            // A gateway of IPv6 (RFC 5549), for one.
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => via = Ipv4Addr::BROADCAST,
             RouteAttribute::MultiPath(_) | RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => {
                 is_plain = false;
             }
@@ -222,11 +276,13 @@ fn way(route: &RouteMessage, devices: &BTreeMap<u32, u16>) -> Way {
             metric,
             device,
             mtu: mtu.min(device_mtu),
+            via,
         },
         _ => Way {
             metric,
             device: 0,
             mtu,
+            via,
         },
     }
 }

@@ -8,7 +8,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::notices::Notices;
-use super::underlay::{self, Unusual};
+use super::underlay::{self, Ethernet, Unusual};
 use super::{Netlink, NetlinkError};
 
 /// What tells about changes: devices, IPv4 routes and the rules that choose among tables.
@@ -26,8 +26,8 @@ const BLIND_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Ways {
     /// Which device leads where, or why that cannot be named.
     pub egress: Result<Vec<Egress>, Unusual>,
-    /// The Ethernet devices that are up: their names by index.
-    pub ethernet: BTreeMap<u32, String>,
+    /// The Ethernet devices that are up, by index.
+    pub ethernet: BTreeMap<u32, Ethernet>,
 }
 
 /// Devices that went, by index.

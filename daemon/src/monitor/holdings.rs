@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Setup    root directory, configuration in force, control socket, raw socket of control, [metrics], [names]
-//!  [Maps    generation, configurations, table, counters of the programs in the kernel]
+//!  [Maps    generation, configurations, table, counters, neighbours of the programs in the kernel]
 //!  Worker 0 queue, receive socket, send socket
 //!  ...
 //!  Begin
@@ -97,7 +97,7 @@ impl Holdings {
                 slots: u32::try_from(maps.slots_per_table).unwrap_or(u32::MAX),
                 cpus: u32::try_from(maps.cpus).unwrap_or(u32::MAX),
             };
-            let along = [&maps.generation, &maps.config, &maps.slots, &maps.counters].map(AsFd::as_fd);
+            let along = descriptors_of(maps).map(AsFd::as_fd);
             send(to, &Order::Maps(shape), &along)?;
         }
         for (number, worker) in (0..).zip(&self.descriptors.workers) {
@@ -182,19 +182,31 @@ impl Holdings {
     }
 }
 
+/// In the order in which they are handed out.
+fn descriptors_of(maps: &MapFds) -> [&OwnedFd; 5] {
+    [
+        &maps.generation,
+        &maps.config,
+        &maps.slots,
+        &maps.counters,
+        &maps.neighbours,
+    ]
+}
+
 fn take_maps(from: &MessageSocket) -> Result<MapFds, TakeError> {
     let (order, along) = next(from)?;
-    let along: Result<[OwnedFd; 4], _> = along.try_into();
+    let along: Result<[OwnedFd; 5], _> = along.try_into();
     match (order, along) {
-        (Order::Maps(shape), Ok([generation, config, slots, counters])) => Ok(MapFds {
+        (Order::Maps(shape), Ok([generation, config, slots, counters, neighbours])) => Ok(MapFds {
             generation,
             config,
             slots,
             counters,
+            neighbours,
             slots_per_table: shape.slots as usize,
             cpus: shape.cpus as usize,
         }),
-        _ => Err(TakeError::Unexpected("maps with four descriptors")),
+        _ => Err(TakeError::Unexpected("maps with five descriptors")),
     }
 }
 
@@ -293,6 +305,7 @@ mod tests {
                 config: file(dir, "config"),
                 slots: file(dir, "slots"),
                 counters: file(dir, "counters"),
+                neighbours: file(dir, "neighbours"),
                 slots_per_table: 64,
                 cpus: 3,
             }),
@@ -330,7 +343,7 @@ mod tests {
                 let optional = [&holdings.metrics, &holdings.names];
                 list.extend(optional.map(|fd| fd.as_ref().map_or(0, inode)));
                 if let Some(maps) = &holdings.maps {
-                    list.extend([&maps.generation, &maps.config, &maps.slots, &maps.counters].map(inode));
+                    list.extend(descriptors_of(maps).map(inode));
                     assert_eq!((maps.slots_per_table, maps.cpus), (64, 3));
                 }
                 list

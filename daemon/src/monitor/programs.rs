@@ -72,6 +72,13 @@ impl Held {
         &self.word
     }
 
+    /// The engine is gone, and with it who listens to the kernel about neighbours: packets go on, by the kernel's own tables.
+    pub fn revoke_neighbours(&self) {
+        if let Err(error) = self.programs.revoke_neighbours() {
+            warn!("programs in the kernel may send to neighbours of before: {error}");
+        }
+    }
+
     /// Attaches the program that takes outer headers off to `devices`, and to no others. Where it is already it stays.
     ///
     /// # Errors

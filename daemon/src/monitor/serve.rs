@@ -165,6 +165,9 @@ impl Running {
             self.addresses_changed();
         }
         let closed = spoken && self.listen();
+        if let (true, Some((programs, _))) = (closed, &self.monitor.programs) {
+            programs.revoke_neighbours();
+        }
         self.watch_over(spoken);
         self.look_after(closed)
     }

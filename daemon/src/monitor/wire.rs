@@ -124,7 +124,7 @@ pub enum Order {
     Setup(Setup),
     /// The descriptors of the worker of this number: queue, receive socket, send socket.
     Worker(u16),
-    /// The maps of the programs in the kernel: generation, configurations, table, counters.
+    /// The maps of the programs in the kernel: generation, configurations, table, counters, neighbours.
     Maps(MapsShape),
     /// That was everything: begin.
     Begin,

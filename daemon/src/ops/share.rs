@@ -14,6 +14,8 @@ pub struct KernelShare {
     pub latencies: Latencies,
     /// Which generation of the rules is in force; 0 before the first.
     pub generation: u32,
+    /// Neighbours that the programs send frames to themselves.
+    pub neighbours: usize,
     /// Names of the devices where packets from the IPv4 network come to the programs.
     pub devices: Vec<String>,
     /// Why packets are left to the workers, one sentence each.
@@ -44,6 +46,7 @@ impl KernelShare {
             decap: read(Direction::Decap),
             latencies: shared.latencies(),
             generation: shared.generation(),
+            neighbours: shared.neighbours(),
             ..Self::default()
         }
     }

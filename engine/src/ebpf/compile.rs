@@ -33,6 +33,9 @@ pub struct Egress {
     pub device: u32,
     /// What the device takes, in bytes of IPv4 packet.
     pub mtu: u16,
+    /// The gateway, which is the neighbour then; 0.0.0.0 where next hops are neighbours themselves, 255.255.255.255 where the
+    /// kernel alone knows the neighbour.
+    pub via: Ipv4Addr,
 }
 
 /// What a program must know besides the rules.
@@ -109,23 +112,23 @@ pub fn compile(
     let routes = rules.routes().map(|(prefix, hop)| {
         let (kind, value) = hop_numbers(Some(hop));
         let bits = halves(prefix.addr().to_bits());
-        (prefix.len(), bits, value, kind)
+        (prefix.len(), bits, [value, kind, 0])
     });
     let lens = entries.levels(TAG_ROUTE, routes);
     config.route_levels = fill(&mut config.route_lens, &lens, "routes", MAX_ROUTE_LEVELS)?;
-    let v4 = |network: Ipv4Prefix, value, extra| {
+    let v4 = |network: Ipv4Prefix, values| {
         let bits = (u64::from(network.addr().to_bits()), 0);
-        (network.len(), bits, value, extra)
+        (network.len(), bits, values)
     };
     let site = rules
         .site()
         .into_iter()
         .flatten()
-        .map(|network| v4(network, 0, 0));
+        .map(|network| v4(network, [0; 3]));
     let lens = entries.levels(TAG_SITE, site);
     config.site_levels = fill(&mut config.site_lens, &lens, "site networks", MAX_V4_LEVELS)?;
     let (policies, _) = rules.peer_policies();
-    let policies = policies.map(|(network, policy)| v4(network, peer_flags(policy), 0));
+    let policies = policies.map(|(network, policy)| v4(network, [peer_flags(policy), 0, 0]));
     let lens = entries.levels(TAG_PEER, policies);
     config.peer_levels = fill(
         &mut config.peer_lens,
@@ -136,7 +139,7 @@ pub fn compile(
     let ways = surroundings
         .egress
         .iter()
-        .map(|way| v4(way.network, way.device, u32::from(way.mtu)));
+        .map(|way| v4(way.network, [way.device, u32::from(way.mtu), way.via.to_bits()]));
     let lens = entries.levels(TAG_EGRESS, ways);
     config.egress_levels = fill(&mut config.egress_lens, &lens, "IPv4 routes", MAX_V4_LEVELS)?;
 
@@ -212,41 +215,41 @@ fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
 struct Entries(Vec<Slot>);
 
 impl Entries {
-    fn add(&mut self, tag: u32, (high, low): (u64, u64), value: u32, extra: u32) {
+    fn add(&mut self, tag: u32, (high, low): (u64, u64), [value, extra, more]: [u32; 3]) {
         self.0.push(Slot {
             high,
             low,
             tag,
             value,
             extra,
-            unused: 0,
+            more,
         });
     }
 
     fn add_v4(&mut self, tag: u32, addr: Ipv4Addr, value: u32) {
-        self.add(tag, (u64::from(addr.to_bits()), 0), value, 0);
+        self.add(tag, (u64::from(addr.to_bits()), 0), [value, 0, 0]);
     }
 
-    /// Adds prefixes as length, bits, value, extra; says which lengths there are.
+    /// Adds prefixes as length, bits, and what is found; says which lengths there are.
     fn levels(
         &mut self,
         tag: u32,
-        prefixes: impl Iterator<Item = (u8, (u64, u64), u32, u32)>,
+        prefixes: impl Iterator<Item = (u8, (u64, u64), [u32; 3])>,
     ) -> BTreeSet<u8> {
         let mut lens = BTreeSet::new();
-        for (len, bits, value, extra) in prefixes {
+        for (len, bits, values) in prefixes {
             lens.insert(len);
-            self.add(tag | u32::from(len) << 8, bits, value, extra);
+            self.add(tag | u32::from(len) << 8, bits, values);
         }
         lens
     }
 
     fn sets(&mut self, rules: &Rulebook) {
         for addr in rules.own_addresses() {
-            self.add(TAG_OWN, halves(addr.to_bits()), 0, 0);
+            self.add(TAG_OWN, halves(addr.to_bits()), [0; 3]);
         }
         for bits in rules.own_prefixes() {
-            self.add(TAG_OWN_PREFIX, (bits, 0), 0, 0);
+            self.add(TAG_OWN_PREFIX, (bits, 0), [0; 3]);
         }
         for addr in rules.all_routers() {
             self.add_v4(TAG_ROUTER, addr, 0);
@@ -265,13 +268,13 @@ impl Entries {
     fn group(&mut self, rules: &Rulebook, number: u32, group: &HopGroup) {
         let key = u64::from(number);
         if group.active().iter().any(|member| rules.is_router(*member)) {
-            self.add(TAG_GROUP, (key, 0), 0, 0);
+            self.add(TAG_GROUP, (key, 0), [0; 3]);
         }
         for (slot, hop) in (0u64..).zip(group.slots()) {
-            self.add(TAG_GROUP_SLOT, (key, slot), hop.to_bits(), 0);
+            self.add(TAG_GROUP_SLOT, (key, slot), [hop.to_bits(), 0, 0]);
         }
         for member in group.members() {
-            self.add(TAG_MEMBER, (key, u64::from(member.to_bits())), 0, 0);
+            self.add(TAG_MEMBER, (key, u64::from(member.to_bits())), [0; 3]);
         }
     }
 }

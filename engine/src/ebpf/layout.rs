@@ -1,21 +1,50 @@
 //! What the maps hold, byte by byte, as `ebpf/maps.h` has it.
 
+use std::net::Ipv4Addr;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::cause::Cause;
 use super::numbers::{
-    DIRECTIONS, MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, STAY_OCTAVES, STAY_STEPS, STAYS,
+    DIRECTIONS, MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, NEIGHBOURS, STAY_OCTAVES, STAY_STEPS, STAYS,
 };
+use crate::fib::group::mix;
 use crate::reason::DropReason;
 
-/// Which generation of the rules counts.
+/// Which generation of the rules counts, and which of the neighbours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Generation {
-    /// The one that packets are decided by; 0 before the first.
+    /// The rules that packets are decided by; 0 before the first.
     pub active: u32,
-    /// The one that was written last, or is being written.
+    /// The neighbours that packets go to; read together with `active`.
+    pub neighbours: u32,
+    /// The rules that were written last, or are being written.
     pub writing: u32,
+    /// The neighbours that were written last, or are being written.
+    pub neighbours_writing: u32,
+}
+
+/// A neighbour of an Ethernet device, in the one place of the table that it can have. All zero: there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct NeighbourPlace {
+    /// Its IPv4 address.
+    pub addr: u32,
+    /// The interface index.
+    pub device: u32,
+    /// What frames to it begin with (IEEE 802.3): destination, source, and the type for IPv4.
+    pub link: [u8; 14],
+    /// Fills up.
+    pub unused: [u8; 10],
+}
+
+impl NeighbourPlace {
+    /// The place of an address behind a device, as `ebpf/egress.h` looks for it.
+    pub fn of(addr: Ipv4Addr, device: u32) -> usize {
+        let hash = mix(u64::from(addr.to_bits()) << 32 | u64::from(device));
+        usize::try_from(hash & u64::from(NEIGHBOURS - 1)).unwrap_or(0)
+    }
 }
 
 /// The fixed part of one generation of the rules. See `ebpf/maps.h` for what each field means.
@@ -93,8 +122,8 @@ pub struct Slot {
     pub value: u32,
     /// What is found besides.
     pub extra: u32,
-    /// Fills up.
-    pub unused: u32,
+    /// What is found besides that.
+    pub more: u32,
 }
 
 /// Where each counter of a CPU lies, in 64-bit words from the start of its row.
@@ -118,6 +147,7 @@ pub enum Counter {
     Stay(usize),
 }
 
+const _: () = assert!(NEIGHBOURS.is_power_of_two());
 const _: () = assert!(STAYS == (STAY_OCTAVES + 2) * STAY_STEPS);
 /// Counters that have one word for each direction.
 const SINGLE: usize = 5;

@@ -22,6 +22,8 @@ numbers! {
     IDENTS = 4096;
     /// Pairs of addresses that a CPU remembers in each direction; a power of two.
     FLOWS = 512;
+    /// Places for neighbours of the Ethernet devices; a power of two.
+    NEIGHBOURS = 16384;
     /// Slots of a group of equal next hops.
     GROUP_SLOTS = 64;
     /// Of so many packets carried one has its time taken.
@@ -83,7 +85,7 @@ numbers! {
     TAG_SITE = 2;
     /// PEER_ flags by network.
     TAG_PEER = 3;
-    /// Devices by network of the next hop, with their MTU in `extra`; 0: none.
+    /// Devices by network of the next hop, with their MTU in `extra` and the gateway in `more`; 0: none.
     TAG_EGRESS = 4;
     /// IPv6 addresses of the interface.
     TAG_OWN = 5;

@@ -1,5 +1,7 @@
 //! Rulebooks at random, and what the programs are told besides.
 
+use std::net::Ipv4Addr;
+
 use isatap_engine::ebpf::{Egress, Surroundings};
 use isatap_engine::fib::{
     HopGroup, Ipv4Prefix, Ipv6Prefix, Locator, NextHop, PeerPolicy, Role, Rulebook, RulebookBuilder,
@@ -106,6 +108,11 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
         network: network(draw),
         device: draw.one(&[0, DEVICE]),
         mtu: draw.one(&[1500, 1500, 1400, u16::MAX]),
+        via: draw.one(&[
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::new(10, 0, 0, 254),
+        ]),
     });
     if !draw.once_in(10) {
         egress.insert(
@@ -114,6 +121,7 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: DEVICE,
                 mtu: draw.one(&[1500, u16::MAX]),
+                via: Ipv4Addr::UNSPECIFIED,
             },
         );
     }

@@ -21,6 +21,9 @@ impl Scrape {
         let Some(share) = &self.share else {
             return Ok(());
         };
+        let help = "Neighbours on the IPv4 links that the kernel's programs send frames to without asking for a route";
+        let mut neighbours = family(encoder, MetricType::Gauge, "isatapd_kernel_neighbours", help)?;
+        neighbours.gauge(&[], u64::try_from(share.neighbours).unwrap_or(u64::MAX))?;
         let help = "Packets that the kernel's programs left to a worker, by cause; they are not among the kernel's packets, and \
                     counted again as the worker's";
         let mut left = family(encoder, MetricType::Counter, "isatapd_left_packets", help)?;

@@ -61,6 +61,7 @@ fn with_programs() -> Scrape {
                 carries: false,
                 ..share()
             },
+            neighbours: 3,
             ..KernelShare::default()
         }),
         lane: "ebpf".to_owned(),
@@ -89,6 +90,7 @@ fn the_kernel_is_counted_beside_the_workers() {
         "isatapd_left_packets_total{direction=\"encap\",cause=\"room\"} 0",
         "isatapd_kernel_carries{direction=\"encap\"} 1",
         "isatapd_kernel_carries{direction=\"decap\"} 0",
+        "isatapd_kernel_neighbours 3",
     ];
     assert_lines(&text, &lines);
     let left = text

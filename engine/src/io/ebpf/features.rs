@@ -194,6 +194,7 @@ fn rules(slots: usize) -> Option<crate::ebpf::Image> {
             network: Ipv4Prefix::containing(FAR, 24).ok()?,
             device: 1,
             mtu: u16::MAX,
+            via: Ipv4Addr::UNSPECIFIED,
         }],
     };
     compile(&rules.build().ok()?, &surroundings, slots, 0).ok()

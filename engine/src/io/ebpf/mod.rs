@@ -6,17 +6,20 @@
 //! | [`attach`], `clsact` | how do they get to their devices? |
 //! | [`features`] | what does this kernel lack for them? |
 //! | [`shared`] | how do they get their rules, and we their counters? |
+//! | [`neighbours`] | whom may they send frames to? |
 //! | `mapping` | where in memory is that? |
 
 pub mod attach;
 mod clsact;
 pub mod features;
 mod mapping;
+pub mod neighbours;
 pub mod programs;
 pub mod shared;
 
 pub use attach::{Attachment, Hook, sweep};
 pub use features::{Features, Lacking};
+pub use neighbours::Neighbour;
 pub use programs::{Action, Programs, Tried};
 pub use shared::{MapFds, Shared};
 

@@ -9,9 +9,10 @@ use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nametoindex;
 
 use super::attach::{self, Attachment, Hook};
+use super::neighbours::Generations;
 use super::shared::MapFds;
 use super::{LoadError, OBJECT, features};
-use crate::ebpf::layout::{Config, Counter, Generation, Slot};
+use crate::ebpf::layout::{Config, Counter, Generation, NeighbourPlace, Slot};
 use crate::ebpf::numbers::{DIRECTIONS, FLOWS};
 use crate::stats::Direction;
 
@@ -96,9 +97,20 @@ impl Programs {
             config: fd("isatap_config")?,
             slots: fd("isatap_slots")?,
             counters: fd("isatap_counts")?,
+            neighbours: fd("isatap_neighbours")?,
             slots_per_table: self.slots_per_table,
             cpus: self.cpus,
         })
+    }
+
+    /// Whoever told the programs of neighbours is gone: they have the kernel find them, until somebody else tells of them.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped.
+    pub fn revoke_neighbours(&self) -> Result<(), LoadError> {
+        let map = self.map("isatap_gen")?.fd().as_fd();
+        Generations::new(map).map_err(LoadError::Memory)?.revoke();
+        Ok(())
     }
 
     /// Attaches a program, behind those of others: decapsulation to the ingress of a device of the IPv4 network,
@@ -161,6 +173,7 @@ impl Programs {
             ("isatap_config", size_of::<Config>()),
             ("isatap_slots", size_of::<Slot>()),
             ("isatap_counts", Counter::ROW * 8),
+            ("isatap_neighbours", size_of::<NeighbourPlace>()),
         ] {
             let info = self.map(name)?.info()?;
             if info.value_size() as usize != len {

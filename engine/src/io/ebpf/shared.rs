@@ -9,15 +9,19 @@
 //! The next generation goes where the one before the last was: `writing` becomes 8 first, then come the entries, then
 //! `active` becomes 8. A packet reads `active` once and decides by that half; it looks at `writing` afterwards, and when its half
 //! is being written anew leaves itself to a worker. No packet sees a mixture, and nobody waits.
+//!
+//! Neighbours have a generation of their own, for they come and go all the time: a packet that reads one while
+//! `neighbours_writing` is ahead of `neighbours` does without, and what CPUs remember of neighbours counts in one generation of them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::mapping::Mapping;
+use super::neighbours::{Generations, Neighbour, Neighbours};
 use crate::ebpf::layout::{Config, Counter, Generation, Slot, stay_nanos};
 use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT, STAYS};
 use crate::ebpf::{Cause, Image};
@@ -35,6 +39,8 @@ pub struct MapFds {
     pub slots: OwnedFd,
     /// A row of counters per CPU.
     pub counters: OwnedFd,
+    /// Neighbours of the Ethernet devices.
+    pub neighbours: OwnedFd,
     /// Slots of one of the tables.
     pub slots_per_table: usize,
     /// CPUs the kernel may ever have.
@@ -44,10 +50,11 @@ pub struct MapFds {
 /// The maps in our memory.
 #[derive(Debug)]
 pub struct Shared {
-    generation: Mapping,
+    generation: Generations,
     config: Mapping,
     slots: Mapping,
     counters: Mapping,
+    neighbours: Neighbours,
     slots_per_table: usize,
 }
 
@@ -62,10 +69,11 @@ impl Shared {
     /// What `mmap` says.
     pub fn new(maps: &MapFds) -> io::Result<Self> {
         Ok(Self {
-            generation: Mapping::new(maps.generation.as_fd(), 1)?,
+            generation: Generations::new(maps.generation.as_fd())?,
             config: Mapping::new(maps.config.as_fd(), 2 * CONFIG_WORDS)?,
             slots: Mapping::new(maps.slots.as_fd(), 2 * maps.slots_per_table * SLOT_WORDS)?,
             counters: Mapping::new(maps.counters.as_fd(), maps.cpus * Counter::ROW)?,
+            neighbours: Neighbours::new(maps.neighbours.as_fd())?,
             slots_per_table: maps.slots_per_table,
         })
     }
@@ -77,7 +85,7 @@ impl Shared {
 
     /// Which generation packets are decided by; 0 before the first.
     pub fn generation(&self) -> u32 {
-        self.read_generation().active
+        self.generation.read().active
     }
 
     /// Makes `image` the rules. Only one process, and one thread of it, may do so at a time.
@@ -89,16 +97,13 @@ impl Shared {
         if slots.len() > self.slots_per_table {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let active = self.read_generation().active;
+        let Generation { active, .. } = self.generation.read();
         // 0 means that there are no rules; the half goes on alternating.
         let next = match active.wrapping_add(1) {
             0 => 2,
             next => next,
         };
-        self.write_generation(Generation {
-            active,
-            writing: next,
-        });
+        self.generation.announce(|writing| writing.writing = next);
         // Whoever sees one of the words below sees `writing` as well.
         fence(Ordering::SeqCst);
 
@@ -111,16 +116,28 @@ impl Shared {
         write(&self.slots.words()[base * SLOT_WORDS..], slots.as_bytes());
         write(&self.config.words()[half * CONFIG_WORDS..], config.as_bytes());
         fence(Ordering::SeqCst);
-        self.write_generation(Generation {
-            active: next,
-            writing: next,
-        });
+        self.generation.begin(|now| now.active = next);
         Ok(())
+    }
+
+    /// What has come to be known of neighbours: the frame header to each, or that there is none any longer.
+    pub fn set_neighbours(&self, news: &[Neighbour]) {
+        self.neighbours.set(&self.generation, news);
+    }
+
+    /// No neighbour is known.
+    pub fn forget_neighbours(&self) {
+        self.neighbours.forget(&self.generation);
+    }
+
+    /// How many neighbours the programs send frames to themselves.
+    pub fn neighbours(&self) -> usize {
+        self.neighbours.count()
     }
 
     /// As they were when the programs were loaded, for the programs and for whoever writes the rules.
     pub(super) fn clear(&self) {
-        self.write_generation(Generation::default());
+        self.generation.clear();
         for word in self.counters.words() {
             word.store(0, Ordering::Relaxed);
         }
@@ -192,20 +209,9 @@ impl Shared {
                 Direction::Decap => config.flags & FLAG_CARRY_IN != 0,
             }
     }
-
-    fn read_generation(&self) -> Generation {
-        let word = self.generation.words()[0].load(Ordering::Acquire).to_ne_bytes();
-        Generation::read_from_bytes(&word).unwrap_or_default()
-    }
-
-    fn write_generation(&self, generation: Generation) {
-        let mut word = [0; 8];
-        word.copy_from_slice(generation.as_bytes());
-        self.generation.words()[0].store(u64::from_ne_bytes(word), Ordering::Release);
-    }
 }
 
-fn write(to: &[AtomicU64], bytes: &[u8]) {
+pub(super) fn write(to: &[AtomicU64], bytes: &[u8]) {
     for (word, bytes) in to.iter().zip(bytes.as_chunks::<8>().0) {
         word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
     }

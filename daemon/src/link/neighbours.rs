@@ -1,0 +1,201 @@
+//! Neighbours of IPv4 kept current for programs in the kernel, which send frames themselves to those that the kernel is sure of.
+//!
+//! "Sure" is what the kernel's own output means by it (RFC 4861 7.3.2 names the states, which Linux uses for ARP too): one that has
+//! answered within the last half minute, or that somebody has set. To all others packets go by the kernel, which asks them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use isatap_engine::io::ebpf::Neighbour;
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::notices::Notices;
+use super::underlay::Ethernet;
+use super::{Netlink, NetlinkError};
+
+/// Pause after the socket for notifications failed.
+const BLIND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The sockets.
+pub struct NeighboursWatch {
+    netlink: Netlink,
+    notices: Notices,
+}
+
+impl std::fmt::Debug for NeighboursWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NeighboursWatch").finish_non_exhaustive()
+    }
+}
+
+impl NeighboursWatch {
+    /// Subscribes. Must be called inside the control runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn open(netlink: Netlink) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            netlink,
+            notices: Notices::open(&[MulticastGroup::Neigh])?,
+        })
+    }
+
+    /// Waits for news of neighbours. `None` when some were lost: what is known may be wrong, and all are to be looked at. May be
+    /// dropped at any await without losing one.
+    pub async fn changed(&mut self, devices: &BTreeMap<u32, Ethernet>) -> Option<Vec<Neighbour>> {
+        let Ok(burst) = self.notices.next().await else {
+            tokio::time::sleep(BLIND_INTERVAL).await;
+            return None;
+        };
+        let burst = burst?;
+        let messages = burst.iter().map(|(_, message)| message);
+        Some(messages.filter_map(|message| news(message, devices)).collect())
+    }
+
+    /// Those that the kernel is sure of now.
+    ///
+    /// # Errors
+    /// When the kernel refuses a dump.
+    pub async fn look(&self, devices: &BTreeMap<u32, Ethernet>) -> Result<Vec<Neighbour>, NetlinkError> {
+        let dump = self.netlink.dump_neighbours().await?;
+        let all = dump.iter().filter_map(|message| news(message, devices));
+        Ok(all.filter(|neighbour| neighbour.link.is_some()).collect())
+    }
+}
+
+/// What a message says of a neighbour behind one of `devices`.
+fn news(message: &RouteNetlinkMessage, devices: &BTreeMap<u32, Ethernet>) -> Option<Neighbour> {
+    let (neighbour, is_there) = match message {
+        RouteNetlinkMessage::NewNeighbour(neighbour) => (neighbour, true),
+        RouteNetlinkMessage::DelNeighbour(neighbour) => (neighbour, false),
+        _ => return None,
+    };
+    if neighbour.header.family != AddressFamily::Inet {
+        return None;
+    }
+    let device = neighbour.header.ifindex;
+    let src = devices.get(&device)?.link?;
+    let dst = is_sure(neighbour).then(|| link_of(neighbour)).flatten();
+    Some(Neighbour {
+        addr: addr_of(neighbour)?,
+        device,
+        link: dst.filter(|_| is_there).map(|dst| [dst, src]),
+    })
+}
+
+fn is_sure(neighbour: &NeighbourMessage) -> bool {
+    use NeighbourState::{Noarp, Permanent, Reachable};
+    matches!(neighbour.header.state, Noarp | Permanent | Reachable)
+}
+
+fn addr_of(neighbour: &NeighbourMessage) -> Option<Ipv4Addr> {
+    neighbour.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)) => Some(*addr),
+        _ => None,
+    })
+}
+
+/// The link address, if frames to it are for one.
+fn link_of(neighbour: &NeighbourMessage) -> Option<[u8; 6]> {
+    let link: [u8; 6] = neighbour
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        })?;
+    (link[0] & 1 == 0 && link != [0; 6]).then_some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: u32 = 7;
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn devices() -> BTreeMap<u32, Ethernet> {
+        let device = |link| Ethernet {
+            name: "eth0".to_owned(),
+            link,
+        };
+        [(DEVICE, device(Some(OURS))), (DEVICE + 1, device(None))].into()
+    }
+
+    fn message(state: NeighbourState, link: &[u8]) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = DEVICE;
+        message.header.state = state;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ADDR)),
+            NeighbourAttribute::LinkLayerAddress(link.to_vec()),
+        ];
+        message
+    }
+
+    /// What is known of the neighbour's frames after this message.
+    fn link(message: NeighbourMessage) -> Option<[[u8; 6]; 2]> {
+        let found = news(&RouteNetlinkMessage::NewNeighbour(message), &devices());
+        let found = found.expect("news");
+        assert_eq!((found.addr, found.device), (ADDR, DEVICE));
+        found.link
+    }
+
+    #[test]
+    fn frames_go_to_those_that_the_kernel_is_sure_of() {
+        use NeighbourState::{
+            Delay, Failed, Incomplete, Noarp, None as Nothing, Other, Permanent, Probe, Reachable, Stale,
+        };
+        for state in [Reachable, Permanent, Noarp] {
+            assert_eq!(link(message(state, &THEIRS)), Some([THEIRS, OURS]));
+        }
+        for state in [Stale, Delay, Probe, Failed, Incomplete, Nothing, Other(0x81)] {
+            assert_eq!(link(message(state, &THEIRS)), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_goes_is_not_sure() {
+        let gone = RouteNetlinkMessage::DelNeighbour(message(NeighbourState::Reachable, &THEIRS));
+        assert_eq!(news(&gone, &devices()).and_then(|news| news.link), None);
+        assert!(news(&gone, &devices()).is_some());
+    }
+
+    #[test]
+    fn no_frame_goes_to_several_or_to_no_address() {
+        for bytes in [
+            &[0xff; 6][..],
+            &[1, 0, 0x5e, 0, 0, 1],
+            &[0; 6],
+            &[],
+            &[2; 5],
+            &[2; 8],
+        ] {
+            assert_eq!(link(message(NeighbourState::Reachable, bytes)), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_passed_over() {
+        let mut elsewhere = message(NeighbourState::Reachable, &THEIRS);
+        elsewhere.header.ifindex = DEVICE + 1;
+        let mut unknown = elsewhere.clone();
+        unknown.header.ifindex = DEVICE + 2;
+        let mut ipv6 = message(NeighbourState::Reachable, &THEIRS);
+        ipv6.header.family = AddressFamily::Inet6;
+        for message in [elsewhere, unknown, ipv6] {
+            assert_eq!(
+                news(&RouteNetlinkMessage::NewNeighbour(message), &devices()),
+                None
+            );
+        }
+    }
+}

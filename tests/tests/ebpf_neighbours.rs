@@ -1,0 +1,191 @@
+//! Whom the programs of the `ebpf` lane send frames to themselves: those that the kernel is sure of, for as long as somebody listens
+//! to what the kernel says of them.
+//!
+//! ```text
+//!   a 10.0.0.1  eth0 ======== eth0  b 10.0.0.2        is0 on both: 2001:db8:1::/64
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddrV6};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::stats::Direction;
+use isatap_tests::daemon::{Builder, Daemon, Lane};
+use isatap_tests::netns::Netns;
+use isatap_tests::ping::{ping, ping_until};
+use isatap_tests::programs::Node;
+use isatap_tests::scene::{SOON, on_link, set_address};
+use isatap_tests::topology::{Gro, UNDERLAY, connect, mac, set_gro};
+use isatap_tests::traffic::tcp_transfer;
+use isatap_tests::wait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const MTU: u16 = 1480;
+const BYTES: u64 = 32_000_000;
+/// Nobody has it.
+const NOBODY: &str = "02:00:00:00:00:99";
+/// How often it is tried to look around before there is the next engine.
+const DEATHS: usize = 20;
+/// An engine that is missing for so long is missed for a second or more.
+const PAUSE: Duration = Duration::from_millis(500);
+
+fn machines() -> (Netns, Netns) {
+    let (a, b) = (Netns::new("a"), Netns::new("b"));
+    connect(&a, UNDERLAY, &b, UNDERLAY);
+    a.ip(&format!("addr add {A}/24 brd + dev {UNDERLAY}"));
+    b.ip(&format!("addr add {B}/24 brd + dev {UNDERLAY}"));
+    (a, b)
+}
+
+fn nodes() -> (Node, Node) {
+    let (a, b) = machines();
+    let node = |ns, v4| {
+        let node = Node::new(ns, v4, UNDERLAY, MTU);
+        node.publish(node.rules(UNDERLAY, MTU), UNDERLAY);
+        node
+    };
+    (node(a, A), node(b, B))
+}
+
+fn is_answered(from: &Netns) -> bool {
+    let to = on_link(B);
+    from.try_run(&format!("ping -c 1 -W 0.2 {to}")).status.success()
+}
+
+#[test]
+fn frames_go_where_it_is_said() {
+    let (a, b) = nodes();
+    let link = || Some([mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)]);
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    // What the kernel finds leads nowhere from here on.
+    a.ns.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    assert!(!is_answered(&a.ns), "by the kernel's neighbour");
+    a.set_neighbour(B, UNDERLAY, link());
+    assert!(is_answered(&a.ns), "by the neighbour that was told");
+    a.set_neighbour(B, "lo", None);
+    a.set_neighbour(Ipv4Addr::new(10, 0, 0, 3), UNDERLAY, None);
+    assert!(is_answered(&a.ns), "others are none of its business");
+    a.set_neighbour(B, UNDERLAY, None);
+    assert!(!is_answered(&a.ns), "once it is told to be gone");
+    a.set_neighbour(B, UNDERLAY, link());
+    assert!(is_answered(&a.ns), "told again");
+    a.revoke_neighbours();
+    assert!(!is_answered(&a.ns), "once nobody keeps it current");
+    a.set_neighbour(B, UNDERLAY, None);
+    a.set_neighbour(B, UNDERLAY, link());
+    assert!(is_answered(&a.ns), "once somebody does again");
+}
+
+/// Superpackets go whole to a neighbour that is known, too; and all that left at one end came in at the other.
+#[test]
+fn superpackets_go_that_way() {
+    for gro in [Gro::Off, Gro::On] {
+        let (a, b) = nodes();
+        set_gro(&a.ns, UNDERLAY, &b.ns, UNDERLAY, gro);
+        let (at_a, at_b) = (mac(&a.ns, UNDERLAY), mac(&b.ns, UNDERLAY));
+        a.set_neighbour(B, UNDERLAY, Some([at_b, at_a]));
+        b.set_neighbour(A, UNDERLAY, Some([at_a, at_b]));
+        // The kernel need not even know them.
+        let to = SocketAddrV6::new(on_link(B), 5001, 0, 0);
+        tcp_transfer(&a.ns, &b.ns, to, BYTES, SOON * 6).expect("all of it");
+        assert_eq!(a.ns.ip(&format!("neigh show {B}")), "", "nobody asked for it");
+        assert!(a.count(Direction::Encap, Counter::Superpackets) > 0);
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let sent = from.segments(Direction::Encap);
+            // What a device has merged may stand for more segments than it says.
+            if gro == Gro::Off {
+                assert_eq!(sent, to.segments(Direction::Decap));
+            }
+            assert_eq!(
+                (from.left(Direction::Encap), from.dropped(Direction::Encap)),
+                (0, 0)
+            );
+        }
+    }
+}
+
+fn start(ns: &Netns, addr: Ipv4Addr) -> Daemon<'_> {
+    // It tells everybody when its link address is another one.
+    ns.sysctl(&format!("ipv4/conf/{UNDERLAY}/arp_notify"), "1");
+    // Seconds from the first packet to a neighbour that is doubted to the question.
+    ns.sysctl(&format!("ipv4/neigh/{UNDERLAY}/delay_first_probe_time"), "1");
+    let daemon = Builder::new(ns).lane(Lane::Ebpf).start();
+    set_address(ns, addr);
+    wait::holds("the kernel to carry", SOON * 6, || {
+        daemon.metrics().sum("isatapd_kernel_carries", &[]) == 2
+    });
+    daemon
+}
+
+#[track_caller]
+fn wait_neighbours(daemon: &Daemon<'_>, count: u64) {
+    wait::holds(&format!("{count} neighbours"), SOON * 6, || {
+        daemon.metrics().sum("isatapd_kernel_neighbours", &[]) == count
+    });
+}
+
+#[test]
+fn the_kernel_is_followed() {
+    let (a, b) = machines();
+    let (mut at_a, mut at_b) = (start(&a, A), start(&b, B));
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    wait_neighbours(&at_a, 1);
+    wait_neighbours(&at_b, 1);
+    for last in 1..=3 {
+        b.ip(&format!("link set {UNDERLAY} address 02:00:00:00:77:{last:02}"));
+        ping_until(&a, &on_link(B).to_string(), SOON * 6);
+        wait_neighbours(&at_a, 1);
+        wait_neighbours(&at_b, 1);
+        ping(&a, &on_link(B).to_string(), 5);
+    }
+    // One that the kernel doubts it asks itself.
+    a.ip(&format!("neigh change {B} dev {UNDERLAY} nud stale"));
+    wait_neighbours(&at_a, 0);
+    ping(&a, &on_link(B).to_string(), 5);
+    a.ip(&format!("neigh del {B} dev {UNDERLAY}"));
+    ping(&a, &on_link(B).to_string(), 5);
+    wait_neighbours(&at_a, 1);
+    at_a.stop();
+    at_b.stop();
+}
+
+/// While there is no engine nobody listens to the kernel: packets go on, to where the kernel would send them.
+#[test]
+fn without_an_engine_the_kernel_finds_them() {
+    let (a, b) = machines();
+    let (mut at_a, mut at_b) = (start(&a, A), start(&b, B));
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    wait_neighbours(&at_a, 1);
+    let without = (1..=DEATHS).find(|last| {
+        let known = wait::until("an engine that knows its neighbour", SOON * 12, || {
+            let engine = at_a.try_engine_pid().ok_or("no engine")?;
+            let (_, metrics) = at_a.http("/metrics")?;
+            let is_known = metrics.contains("isatapd_kernel_neighbours 1\n");
+            is_known
+                .then_some(engine)
+                .ok_or_else(|| "no neighbour".to_owned())
+        });
+        kill(Pid::from_raw(known), Signal::SIGKILL).expect("a killed engine");
+        wait::holds("a dead engine", SOON * 6, || at_a.try_engine_pid() != Some(known));
+        // Lives that are this short are followed later and later.
+        let until = Instant::now() + PAUSE;
+        while Instant::now() < until && at_a.try_engine_pid().is_none() {
+            thread::sleep(PAUSE / 50);
+        }
+        if at_a.try_engine_pid().is_some() {
+            return false;
+        }
+        b.ip(&format!("link set {UNDERLAY} address 02:00:00:00:88:{last:02}"));
+        ping_until(&a, &on_link(B).to_string(), SOON * 6);
+        at_a.try_engine_pid().is_none()
+    });
+    assert!(without.is_some(), "there was an engine each time");
+    at_a.stop();
+    at_b.stop();
+}
