@@ -42,6 +42,8 @@ pub mod ebpf;
 pub mod fib;
 pub mod io;
 pub mod isatap;
+#[cfg(test)]
+mod miri;
 pub mod offload;
 pub mod path;
 pub mod reason;

@@ -185,6 +185,7 @@ impl<K: Key, V: Copy> FlatMap<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::miri::cases;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
@@ -208,19 +209,21 @@ mod tests {
     /// FAULTS 20: the longest row to look along stays short.
     #[test]
     fn keys_of_any_pattern_are_spread() {
+        const ROUNDS: usize = cases(20, 1);
+        const KEYS: u32 = cases(10_000, 100);
         fn longest_row<K: Key>(keys: impl Iterator<Item = K>) -> usize {
             let map = FlatMap::new(&keys.map(|key| (key, ())).collect::<Vec<_>>());
             let rows = map.slots.split(Option::is_none).map(<[_]>::len);
             rows.max().unwrap_or(0)
         }
-        for round in 0..20 {
+        for round in 0..ROUNDS {
             for shift in [0, 7, 16, 32, 48, 64, 80, 112] {
                 // About 15 of 10 000 entries lie in a row by chance in a table that is a quarter full.
-                let longest = longest_row((0..10_000u128).map(|key| key << shift));
+                let longest = longest_row((0..KEYS).map(|key| u128::from(key) << shift));
                 assert!(longest < 60, "{longest} in a row at shift {shift}, round {round}");
             }
             for shift in [0, 7, 16, 32, 48] {
-                let longest = longest_row((0..10_000u64).map(|key| key << shift));
+                let longest = longest_row((0..KEYS).map(|key| u64::from(key) << shift));
                 assert!(longest < 60, "{longest} in a row at shift {shift}, round {round}");
             }
         }

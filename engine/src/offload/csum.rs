@@ -60,6 +60,7 @@ pub fn complete(vnet: &VnetHeader, inner: &mut [u8]) -> Result<(), CsumError> {
 mod tests {
     use super::super::testing::{self, Shape, is_intact};
     use super::*;
+    use crate::miri::cases;
     use crate::wire::vnet::GsoType;
     use proptest::prelude::*;
 
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn tcp_and_udp_with_and_without_extension_headers() {
         for shape in Shape::all() {
-            for len in [0, 1, 2, 7, 8, 1219, 1220] {
+            for &len in cases([0, 1, 2, 7, 8, 1219, 1220].as_slice(), &[0, 1, 8, 119]) {
                 let payload = testing::payload(len);
                 let (vnet, mut packet) = testing::partial_packet(&shape, &payload);
                 assert!(!is_intact(&packet), "{shape:?} {len}");
@@ -178,7 +179,7 @@ mod tests {
         #[test]
         fn completes_what_the_kernel_left(
             shape in testing::any_shape(),
-            payload in proptest::collection::vec(any::<u8>(), 0..1500),
+            payload in proptest::collection::vec(any::<u8>(), 0..cases(1500, 100)),
         ) {
             let (vnet, mut packet) = testing::partial_packet(&shape, &payload);
             prop_assert_eq!(vnet.gso, GsoType::None);

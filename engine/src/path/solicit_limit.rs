@@ -137,8 +137,11 @@ fn less_used<const PLACES: usize>(table: &mut [u64; PLACES], hash: u64) -> &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::miri::cases;
 
     const KEY: u64 = 0x1234_5678_9abc_def0;
+    /// Solicitations a second.
+    const FLOOD: u64 = cases(100_000, 500);
 
     /// Lets `rate` solicitations a second in for `seconds`, from sources that `source` numbers, and one of `honest` at the
     /// end of each of the last seconds; how many of either were admitted.
@@ -171,7 +174,12 @@ mod tests {
     fn one_host_has_a_limit() {
         let mut limit = SolicitationLimit::new(KEY);
         let host = |_| (0x0a00_0005, true);
-        let (admitted, heard) = flood(&mut limit, (1000, 20), host, (Ipv4Addr::new(10, 0, 0, 6), true));
+        let (admitted, heard) = flood(
+            &mut limit,
+            (cases(1000, 50), 20),
+            host,
+            (Ipv4Addr::new(10, 0, 0, 6), true),
+        );
         assert!((80..=96).contains(&admitted), "{admitted}");
         assert_eq!(heard, 5, "its neighbour is not concerned");
     }
@@ -187,7 +195,7 @@ mod tests {
         };
         let (admitted, heard) = flood(
             &mut limit,
-            (100_000, 20),
+            (FLOOD, 20),
             neighbour,
             (Ipv4Addr::new(10, 0, 0, 7), true),
         );
@@ -202,7 +210,7 @@ mod tests {
         let anywhere = |number| (0x0a00_0000 | scatter(number) >> 8, false);
         let (admitted, heard) = flood(
             &mut limit,
-            (100_000, 20),
+            (FLOOD, 20),
             anywhere,
             (Ipv4Addr::new(192, 168, 0, 7), true),
         );
@@ -219,7 +227,7 @@ mod tests {
         let one_16 = |number| (0x0a4d_0000 | scatter(number) >> 16, false);
         let (_, heard) = flood(
             &mut limit,
-            (100_000, 20),
+            (FLOOD, 20),
             one_16,
             (Ipv4Addr::new(10, 200, 0, 7), false),
         );

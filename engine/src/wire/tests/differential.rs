@@ -68,12 +68,12 @@ proptest! {
     }
 
     #[test]
-    fn icmpv6_checksums(payload in prop::collection::vec(any::<u8>(), 8..400), good in any::<bool>()) {
+    fn icmpv6_checksums(payload in prop::collection::vec(any::<u8>(), 8..cases(400, 100)), good in any::<bool>()) {
         icmpv6_checksums_agree(&payload, good);
     }
 
     #[test]
-    fn icmpv6_errors(payload in prop::collection::vec(any::<u8>(), 1..1400), mtu in 1280..=65_515u32) {
+    fn icmpv6_errors(payload in prop::collection::vec(any::<u8>(), 1..cases(1400, 300)), mtu in 1280..=65_515u32) {
         icmpv6_errors_agree(&payload, mtu);
     }
 

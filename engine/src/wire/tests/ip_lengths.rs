@@ -17,7 +17,7 @@ fn outer_bytes(ihl: u8, total_len: u16) -> [u8; 120] {
 #[test]
 fn ipv4_lengths() {
     for ihl in 0..16u8 {
-        for total_len in (0..=125u16).chain([1500, 0x8000, u16::MAX]) {
+        for total_len in (0..=125u16).step_by(cases(1, 11)).chain([1500, 0x8000, u16::MAX]) {
             let bytes = outer_bytes(ihl, total_len);
             let (header_len, total) = (usize::from(ihl) * 4, usize::from(total_len));
             for len in 0..=120 {

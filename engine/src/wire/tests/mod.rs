@@ -7,6 +7,7 @@ mod transport_and_vnet;
 
 use super::ipv4::OuterHeader;
 use super::ipv6::{HEADER_LEN, Ipv6Header};
+use crate::miri::cases;
 use proptest::prelude::*;
 use std::net::Ipv6Addr;
 
@@ -38,7 +39,7 @@ fn any_outer() -> impl Strategy<Value = OuterHeader> {
         any::<[u8; 2]>(),
         any::<bool>(),
         any::<u16>(),
-        0..=65_515u16,
+        0..=cases(65_515u16, 500),
     )
         .prop_map(
             |(src, dst, [tos, ttl], dont_fragment, id, payload_len)| OuterHeader {
@@ -59,7 +60,7 @@ fn any_inner() -> impl Strategy<Value = Ipv6Header> {
         any::<[u8; 16]>(),
         any::<[u8; 3]>(),
         0..1u32 << 20,
-        1..=u16::MAX,
+        1..=cases(u16::MAX, 500),
     )
         .prop_map(
             |(src, dst, [traffic_class, next_header, hop_limit], flow_label, payload_len)| Ipv6Header {
