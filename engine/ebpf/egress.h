@@ -139,10 +139,14 @@ FUNCTION int limit_size(struct config *config, __u32 peer, __u32 device_mtu, str
 }
 
 /* What is asked of the destination: 0 and the next hop, or what to do with the packet. */
-ALWAYS_INLINE int find_hop(struct config *config, struct inner *inner, __u32 ports, struct flow *flow)
+FUNCTION int find_hop(struct config *config, struct inner *inner, __u32 ports, struct flow *flow)
 {
-	struct address src = source_of(inner), dst = destination_of(inner);
+	struct address src, dst;
 
+	if (!config || !inner || !flow)
+		return LEAVE(CAUSE_RULES);
+	src = source_of(inner);
+	dst = destination_of(inner);
 	switch (kind_of(&dst)) {
 	case MULTICAST:
 		return LEAVE(CAUSE_MULTICAST);
@@ -182,12 +186,16 @@ ALWAYS_INLINE void find_neighbour(__u32 addr, struct flow *flow)
 }
 
 /* What is asked of the source, and of the way to the next hop: 0, or what to do with the packet. */
-ALWAYS_INLINE int find_way(struct config *config, struct inner *inner, struct flow *flow)
+FUNCTION int find_way(struct config *config, struct inner *inner, struct flow *flow)
 {
-	struct address src = source_of(inner);
 	struct found peer = {}, egress = {};
-	__u32 locator = 0, hop = flow->peer;
+	struct address src;
+	__u32 locator = 0, hop;
 
+	if (!config || !inner || !flow)
+		return LEAVE(CAUSE_RULES);
+	src = source_of(inner);
+	hop = flow->peer;
 	if (config->flags & FLAG_LOOP_CHECKS && embeds_ours(config, &src) && !is_own(config, &src)) {
 		struct found route = {};
 
@@ -204,6 +212,7 @@ ALWAYS_INLINE int find_way(struct config *config, struct inner *inner, struct fl
 		peer.value = config->peers;
 	flow->locator = locator;
 	flow->device = egress.value;
+	flow->id = marked(config, locator, hop);
 	flow->compat = (peer.value & PEER_COMPAT) != 0;
 	find_neighbour(egress.more ? egress.more : hop, flow);
 	return limit_size(config, peer.value, egress.extra, flow);
@@ -249,7 +258,7 @@ ALWAYS_INLINE void write_outer(struct config *config, struct inner *inner, __u32
 	outer->version_ihl = 0x45;
 	outer->tos = dscp | (flow->compat ? 0 : class & 3);
 	outer->total_len = hton16(OUTER_LEN + len);
-	outer->id = hton16(dont_fragment ? marked(config, locator, hop) : counted(config, locator, hop, segments));
+	outer->id = hton16(dont_fragment ? flow->id : counted(config, locator, hop, segments));
 	outer->fragment = dont_fragment ? hton16(DONT_FRAGMENT) : 0;
 	outer->ttl = ttl ? ttl : 1;
 	outer->protocol = PROTO_IPV6;

@@ -138,11 +138,14 @@ ALWAYS_INLINE int check_length(const struct inner *inner, __u32 room)
 }
 
 /* Both inner addresses: 0, or what to do with the packet. */
-ALWAYS_INLINE int check_addresses(struct config *config, __u32 sender, struct inner *inner)
+FUNCTION int check_addresses(struct config *config, __u32 sender, struct inner *inner)
 {
-	struct address src, dst = destination_of(inner);
+	struct address src, dst;
 	int verdict;
 
+	if (!config || !inner)
+		return LEAVE(CAUSE_RULES);
+	dst = destination_of(inner);
 	switch (kind_of(&dst)) {
 	case MULTICAST:
 		return LEAVE(CAUSE_MULTICAST);

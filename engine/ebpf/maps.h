@@ -79,6 +79,7 @@ struct flow {
 	__u32 ports; /* where `by_ports` */
 	__u16 limit; /* largest inner packet, or segment, that is not too big */
 	__u16 link_limit; /* largest that the device takes whole */
+	__u16 id; /* the identification, where `dont_fragment` */
 	__u8 by_ports; /* the next hop is a member of a group */
 	__u8 dont_fragment;
 	__u8 compat;
