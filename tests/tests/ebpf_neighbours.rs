@@ -13,6 +13,7 @@ use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::stats::Direction;
 use isatap_tests::daemon::{Builder, Daemon, Lane};
 use isatap_tests::netns::Netns;
+use isatap_tests::older_kernel;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::programs::Node;
 use isatap_tests::scene::{SOON, on_link, set_address};
@@ -188,4 +189,13 @@ fn without_an_engine_the_kernel_finds_them() {
     assert!(without.is_some(), "there was an engine each time");
     at_a.stop();
     at_b.stop();
+}
+
+#[test]
+fn programs_do_so_on_an_older_kernel() {
+    older_kernel::repeat(
+        &["frames_go_where_it_is_said", "superpackets_go_that_way"],
+        "",
+        Vec::new(),
+    );
 }
