@@ -4,12 +4,14 @@
 //!   namespace [ eth0 10.0.0.1/24 ]  [ eth1 10.1.0.1/16 ]  [ slip0 10.2.0.1/24: no Ethernet ]  [ is0: the tunnel ]
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use isatap_engine::ebpf::Egress;
 use isatap_tests::netns::Netns;
+use isatap_tests::topology::mac;
 use isatapd::link::Netlink;
-use isatapd::link::underlay::{Unusual, ways};
+use isatapd::link::underlay::{Unusual, ethernet, ways};
 use nix::net::if_::if_nametoindex;
 
 struct Machine {
@@ -46,32 +48,58 @@ impl Machine {
 
     fn ways(&self) -> Result<Vec<Egress>, Unusual> {
         let tunnel = self.index("is0");
-        self.ns.enter(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let netlink = Netlink::open().expect("a netlink socket");
-                ways(&netlink.dump_underlay().await.expect("a dump"), tunnel)
-            })
+        self.asked(async |netlink| {
+            let dump = netlink.dump_underlay().await.expect("a dump");
+            ways(&dump, tunnel)
         })
     }
 
-    /// The device by the longest network of `ways`, as the programs look it up.
-    fn device(ways: &[Egress], addr: Ipv4Addr) -> (u32, u16) {
-        let holding = ways.iter().filter(|way| way.network.contains(addr));
-        let longest = holding.max_by_key(|way| way.network.len());
-        longest.map_or((0, 0), |way| (way.device, way.mtu))
+    /// What the kernel says in this namespace.
+    fn asked<T: Send>(&self, question: impl AsyncFnOnce(Netlink) -> T + Send) -> T {
+        self.ns.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let question = async { question(Netlink::open().expect("a netlink socket")).await };
+            runtime.expect("a runtime").block_on(question)
+        })
     }
 
-    /// The device by the kernel; `None` when there is no way, or the way is to this machine itself.
-    fn by_the_kernel(&self, addr: Ipv4Addr) -> Option<String> {
+    /// The longest network of `ways`, as the programs look it up.
+    fn way(ways: &[Egress], addr: Ipv4Addr) -> Option<Egress> {
+        let holding = ways.iter().filter(|way| way.network.contains(addr));
+        holding.max_by_key(|way| way.network.len()).copied()
+    }
+
+    /// The device and what it takes by that.
+    fn device(ways: &[Egress], addr: Ipv4Addr) -> (u32, u16) {
+        Self::way(ways, addr).map_or((0, 0), |way| (way.device, way.mtu))
+    }
+
+    /// The Ethernet devices, by name.
+    fn ethernet(&self) -> BTreeMap<String, Option<[u8; 6]>> {
+        let tunnel = self.index("is0");
+        let devices = self.asked(async |netlink| {
+            let dump = netlink.dump_underlay().await.expect("a dump");
+            ethernet(&dump, tunnel)
+        });
+        let devices = devices.into_values();
+        devices.map(|device| (device.name, device.link)).collect()
+    }
+
+    /// Device and gateway by the kernel; `None` when there is no way, or the way is to this machine itself.
+    fn by_the_kernel(&self, addr: Ipv4Addr) -> Option<(String, Ipv4Addr)> {
         let output = self.ns.try_run(&format!("ip route get {addr}"));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let elsewhere = ["local", "broadcast", "multicast"];
         if !output.status.success() || elsewhere.iter().any(|kind| text.starts_with(kind)) {
             return None;
         }
-        let mut words = text.split_whitespace().skip_while(|word| *word != "dev");
-        words.nth(1).map(str::to_owned)
+        let behind = |name| {
+            text.split_whitespace()
+                .skip_while(move |word| *word != name)
+                .nth(1)
+        };
+        let via = behind("via").map_or(Ipv4Addr::UNSPECIFIED, |via| via.parse().expect("a gateway"));
+        Some((behind("dev")?.to_owned(), via))
     }
 }
 
@@ -133,12 +161,48 @@ fn ways_are_the_kernels() {
         let addr = Ipv4Addr::from_bits(0x0a00_0000 | number.wrapping_mul(0x9e37_79b1) >> 12);
         let (device, _) = Machine::device(&ways, addr);
         if device != 0 {
-            let by_the_kernel = machine.by_the_kernel(addr).map(|name| machine.index(&name));
-            assert_eq!(by_the_kernel, Some(device), "{addr}");
+            let by_the_kernel = machine.by_the_kernel(addr);
+            let by_the_kernel = by_the_kernel.map(|(name, via)| (machine.index(&name), via));
+            let via = Machine::way(&ways, addr).map(|way| way.via);
+            assert_eq!(by_the_kernel, Some(device).zip(via), "{addr}");
             compared += 1;
         }
     }
     assert!(compared > 100, "{compared} addresses had a device");
+}
+
+/// Behind a gateway of IPv6 the kernel alone knows the neighbour (RFC 5549).
+#[test]
+fn a_gateway_of_ipv6_is_nobody_of_ipv4() {
+    let machine = Machine::new();
+    machine.ns.ip("route add 10.10.0.0/16 via inet6 fe80::1 dev eth0");
+    let ways = machine.ways().expect("ways");
+    let way = Machine::way(&ways, Ipv4Addr::new(10, 10, 0, 1)).expect("a way");
+    assert_eq!(
+        (way.device, way.via),
+        (machine.index("eth0"), Ipv4Addr::BROADCAST)
+    );
+}
+
+/// Frames are for devices that do nothing but pass them on.
+#[test]
+fn not_every_device_takes_frames() {
+    let machine = Machine::new();
+    for line in [
+        "link add br0 type bridge",
+        "link set br0 up",
+        "tuntap add dev tap0 mode tap",
+        "link set tap0 up",
+    ] {
+        machine.ns.ip(line);
+    }
+    let devices = machine.ethernet();
+    let takes = |name: &str| devices.get(name).copied().expect("a device");
+    for name in ["eth0", "eth1", "br0"] {
+        assert_eq!(takes(name), Some(mac(&machine.ns, name)), "{name}");
+    }
+    assert_eq!(takes("tap0"), None);
+    assert!(!devices.contains_key("slip0") && !devices.contains_key("is0"));
 }
 
 /// Devices come and go: what is down leads nowhere.

@@ -65,7 +65,7 @@ struct neighbour {
 };
 
 /* What the rules of one generation said of packets between two addresses: where they go, or that they may enter. One CPU remembers
- * it, so that the next packet reads one line of memory and not a dozen. */
+ * it, so that the next packet reads two lines of memory and not a dozen. */
 struct flow {
 	__u64 src_high; /* as they lie in the packet */
 	__u64 src_low;

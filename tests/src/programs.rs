@@ -116,6 +116,14 @@ impl<N: Borrow<Netns>> Node<N> {
     /// # Panics
     /// When the rules cannot be.
     pub fn publish(&self, rules: RulebookBuilder, device: &str) {
+        self.publish_via(rules, device, Ipv4Addr::UNSPECIFIED);
+    }
+
+    /// The same with a gateway that everything goes to.
+    ///
+    /// # Panics
+    /// As [`Node::publish`].
+    pub fn publish_via(&self, rules: RulebookBuilder, device: &str, via: Ipv4Addr) {
         let surroundings = Surroundings {
             link_len: 0,
             carry_in: true,
@@ -125,7 +133,7 @@ impl<N: Borrow<Netns>> Node<N> {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: self.index(device),
                 mtu: 1500,
-                via: Ipv4Addr::UNSPECIFIED,
+                via,
             }],
         };
         let rules = rules.build().expect("a Rulebook");

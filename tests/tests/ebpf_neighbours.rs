@@ -83,6 +83,25 @@ fn frames_go_where_it_is_said() {
     assert!(is_answered(&a.ns), "once somebody does again");
 }
 
+/// Where a route has a gateway, that is the neighbour.
+#[test]
+fn frames_go_to_the_gateway() {
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
+    let (a, b) = nodes();
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    a.ns.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    let link = Some([mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)]);
+    a.set_neighbour(GATEWAY, UNDERLAY, link);
+    assert!(!is_answered(&a.ns), "by the host's own address");
+    a.publish_via(a.rules(UNDERLAY, MTU), UNDERLAY, GATEWAY);
+    assert!(is_answered(&a.ns), "by the gateway's");
+    a.set_neighbour(B, UNDERLAY, link);
+    a.set_neighbour(GATEWAY, UNDERLAY, None);
+    assert!(!is_answered(&a.ns), "by the host's own address again");
+}
+
 /// Superpackets go whole to a neighbour that is known, too; and all that left at one end came in at the other.
 #[test]
 fn superpackets_go_that_way() {
