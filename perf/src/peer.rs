@@ -131,6 +131,7 @@ impl Peer {
             Self::Programs => {
                 let node = Node::new(ns, tunnel.own, UNDERLAY, settings.mtu);
                 node.publish(node.rules(UNDERLAY, settings.mtu), UNDERLAY);
+                node.find_neighbour(tunnel.other, UNDERLAY);
                 Runner::Programs(Box::new(node))
             }
             Self::Baseline => start_loop(settings, ns, tunnel.own, 1),

@@ -21,6 +21,7 @@ use crate::daemon::TUNNEL;
 use crate::netns::Netns;
 use crate::packet::link_local;
 use crate::scene::{PREFIX, SOON, on_link, set_address};
+use crate::topology::mac;
 use crate::wait;
 
 /// Entries of its tables.
@@ -149,6 +150,21 @@ impl<N: Borrow<Netns>> Node<N> {
         self.shared.set_neighbours(&[Neighbour { addr, device, link }]);
     }
 
+    /// Has them do so if the kernel finds that host.
+    pub fn find_neighbour(&self, addr: Ipv4Addr, device: &str) {
+        let ns = self.ns.borrow();
+        // It answers or not: what counts is whether the kernel knows it then.
+        ns.try_run(&format!("ping -c 1 -W 1 {addr}"));
+        let shown = ns.ip(&format!("neigh show {addr} dev {device}"));
+        let link = shown
+            .split_whitespace()
+            .skip_while(|word| *word != "lladdr")
+            .nth(1);
+        if let Some(link) = link.and_then(parse_mac) {
+            self.set_neighbour(addr, device, Some([link, mac(ns, device)]));
+        }
+    }
+
     /// As when whoever told of neighbours is gone.
     ///
     /// # Panics
@@ -211,4 +227,9 @@ impl<N: Borrow<Netns>> Drop for Node<N> {
         let attachments = std::mem::take(&mut self.attachments);
         self.ns.borrow().enter(|| drop(attachments));
     }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
+    bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
