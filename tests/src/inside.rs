@@ -141,6 +141,32 @@ impl Inside {
         }
     }
 
+    /// Puts a text into memory of it; where that is. For a call that takes a path.
+    ///
+    /// # Panics
+    /// When it gets no memory.
+    #[track_caller]
+    pub fn text(&self, text: &str) -> u64 {
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
+        let [protection, flags] = [protection, flags].map(|bits| u64::from(bits.cast_unsigned()));
+        let len = u64::try_from(text.len()).expect("a length") + 8;
+        let Outcome::Value(at @ 1..) = self.call(libc::SYS_mmap, [0, len, protection, flags, u64::MAX, 0])
+        else {
+            panic!("there is no memory")
+        };
+        // What follows the text is zero: nobody has written there.
+        for (at, bytes) in (at.cast_unsigned()..).step_by(8).zip(text.as_bytes().chunks(8)) {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            let word = i64::from_ne_bytes(word);
+            ptrace::write(self.process, at as ptrace::AddressType, word).expect("write its memory");
+        }
+        at.cast_unsigned()
+    }
+
     fn as_argument(&self) -> u64 {
         u64::from(self.process.as_raw().cast_unsigned())
     }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddrV6;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,8 +191,10 @@ fn a_jump_that_fails_is_no_end() {
     let daemon = Builder::new(&ns).program(&installed).start();
     let index = state::if_index(&ns, TUNNEL);
     let old = daemon.engine_pid();
-    // It takes itself away. Its messages are those of now (`monitor::wire::VERSION`).
-    let script = format!("#!/bin/sh\nrm {}\necho 5 9.9.9\n", installed.display());
+    // It waits until it is taken away. Its messages are those of now (`monitor::wire::VERSION`).
+    let bell = folder.path().join("bell");
+    nix::unistd::mkfifo(&bell, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let script = format!("#!/bin/sh\nread line < {}\necho 5 9.9.9\n", bell.display());
     let new = folder.path().join("new");
     fs::write(&new, script).expect("a script");
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -199,6 +202,13 @@ fn a_jump_that_fails_is_no_end() {
     thread::scope(|scope| {
         // It waits for what never comes, until the daemon ends.
         let asking = scope.spawn(|| daemon.ctl("upgrade"));
+        // Opened when the other side is.
+        let mut ring = fs::OpenOptions::new()
+            .write(true)
+            .open(&bell)
+            .expect("a listener");
+        fs::remove_file(&installed).expect("it is there");
+        ring.write_all(b"now\n").expect("a listener");
         daemon.wait_log("the upgrade failed, the program of before goes on: No such file or directory");
         wait_successor(&daemon, old);
         assert_eq!(state::if_index(&ns, TUNNEL), index);

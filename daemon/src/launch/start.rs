@@ -19,6 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::{info, warn};
 
 use super::Ready;
+use super::confine::Marks;
 use super::detach::Launcher;
 use super::listen::{self, SocketFile};
 use super::log::{self, Destination, Logs};
@@ -36,6 +37,7 @@ use crate::monitor::binding::Binding;
 use crate::monitor::holdings::Holdings;
 use crate::monitor::others::Lookout;
 use crate::monitor::serve::Monitor;
+use crate::monitor::upgrade::Taken;
 use crate::monitor::wire::{Cause, Setup, VERSION};
 use crate::monitor::{programs, text, upgrade};
 
@@ -141,7 +143,8 @@ fn run(
         arguments,
         setup: Setup {
             without_programs: opened.without_programs,
-            filters: opened.filters,
+            rules: opened.marks.rules,
+            filters: opened.marks.filters,
             ..setup(settings, detached)
         },
         programs: opened.programs,
@@ -169,8 +172,8 @@ struct Opened {
     program: PathBuf,
     programs: Option<(programs::Held, Lookout)>,
     without_programs: String,
-    /// The mark of the filters that it is under.
-    filters: u64,
+    /// What it is under.
+    marks: Marks,
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
@@ -196,7 +199,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
     let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors)?;
-    let filters = give_up(settings, 0)?;
+    let marks = give_up(settings, Marks::default())?;
     Ok(Opened {
         pidfile,
         socket_file,
@@ -215,14 +218,20 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
         program,
         programs,
         without_programs,
-        filters,
+        marks,
     })
 }
 
-/// Leaves the monitor what serving takes, under filters of system calls, `inherited` or its own; says which.
-fn give_up(settings: &Settings, inherited: u64) -> Result<u64, ExitError> {
+/// Leaves the monitor what serving takes, under rules and filters, `inherited` or its own; says which.
+fn give_up(settings: &Settings, inherited: Marks) -> Result<Marks, ExitError> {
     privilege::confine_monitor(settings.lane)?;
-    confine::enter_monitor(&settings.sandbox_waive, settings.lane.has_programs(), inherited)
+    let files = [&settings.pidfile, &settings.control_socket.path].map(PathBuf::as_path);
+    confine::enter_monitor(
+        &settings.sandbox_waive,
+        settings.lane.has_programs(),
+        &files,
+        inherited,
+    )
 }
 
 /// Takes over from a predecessor that has become this program; see [`crate::monitor::upgrade`].
@@ -240,8 +249,13 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let signals = signals()?;
     let program = std::env::current_exe()
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
-    let (mut setup, mut holdings, left, lock) =
-        upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
+    let Taken {
+        mut setup,
+        mut holdings,
+        left,
+        lock,
+        sysctls,
+    } = upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
     let options = super::arguments(arguments)?;
     let engines = options.arguments();
     let loader = super::loader(options)?;
@@ -266,6 +280,8 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
     })?;
+    // Open once more by now, so that the rules still know it.
+    drop(sysctls);
     // Those of before went with it: the workers carry everything until these have rules. A daemon that runs goes on without
     // them, too, whatever a start would have insisted on.
     let (programs, maps, without_programs) = match load_programs(settings.lane, &holdings.descriptors) {
@@ -280,7 +296,14 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         programs::sweep(&holdings.descriptors.shape.interface);
     }
     (holdings.maps, setup.without_programs) = (maps, without_programs);
-    setup.filters = give_up(&settings, setup.filters)?;
+    let Marks { rules, filters } = give_up(
+        &settings,
+        Marks {
+            rules: setup.rules,
+            filters: setup.filters,
+        },
+    )?;
+    (setup.rules, setup.filters) = (rules, filters);
     let monitor = Monitor {
         programs,
         binding: Binding::taken_over(loader, left),
@@ -426,6 +449,7 @@ fn setup(settings: &Settings, detached: bool) -> Setup {
         successor: false,
         restarts: [0; Cause::ALL.len()],
         upgrades: 0,
+        rules: 0,
         filters: 0,
     }
 }

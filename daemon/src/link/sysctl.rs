@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use tracing::warn;
 
 /// Where the kernel keeps them, a directory for each interface.
-const CONF: &str = "/proc/sys/net/ipv6/conf";
+pub const CONF: &str = "/proc/sys/net/ipv6/conf";
 
 /// The kernel's default of `hop_limit`.
 const KERNEL_HOP_LIMIT: &str = "64";
@@ -96,6 +96,11 @@ impl Sysctls {
             dir,
             own_hop_limit: OnceLock::new(),
         }
+    }
+
+    /// The directory, if it is open.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(AsFd::as_fd)
     }
 
     /// Writes them all; what cannot be written is said once, with its consequence. A container with a read-only

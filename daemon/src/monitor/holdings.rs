@@ -260,6 +260,7 @@ mod tests {
             successor: false,
             restarts: [7; Cause::ALL.len()],
             upgrades: 2,
+            rules: 5,
             filters: 3,
             metrics: false,
             names: false,

@@ -377,13 +377,17 @@ impl Running {
             upgrades: monitor.setup.upgrades + 1,
             ..monitor.setup.clone()
         };
+        let descriptors: Vec<_> = [Some(monitor.lock.as_fd()), monitor.direct.sysctls()]
+            .into_iter()
+            .flatten()
+            .collect();
         let error = upgrade::jump(
             &monitor.program,
             &monitor.arguments,
             &monitor.holdings,
             setup,
             monitor.binding.left(),
-            &monitor.lock,
+            &descriptors,
         );
         error!("the upgrade failed, the program of before goes on: {error}");
         self.start_at = Some(Instant::now());

@@ -13,7 +13,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -121,19 +121,19 @@ fn judge(answer: &str, success: bool) -> Result<String, String> {
     }
 }
 
-/// Becomes the program at `path`. Returns only when that failed: nothing is lost then.
+/// Becomes the program at `path`; `descriptors` are those of [`Taken`]. Returns only when that failed: nothing is lost then.
 pub fn jump(
     path: &Path,
     arguments: &[OsString],
     holdings: &Holdings,
     setup: Setup,
     left: &Left,
-    lock: &OwnedFd,
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Error {
     let prepared = || -> io::Result<()> {
         let (ours, theirs) = MessageSocket::pair()?;
         holdings.hand_out(setup, &ours)?;
-        holdings::send(&ours, &Order::Left(left.clone()), &[lock.as_fd()])?;
+        holdings::send(&ours, &Order::Left(left.clone()), descriptors)?;
         Ok(nix::unistd::dup2_stdin(theirs)?)
     };
     match prepared() {
@@ -146,11 +146,26 @@ pub fn jump(
     }
 }
 
-/// What a predecessor left: what to tell engines, what it held, which addresses may carry the tunnel, and its locked pid file.
+/// What a predecessor left.
+#[derive(Debug)]
+pub struct Taken {
+    /// What to tell engines.
+    pub setup: Setup,
+    /// What it held.
+    pub holdings: Holdings,
+    /// Which addresses may carry the tunnel.
+    pub left: Left,
+    /// Its locked pid file.
+    pub lock: OwnedFd,
+    /// The directory of the sysctls: rules about it hold as long as it is open somewhere.
+    pub sysctls: Option<OwnedFd>,
+}
+
+/// Takes what a predecessor left.
 ///
 /// # Errors
 /// Standard input is not what it should be, in words.
-pub fn take(stdin: OwnedFd) -> Result<(Setup, Holdings, Left, OwnedFd), String> {
+pub fn take(stdin: OwnedFd) -> Result<Taken, String> {
     let socket = MessageSocket::from_fd(stdin).map_err(|_| format!("{TAKE_OVER} is for isatapd itself"))?;
     let failed = |error: holdings::TakeError| format!("what the monitor before left {error}");
     let (setup, holdings) = Holdings::take(&socket).map_err(failed)?;
@@ -158,8 +173,16 @@ pub fn take(stdin: OwnedFd) -> Result<(Setup, Holdings, Left, OwnedFd), String> 
     let Order::Left(left) = order else {
         return Err("which addresses may carry the tunnel was not left".to_owned());
     };
-    let lock = along.into_iter().next().ok_or("the pid file was not left")?;
-    Ok((setup, holdings, left, lock))
+    let mut along = along.into_iter();
+    let lock = along.next().ok_or("the pid file was not left")?;
+    let sysctls = along.next();
+    Ok(Taken {
+        setup,
+        holdings,
+        left,
+        lock,
+        sysctls,
+    })
 }
 
 #[cfg(test)]

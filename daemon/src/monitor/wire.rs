@@ -195,6 +195,9 @@ pub struct Setup {
     pub restarts: [u64; Cause::ALL.len()],
     /// How often the program was exchanged.
     pub upgrades: u64,
+    /// The rules for files that the monitor is under, and hands down
+    /// ([`Changes::mark`](crate::launch::confine::changes::Changes::mark)).
+    pub rules: u64,
     /// The filters of system calls that the monitor is under, and hands down
     /// ([`MonitorFilters::mark`](crate::launch::confine::monitor::MonitorFilters::mark)).
     pub filters: u64,
@@ -394,7 +397,7 @@ structures! {
     Suspect { worker, thread, turns, looked_at }
     Setup {
         version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
-        filters, metrics, names, programs, without_programs,
+        rules, filters, metrics, names, programs, without_programs,
     }
     MapsShape { slots, cpus }
     Others { firewall, ipsec, listeners }

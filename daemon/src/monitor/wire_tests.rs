@@ -101,14 +101,14 @@ fn order() -> impl Strategy<Value = Order> {
     ];
     let setup = (
         any::<([u32; 3], u16, [u32; 2], [bool; 7], [bool; 3])>(),
-        any::<([u64; 7], u64, u64)>(),
+        any::<([u64; 7], u64, [u64; 2])>(),
         "[a-z0-9]{1,15}",
         ".{0,200}",
     );
     let setup = setup.prop_map(
         |(
             (numbers, workers, ids, flags, waived),
-            (restarts, upgrades, filters),
+            (restarts, upgrades, [rules, filters]),
             interface,
             without_programs,
         )| {
@@ -126,6 +126,7 @@ fn order() -> impl Strategy<Value = Order> {
                 successor: flags[3],
                 restarts,
                 upgrades,
+                rules,
                 filters,
                 metrics: flags[4],
                 names: flags[5],

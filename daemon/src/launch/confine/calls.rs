@@ -42,16 +42,18 @@ impl Call {
 }
 
 macro_rules! calls {
-    ($($(#[$only:meta])? $call:ident $(if $when:expr)?),+ $(,)?) => {
+    ($($(#[$only:meta])? $call:ident $(= $number:literal)? $(if $when:expr)?),+ $(,)?) => {
         &[$(
             $(#[$only])?
             Call {
                 constant: stringify!($call),
-                number: libc::$call,
+                number: calls!(@number $call $($number)?),
                 when: calls!(@when $($when)?),
             },
         )+]
     };
+    (@number $call:ident) => { libc::$call };
+    (@number $call:ident $number:literal) => { $number };
     (@when) => { &[] };
     (@when $when:expr) => { $when };
 }
@@ -332,6 +334,19 @@ pub(super) const DEADLY_FOR_EVER: &[Call] = calls![
     SYS_mount_setattr,
     SYS_open_by_handle_at,
     SYS_fanotify_init,
+    // Owners and modes of files, of which rules for files say nothing.
+    #[cfg(target_arch = "x86_64")]
+    SYS_chmod,
+    SYS_fchmod,
+    SYS_fchmodat,
+    // The same number for all processors, and a name for few of them in the library.
+    SYS_fchmodat2 = 452,
+    #[cfg(target_arch = "x86_64")]
+    SYS_chown,
+    SYS_fchown,
+    #[cfg(target_arch = "x86_64")]
+    SYS_lchown,
+    SYS_fchownat,
     // Parts of the kernel in which faults are found most often, and the kernel itself.
     SYS_perf_event_open,
     SYS_userfaultfd,

@@ -13,7 +13,7 @@ use landlock::{
 };
 
 /// What is asked for is what was tried with this version; older kernels enforce what they know of it.
-const TRIED: ABI = ABI::V6;
+pub(super) const TRIED: ABI = ABI::V6;
 
 /// Where name servers are asked over TCP.
 const DNS_PORT: u16 = 53;
@@ -78,7 +78,8 @@ pub fn available() -> Result<(), FilesError> {
     Ok(())
 }
 
-fn outcome(status: &RestrictionStatus) -> Result<String, FilesError> {
+/// Which version of Landlock a process is ruled by now.
+pub(super) fn outcome(status: &RestrictionStatus) -> Result<String, FilesError> {
     match (&status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => Err(FilesError::Unavailable(
             "Landlock is not among the security modules of this kernel (lsm= of its command line)",

@@ -1,8 +1,8 @@
 //! The last layers of the engine's sandbox, entered when it has no power left: rules for files and ports, filters of system
-//! calls; rings are restricted by the packet engine. The monitor has filters of its own, which everything inherits.
+//! calls; rings are restricted by the packet engine. The monitor has rules and filters of its own, which everything inherits.
 //!
 //! ```text
-//!  monitor: privilege::confine_monitor -> seccomp of the monitor
+//!  monitor: privilege::confine_monitor -> landlock, seccomp of the monitor
 //!  engine:  privilege::Sandbox -> landlock -> seccomp of the process -> threads, each with seccomp of its kind
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! a sandbox than he believes. A waived layer is not tried at all.
 
 mod calls;
+pub mod changes;
 #[cfg(test)]
 mod every_call;
 pub mod files;
@@ -17,6 +18,7 @@ pub mod filters;
 pub mod monitor;
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use isatap_engine::io::lane::LaneKind;
@@ -26,6 +28,7 @@ use crate::config::names::Key;
 use crate::config::resolved::Layer;
 use crate::exit::{ExitError, ExitStatus};
 use crate::ops::status::{LayerStatus, SandboxStatus, ThreadsStatus};
+use changes::Changes;
 use files::FilesError;
 use filters::{FilterError, Filters, ThreadKind};
 use monitor::MonitorFilters;
@@ -136,20 +139,42 @@ impl Confinement {
     }
 }
 
-/// Enters the monitor's filters unless they are waived, or those of a predecessor with the mark `inherited` are the same;
-/// the mark of what is in force then. To be called while there is one thread.
+/// What a monitor is under, by marks that tell each from any other; 0 is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Of the rules.
+    pub rules: u64,
+    /// Of the filters.
+    pub filters: u64,
+}
+
+/// Enters the monitor's rules and filters, but for those that are waived and those of a predecessor that are the same; what is in
+/// force then. It removes `files` at its end. To be called while there is one thread.
 ///
 /// # Errors
 /// They cannot be entered, why, and what helps. The process must end then.
-pub fn enter_monitor(waived: &[Layer], has_programs: bool, inherited: u64) -> Result<u64, ExitError> {
-    if waived.contains(&Layer::Seccomp) {
-        return Ok(inherited);
+pub fn enter_monitor(
+    waived: &[Layer],
+    has_programs: bool,
+    files: &[&Path],
+    inherited: Marks,
+) -> Result<Marks, ExitError> {
+    let mut marks = inherited;
+    if !waived.contains(&Layer::Landlock) {
+        let changes = Changes::new(files);
+        if changes.mark() != inherited.rules {
+            changes.enter().map_err(|error| landlock_refused(&error))?;
+        }
+        marks.rules = changes.mark();
     }
-    let filters = MonitorFilters::new(has_programs).map_err(|error| seccomp_refused(&error))?;
-    if filters.mark() != inherited {
-        filters.enter().map_err(|error| seccomp_refused(&error))?;
+    if !waived.contains(&Layer::Seccomp) {
+        let filters = MonitorFilters::new(has_programs).map_err(|error| seccomp_refused(&error))?;
+        if filters.mark() != inherited.filters {
+            filters.enter().map_err(|error| seccomp_refused(&error))?;
+        }
+        marks.filters = filters.mark();
     }
-    Ok(filters.mark())
+    Ok(marks)
 }
 
 fn landlock_refused(error: &FilesError) -> ExitError {

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -44,6 +45,11 @@ impl Direct {
             name: name.to_owned(),
             sysctls: Sysctls::open(name),
         })
+    }
+
+    /// The directory of the sysctls, if it is open.
+    pub fn sysctls(&self) -> Option<BorrowedFd<'_>> {
+        self.sysctls.directory()
     }
 
     /// Carries one change out.

@@ -140,6 +140,7 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         successor: true,
         restarts: [3; Cause::ALL.len()],
         upgrades: 1,
+        rules: 5,
         filters: 0x5214,
         metrics: true,
         names: false,
