@@ -38,12 +38,7 @@ impl Held {
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel.
     pub fn load(interface: &str) -> Result<Self, LoadError> {
-        let slots = slots(memory_of_machine());
-        let loaded = Programs::load(slots, interface);
-        let mut programs = match loaded {
-            Err(error) if error.is_memory() && slots > FEWER_SLOTS => Programs::load(FEWER_SLOTS, interface)?,
-            loaded => loaded?,
-        };
+        let mut programs = load(slots(memory_of_machine()), interface)?;
         programs.features()?.complete()?;
         let at_tunnel = programs.attach(Direction::Encap, interface)?;
         Ok(Self {
@@ -104,6 +99,22 @@ impl Held {
     }
 }
 
+/// With so many slots, or with fewer when there is no memory for as many.
+fn load(slots: u32, interface: &str) -> Result<Programs, LoadError> {
+    match Programs::load(slots, interface) {
+        Err(error) if error.is_memory() && slots > FEWER_SLOTS => {
+            let programs = Programs::load(FEWER_SLOTS, interface)?;
+            info!(
+                "the ebpf lane has room for {} entries: there is no memory for {}",
+                FEWER_SLOTS / 4,
+                slots / 4
+            );
+            Ok(programs)
+        }
+        loaded => loaded,
+    }
+}
+
 /// How many for a machine with so many bytes of memory; unknown ones are enough.
 fn slots(memory: Option<u64>) -> u32 {
     if memory.is_some_and(|bytes| bytes < ENOUGH_MEMORY) {
@@ -148,5 +159,20 @@ mod tests {
         assert_eq!(slots(Some(2 << 30)), SLOTS);
         assert_eq!(slots(None), SLOTS);
         assert!(memory_of_machine().is_some_and(|bytes| bytes > 16 << 20));
+    }
+
+    /// FAULTS 67: the kernel says that there is no memory, and a smaller table does.
+    #[test]
+    fn what_there_is_no_memory_for_is_made_smaller() {
+        /// As many as can be asked for: both generations are 64 GiB.
+        const TOO_MANY: u32 = 1 << 30;
+        if memory_of_machine().is_none_or(|bytes| bytes >= 64 << 30) {
+            eprintln!("not tried: this machine might have room for them");
+            return;
+        }
+        let refused = Programs::load(TOO_MANY, "is0").map(|_| ());
+        assert!(refused.as_ref().is_err_and(LoadError::is_memory), "{refused:?}");
+        let loaded = load(TOO_MANY, "is0").and_then(|programs| programs.maps());
+        assert_eq!(loaded.unwrap().slots_per_table, FEWER_SLOTS as usize);
     }
 }

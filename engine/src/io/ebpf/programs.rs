@@ -61,7 +61,8 @@ impl Programs {
         // Where there is no such interface packets are tried out at most.
         let index = if_nametoindex(tunnel).unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
-            // Nothing in the programs is to be fitted to this kernel's structures; reading them takes longer than all the rest.
+            // Nothing in the programs is to be fitted to this kernel's structures. (The loader has read what describes them by now, and
+            // drops it here.)
             .btf(None)
             .override_global("tunnel", &index, true)
             .override_global("preemptible", &u32::from(is_preemptible()), true)
