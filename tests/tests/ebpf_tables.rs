@@ -7,7 +7,9 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, UdpSocket};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::packet::link_local;
@@ -35,6 +37,18 @@ fn change(daemon: &Daemon<'_>, verb: &str, numbers: std::ops::Range<u32>) {
         writeln!(lines, "route {verb} {network}/64 via {via} dev {TUNNEL}").expect("a line");
     }
     daemon.ns().ip_batch(&lines);
+}
+
+/// Every network has its route, and the daemon knows them.
+fn add_all(daemon: &Daemon<'_>) {
+    change(daemon, "add", 0..ROUTES);
+    wait::holds("every route to be known", PATIENCE, || {
+        let output = daemon.ctl("status --json");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        status["route_count"]
+            .as_u64()
+            .is_some_and(|count| count >= ROUTES.into())
+    });
 }
 
 fn carries(daemon: &Daemon<'_>) -> bool {
@@ -65,14 +79,7 @@ fn a_large_site_fits() {
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.lane(Lane::Ebpf).workers(1));
     daemon.wait_programs();
-    change(&daemon, "add", 0..ROUTES);
-    wait::holds("every route to be known", PATIENCE, || {
-        let output = daemon.ctl("status --json");
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        status["route_count"]
-            .as_u64()
-            .is_some_and(|count| count >= ROUTES.into())
-    });
+    add_all(&daemon);
     let wire = Sniffer::start(&scene.x, UNDERLAY);
     wait::holds("the kernel to carry", PATIENCE, || carries(&daemon));
     for number in [0, ROUTES / 2, ROUTES - 1] {
@@ -88,5 +95,56 @@ fn a_large_site_fits() {
     change(&daemon, "del", ROUTES..ROUTES + MORE);
     wait::holds("the kernel to carry", PATIENCE, || carries(&daemon));
     kernel_sends(&daemon, &wire, ROUTES - 1);
+    daemon.conservation();
+}
+
+#[test]
+fn a_storm_at_a_large_site_leaves_time_for_questions() {
+    // FAULTS 55: a Rulebook of so many routes takes its time, and there would be another one every 10 ms.
+    const STORM: Duration = Duration::from_secs(5);
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.lane(Lane::Ebpf).workers(1));
+    daemon.wait_programs();
+    add_all(&daemon);
+    wait::holds("the kernel to carry", PATIENCE, || carries(&daemon));
+    let published = || daemon.metrics().sum("isatapd_rulebooks_total", &[]);
+    let before = published();
+    // One after the other: were there more than can be read, every route would be read anew instead.
+    let flap = {
+        let (network, via) = (network(ROUTES), link_local(X));
+        let route = format!("{network}/64 via {via} dev {TUNNEL}");
+        format!("route add {route}\nroute del {route}\n")
+    };
+    let overruns = || daemon.metrics().sum("isatapd_netlink_overruns_total", &[]);
+    let done = AtomicBool::new(false);
+    let mut times = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                daemon.ns().ip_batch(&flap);
+            }
+        });
+        let (mut times, began) = (Vec::new(), Instant::now());
+        while began.elapsed() < STORM {
+            let asked = Instant::now();
+            let output = daemon.ctl("status");
+            assert!(output.status.success(), "{output:?}");
+            times.push(asked.elapsed());
+        }
+        done.store(true, Ordering::Relaxed);
+        times
+    });
+    let rulebooks = published() - before;
+    times.sort();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    eprintln!(
+        "{rulebooks} Rulebooks of {ROUTES} routes in {STORM:?}: {} answers, the median after {median:?}, the slowest after \
+         {slowest:?}; {} overruns",
+        times.len(),
+        overruns()
+    );
+    assert!(
+        rulebooks > 1 && slowest < Duration::from_secs(2),
+        "{rulebooks}, {slowest:?}"
+    );
     daemon.conservation();
 }

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::client::{Ordered, Orders};
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
+use super::pace::Pace;
 use super::programs::Programs;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
@@ -52,8 +53,6 @@ use crate::prl::redirects::Redirects;
 use crate::prl::resolver::{Lookups, Results};
 use crate::slaac::Slaac;
 
-/// Least time between two Rulebooks: a burst of route changes becomes a few of them.
-const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
 /// How long after an event suppressed log lines are told.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// Time for answers that are under way when the engine hands over.
@@ -150,8 +149,9 @@ pub(super) struct Daemon {
     pub(super) mark: Mark,
     pub(super) was_link_mtu: u16,
     pub(super) counters: ControlStatus,
-    pub(super) publish_at: Option<Instant>,
-    pub(super) published_at: Option<Instant>,
+    pub(super) pace: Pace,
+    /// When to ask whether the workers still hold retired Rulebooks.
+    pub(super) collect_at: Option<Instant>,
     pub(super) repair_at: Option<Instant>,
     pub(super) repaired_at: Option<Instant>,
     pub(super) advertisement_limits: AdvertisementLimits,
@@ -313,7 +313,7 @@ impl Daemon {
                 Event::Query(Query::Upgrade(reply)) => drop(reply.send(self.link.upgrade().await)),
                 Event::Query(query) => {
                     // What is shown is what the workers have, not what they are about to get.
-                    if query.is_about_rules() && self.publish_at.is_some() {
+                    if query.is_about_rules() && self.pace.due().is_some() {
                         self.publish(Instant::now())?;
                     }
                     if query.needs_latencies() {
@@ -370,12 +370,11 @@ impl Daemon {
             .next_deadline(self.names.held_until())
             .filter(|_| self.can_solicit());
         let names = self.names.next_deadline();
-        let collect = self.published_at.map(|at| at + COLLECT_INTERVAL);
         [
             discover,
             names,
             self.configure_due(),
-            self.publish_at,
+            self.pace.due(),
             self.advertiser.next_deadline(),
             self.repair_at,
             self.follow_at,
@@ -385,7 +384,7 @@ impl Daemon {
             self.service.next_deadline(),
             self.programs.as_ref().and_then(Programs::due),
             Some(self.watchdog.due()),
-            collect,
+            self.collect_at,
         ]
         .into_iter()
         .flatten()
@@ -410,7 +409,7 @@ impl Daemon {
         }
         self.expire_redirects(now);
         self.raise_paths(now);
-        if self.publish_at.is_some_and(|at| at <= now) {
+        if self.pace.due().is_some_and(|at| at <= now) {
             self.publish(now)?;
         }
         self.guide_programs(now).await;
@@ -419,22 +418,20 @@ impl Daemon {
         self.discover(now);
         self.advertise(now);
         self.report_to_manager(now);
-        if self.published_at.is_some_and(|at| at + COLLECT_INTERVAL <= now) {
+        if self.collect_at.is_some_and(|at| at <= now) {
             let held = self.publisher.collect();
-            self.published_at = (held > 0).then_some(now);
+            self.collect_at = (held > 0).then_some(now + COLLECT_INTERVAL);
         }
         Ok(())
     }
 
     /// A new Rulebook is needed.
     pub(super) fn mark_changed(&mut self) {
-        let now = Instant::now();
-        let earliest = self.published_at.map_or(now, |at| now.max(at + PUBLISH_INTERVAL));
-        self.publish_at.get_or_insert(earliest);
+        self.pace.mark_changed(Instant::now());
     }
 
     pub(super) fn publish(&mut self, now: Instant) -> Result<(), ExitError> {
-        self.publish_at = None;
+        self.pace.begin(Instant::now());
         let routers = self.routers.views();
         let mut builder = rulebook::compile(self.watch.state(), &self.settings, &self.locators(), &routers);
         builder.own6.extend(self.coming_addresses(now));
@@ -449,7 +446,7 @@ impl Daemon {
         match builder.build() {
             Ok(rulebook) => {
                 self.publisher.publish(rulebook);
-                self.published_at = Some(now);
+                self.collect_at = Some(now + COLLECT_INTERVAL);
                 self.counters.rulebooks += 1;
             }
             Err(error) => error!("the rules in force stay: {error}"),
@@ -461,6 +458,7 @@ impl Daemon {
             self.attached = locators;
         }
         self.publish_programs();
+        self.pace.end(Instant::now());
         Ok(())
     }
 

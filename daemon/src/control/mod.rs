@@ -23,6 +23,7 @@ mod icmp;
 mod latency;
 mod locator;
 mod names;
+mod pace;
 mod paths;
 mod placement;
 mod programs;

@@ -18,6 +18,7 @@ use super::daemon::{Daemon, Sources};
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::locator::Way;
+use super::pace::Pace;
 use super::placement::cpus_for;
 use super::programs::Programs;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
@@ -224,8 +225,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
             upgrades: setup.upgrades,
             ..ControlStatus::default()
         },
-        publish_at: Some(now),
-        published_at: None,
+        pace: Pace::new(now),
+        collect_at: None,
         repair_at: Some(now),
         repaired_at: None,
         advertisement_limits: AdvertisementLimits::default(),
