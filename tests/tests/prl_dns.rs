@@ -273,7 +273,7 @@ fn a_name_that_stays_away_is_believed() {
     );
 }
 
-/// FAULTS 45.
+/// FAULTS 45, L8.
 #[test]
 fn impossible_addresses_are_no_routers() {
     let parts = Parts::new();
@@ -308,7 +308,7 @@ fn impossible_addresses_are_no_routers() {
     daemon.conservation();
 }
 
-/// FAULTS 47: whoever guesses an answer and is first is not believed; a single label stays inside the search list.
+/// FAULTS 47, L8: whoever guesses an answer and is first is not believed; a single label stays inside the search list.
 #[test]
 fn guessed_answers_and_single_labels() {
     let parts = Parts::new();

@@ -62,6 +62,7 @@ impl Random {
 }
 
 /// FAULTS 15, 16: a hundred thousand packets of somebody outside; not one gets anywhere, and nobody is told of it (D3).
+/// What is set up decides first: also those that other checks would refuse are refused as no members of the site (L5).
 #[test]
 fn nothing_is_relayed_for_a_stranger() {
     const PACKETS: u64 = 100_000;

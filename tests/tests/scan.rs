@@ -82,14 +82,15 @@ fn served_during(what: &str, targets: impl FnMut(u64) -> Ipv6Addr + Send) {
     running.conservation();
 }
 
-/// N9: addresses that lead to no IPv4 address at all.
+/// N9, L4: addresses that lead to no IPv4 address at all. No packet waits for a neighbour to be asked, so that a scan has
+/// nothing to fill.
 #[test]
 fn n9_a_scan_of_the_prefix() {
     let base = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0x1234, 0, 0, 0).to_bits();
     served_during("2001:db8:1::/64", |n| Ipv6Addr::from_bits(base | u128::from(n)));
 }
 
-/// N9: addresses of hosts that could be there. Each has packets waiting for ARP in the kernel, and they must not be in the
+/// N9, L4: addresses of hosts that could be there. Each has packets waiting for ARP in the kernel, and they must not be in the
 /// way of others.
 #[test]
 fn n9_a_scan_of_the_site() {

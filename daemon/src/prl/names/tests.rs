@@ -179,7 +179,7 @@ fn a_denial_must_last() {
     }
 }
 
-/// FAULTS 45.
+/// FAULTS 45, L8.
 #[test]
 fn impossible_own_and_repeated_addresses_are_no_members() {
     let now = Instant::now();

@@ -264,7 +264,7 @@ mod tests {
         settings(&"\u{1}\0search".repeat(1000));
     }
 
-    /// FAULTS 47.
+    /// FAULTS 47, L8.
     #[test]
     fn a_single_label_stays_inside_the_search_list() {
         let asked = |text: &str, name: &str| -> Vec<String> {
