@@ -5,7 +5,7 @@ BINARIES := --workspace --bins
 # cargo-nextest runs each test in a process of its own and keeps the heavy ones apart; cargo test runs them one by one.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz audit asan miri
+.PHONY: help run demo test check fmt bench perf docs install uninstall deb setup fuzz audit asan tsan miri
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ fuzz: ## every fuzz target for a minute; ARGS="--seconds 600 --coverage decap" (
 asan: setup ## engine's tests and a daemon in namespaces under AddressSanitizer (root, nightly); ARGS="crash load"
 	@./tests/fuzz/setup.sh
 	./tests/asan.sh $(ARGS)
+
+tsan: ## engine's and daemon's own tests under ThreadSanitizer (root, nightly); ARGS="capture"
+	@./tests/fuzz/setup.sh rust-src
+	./tests/tsan.sh $(ARGS)
 
 miri: ## the pure modules of the engine and its buffers under Miri (nightly)
 	@./tests/fuzz/setup.sh miri rust-src

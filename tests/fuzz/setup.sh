@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `make fuzz`, `make asan` and `make miri` need beside the compiler that builds isatapd, if missing: a nightly
+# Installs what `make fuzz`, `make asan`, `make tsan` and `make miri` need beside the compiler that builds isatapd, if missing: a nightly
 # compiler with the components named as arguments, cargo-fuzz when `cargo-fuzz` is among them, and for `llvm-tools` those of the compiler
 # that builds isatapd, by which coverage is read.
 set -eu
