@@ -14,6 +14,5 @@ FLAGS="-Z build-std --target $TARGET --target-dir target/tsan"
 
 # shellcheck disable=SC2086
 $CARGO test $FLAGS -p isatap-engine --lib --tests -- "$@"
-# One of the daemon's has a single thread, and takes many minutes.
 # shellcheck disable=SC2086
-$CARGO test $FLAGS -p isatapd --lib -- --skip a_crowd_pushes_out_its_own "$@"
+$CARGO test $FLAGS -p isatapd --lib -- "$@"
