@@ -216,7 +216,7 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
 fn limited_by(id: &str, of_programs: bool) -> Option<&'static str> {
     Some(match id {
         "P5" | "P9" if of_programs => {
-            "the way from one device to the next (a route, a neighbour, a queue for each packet) as much as by the two programs"
+            "what any programs at these places cost (room for headers, two devices, one queue more) rather than by what these two decide"
         }
         "P1" => {
             "the kernel: 96 % of the sending core, of that most below raw_sendmsg; waking a receiver that is done too soon"
