@@ -66,7 +66,7 @@ ALWAYS_INLINE __u64 begun(__u32 direction)
 {
 	struct counters *counters = counters_here();
 
-	if (!counters || counters->packets[direction] / SAMPLE < counters->sampled[direction])
+	if (!counters || !UNLIKELY(counters->packets[direction] / SAMPLE >= counters->sampled[direction]))
 		return 0;
 	counters->sampled[direction]++;
 	return bpf_ktime_get_ns();
@@ -92,7 +92,7 @@ ALWAYS_INLINE void carried(__u32 direction, __u32 bytes, __u32 segments, __u64 b
 
 	if (!counters)
 		return;
-	if (begin) {
+	if (UNLIKELY(begin)) {
 		__u32 place = place_of(bpf_ktime_get_ns() - begin);
 
 		if (place < STAYS)

@@ -101,7 +101,7 @@ FUNCTION int source_for(struct config *config, struct address *src, __u32 *locat
 {
 	if (!config || !src || !locator || config->locator_count == 0)
 		return 0;
-	*locator = config->locators[0];
+	*locator = config->locators[0].addr;
 	if (config->locator_count > 1 && is_isatap(src) && is_locator(config, src->low))
 		*locator = src->low;
 	return 1;
@@ -224,7 +224,7 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, struc
 {
 	int verdict;
 
-	if (!known) {
+	if (UNLIKELY(!known)) {
 		flow->now = 0;
 		flow->ports = sending->ports;
 		verdict = find_hop(config, inner, sending->ports, flow);
@@ -235,7 +235,7 @@ ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, struc
 		return LEAVE(CAUSE_EXTENSION);
 	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
 		return LEAVE(CAUSE_REFUSED);
-	if (!known) {
+	if (UNLIKELY(!known)) {
 		verdict = find_way(config, inner, flow);
 		if (verdict)
 			return verdict;

@@ -61,7 +61,7 @@ struct address {
 	({                                                                                                      \
 		void *from = (void *)(long)(skb)->data + (link_len) + (at);                                     \
 		long error = 0;                                                                                 \
-		if (from + sizeof(place) <= (void *)(long)(skb)->data_end)                                      \
+		if (!UNLIKELY(from + sizeof(place) > (void *)(long)(skb)->data_end))                            \
 			(place) = *(typeof(place) *)from;                                                       \
 		else                                                                                            \
 			error = bpf_skb_load_bytes_relative(skb, at, &(place), sizeof(place), BPF_HDR_START_NET); \

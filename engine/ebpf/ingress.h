@@ -177,7 +177,7 @@ ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner
 {
 	int verdict;
 
-	if (!known) {
+	if (UNLIKELY(!known)) {
 		flow->now = 0;
 		flow->peer = sender;
 		verdict = check_sender(config, sender);
@@ -187,7 +187,7 @@ ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner
 	verdict = cut ? DROP(REASON_TRUNCATED) : check_length(inner, room);
 	if (verdict)
 		return verdict;
-	if (!known) {
+	if (UNLIKELY(!known)) {
 		verdict = check_addresses(config, sender, inner);
 		if (verdict)
 			return verdict;

@@ -95,80 +95,74 @@ int isatap_decap(struct __sk_buff *skb)
 	__u8 type = 0, ecn;
 	int verdict;
 
-	if (skb->protocol != hton16(ETH_P_IP))
+	if (UNLIKELY(skb->protocol != hton16(ETH_P_IP)))
 		return TC_ACT_UNSPEC;
-	if (READ(skb, ETH_HLEN, 0, headers.outer))
+	if (UNLIKELY(READ(skb, ETH_HLEN, 0, headers.outer)))
 		return TC_ACT_UNSPEC;
-	if (headers.outer.protocol != PROTO_IPV6)
+	if (UNLIKELY(headers.outer.protocol != PROTO_IPV6))
 		return TC_ACT_UNSPEC;
 	struct config *config = rules(&now);
 
-	if (!config)
+	if (UNLIKELY(!config))
 		return TC_ACT_UNSPEC;
 	__u32 src = ntoh32(headers.outer.src), dst = ntoh32(headers.outer.dst);
 
+	__u32 locator = is_locator(config, dst), device;
+
 	/* Not ours: another tunnel's, or on its way to another machine. */
-	if (skb->pkt_type != PACKET_HOST || !is_locator(config, dst))
+	if (UNLIKELY(skb->pkt_type != PACKET_HOST || !locator))
 		return TC_ACT_UNSPEC;
-	if (!(config->flags & FLAG_CARRY_IN))
+	if (UNLIKELY(!(config->flags & FLAG_CARRY_IN)))
 		return refuse(DECAP, LEAVE(CAUSE_HELD));
 	__u64 begin = begun(DECAP);
 
-	for (__u32 i = 0; i < MAX_LOCATORS; i++) {
-		if (i >= config->locator_count)
-			break;
-		if (config->locators[i] != dst)
-			continue;
-		__u32 device = config->locator_devices[i];
-
-		if (device && device != skb->ifindex)
-			return refuse(DECAP, LEAVE(CAUSE_DEVICE));
-		break;
-	}
-	if (headers.outer.version_ihl != 0x45)
+	device = config->locators[(locator - 1) & (MAX_LOCATORS - 1)].device;
+	if (UNLIKELY(device && device != skb->ifindex))
+		return refuse(DECAP, LEAVE(CAUSE_DEVICE));
+	if (UNLIKELY(headers.outer.version_ihl != 0x45))
 		return refuse(DECAP, LEAVE(CAUSE_OPTIONS));
-	if (outer_sum(&headers.outer) != 0xffff)
+	if (UNLIKELY(outer_sum(&headers.outer) != 0xffff))
 		return refuse(DECAP, LEAVE(CAUSE_CHECKSUM));
-	if (headers.outer.fragment & hton16(FRAGMENT_BITS))
+	if (UNLIKELY(headers.outer.fragment & hton16(FRAGMENT_BITS)))
 		return refuse(DECAP, LEAVE(CAUSE_FRAGMENT));
 	len = ntoh16(headers.outer.total_len);
 	/* Neither padding of the link nor bytes that are missing. */
-	if (skb->len - len != ETH_HLEN)
+	if (UNLIKELY(skb->len - len != ETH_HLEN))
 		return refuse(DECAP, LEAVE(CAUSE_LENGTH));
 
 	int cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
 	struct flow *flow = flow_of(config, DECAP, &headers.inner);
 
-	if (!flow)
+	if (UNLIKELY(!flow))
 		return refuse(DECAP, LEAVE(CAUSE_RULES));
 	int known = !cut && flow->peer == src && is_of(flow, now.both, &headers.inner);
 
 	verdict = admit_packet(config, src, &headers.inner, len - OUTER_LEN, cut, known, flow);
-	if (verdict)
+	if (UNLIKELY(verdict))
 		goto refused;
-	if (headers.inner.next_header == PROTO_ICMPV6 &&
-	    (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, type) || is_discovery(type)))
+	if (UNLIKELY(headers.inner.next_header == PROTO_ICMPV6 &&
+	    (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, type) || is_discovery(type))))
 		return refuse(DECAP, LEAVE(CAUSE_CONTROL));
 	ecn = ecn_of(traffic_class(&headers.inner), headers.outer.tos);
-	if (ecn == ECN_NONE)
+	if (UNLIKELY(ecn == ECN_NONE))
 		return refuse(DECAP, LEAVE(CAUSE_ECN));
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
-	if (headers.inner.next_header == PROTO_UDP && len - OUTER_LEN > config->mtu && !skb->gso_size)
+	if (UNLIKELY(headers.inner.next_header == PROTO_UDP && len - OUTER_LEN > config->mtu && !skb->gso_size))
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
-	if (is_outdated(now))
+	if (UNLIKELY(is_outdated(now)))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
-	if (!known)
+	if (UNLIKELY(!known))
 		remember(flow, now.both, &headers.inner);
 
 	__u32 segments = skb->gso_segs;
 
 	verdict = strip(skb, headers.inner.next_header);
-	if (verdict)
+	if (UNLIKELY(verdict))
 		return refuse(DECAP, verdict);
 	if (ecn != (traffic_class(&headers.inner) & 3)) {
 		__u8 byte = (headers.inner.class_label & 0xcf) | ecn << 4;
 
-		if (bpf_skb_store_bytes(skb, ETH_HLEN + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM))
+		if (UNLIKELY(bpf_skb_store_bytes(skb, ETH_HLEN + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM)))
 			return refuse(DECAP, DROP(REASON_TUN_ERROR));
 	}
 	carried(DECAP, len - OUTER_LEN, segments, begin);
@@ -199,30 +193,30 @@ int isatap_encap(struct __sk_buff *skb)
 
 	struct config *config = rules(&now);
 
-	if (!config)
+	if (UNLIKELY(!config))
 		return TC_ACT_UNSPEC;
-	if (!(config->flags & FLAG_CARRY_OUT))
+	if (UNLIKELY(!(config->flags & FLAG_CARRY_OUT)))
 		return refuse(ENCAP, LEAVE(CAUSE_HELD));
 	__u64 begin = begun(ENCAP);
 	__u32 link_len = config->link_len & 0xff;
 
-	if (skb->protocol != hton16(ETH_P_IPV6) || READ(skb, link_len, 0, inner) ||
-	    inner.version_class >> 4 != 6 || inner.payload_len == 0)
+	if (UNLIKELY(skb->protocol != hton16(ETH_P_IPV6) || READ(skb, link_len, 0, inner) ||
+	    inner.version_class >> 4 != 6 || inner.payload_len == 0))
 		return refuse(ENCAP, LEAVE(CAUSE_REFUSED));
 	len = INNER_LEN + ntoh16(inner.payload_len);
-	if (skb->len - len != link_len || len > 0xffff - OUTER_LEN)
+	if (UNLIKELY(skb->len - len != link_len || len > 0xffff - OUTER_LEN))
 		return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
 
 	__u8 next_header = inner.next_header;
 
 	if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4) {
-		if (READ(skb, link_len, INNER_LEN, sending.ports))
+		if (UNLIKELY(READ(skb, link_len, INNER_LEN, sending.ports)))
 			return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
 		sending.ports = ntoh32(sending.ports);
 	} else if (next_header == PROTO_ICMPV6) {
 		__u8 type = 0;
 
-		if (READ(skb, link_len, INNER_LEN, type) || is_discovery(type))
+		if (UNLIKELY(READ(skb, link_len, INNER_LEN, type) || is_discovery(type)))
 			return refuse(ENCAP, LEAVE(CAUSE_CONTROL));
 	}
 	sending.largest = len;
@@ -233,7 +227,7 @@ int isatap_encap(struct __sk_buff *skb)
 		if (next_header == PROTO_TCP) {
 			__u8 offset = 0;
 
-			if (READ(skb, link_len, INNER_LEN + 12, offset))
+			if (UNLIKELY(READ(skb, link_len, INNER_LEN + 12, offset)))
 				return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
 			header_len = INNER_LEN + (offset >> 4) * 4;
 		} else if (next_header != PROTO_UDP) {
@@ -246,33 +240,33 @@ int isatap_encap(struct __sk_buff *skb)
 	}
 	struct flow *flow = flow_of(config, ENCAP, &inner);
 
-	if (!flow)
+	if (UNLIKELY(!flow))
 		return refuse(ENCAP, LEAVE(CAUSE_RULES));
 	int known = is_of(flow, now.both, &inner) && (!flow->by_ports || flow->ports == sending.ports);
 
 	verdict = route_packet(config, &inner, &sending, known, flow);
-	if (verdict)
+	if (UNLIKELY(verdict))
 		return refuse(ENCAP, verdict);
 	/* What the device takes at this moment: the rules may be a moment old, and it would drop what is too long without a word. */
 	__u32 mtu = 0, device = flow->device;
 
-	if (bpf_check_mtu(skb, device, &mtu, 0, 0) < 0)
+	if (UNLIKELY(bpf_check_mtu(skb, device, &mtu, 0, 0) < 0))
 		return refuse(ENCAP, LEAVE(CAUSE_ROUTE));
-	if (sending.largest + OUTER_LEN > mtu)
+	if (UNLIKELY(sending.largest + OUTER_LEN > mtu))
 		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
 	write_outer(config, &inner, len, sending.segments, flow, &headers.outer);
 	headers.link = flow->link;
-	if (is_outdated(now))
+	if (UNLIKELY(is_outdated(now)))
 		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
-	if (!known)
+	if (UNLIKELY(!known))
 		remember(flow, now.both, &inner);
 
-	if (bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+	if (UNLIKELY(bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)))
 		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
 	/* From here on there is no way back. */
-	if ((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
-	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0))
+	if (UNLIKELY((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
+	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0)))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
 	carried(ENCAP, len, sending.segments, begin);
 	if (flow->has_link)

@@ -17,6 +17,8 @@ typedef long long __s64;
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 /* Verified once by itself, wherever it is called from: that keeps the work of the verifier small. */
 #define FUNCTION __attribute__((noinline))
+/* So that the compiler lays what is done for most packets in one row. */
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define NULL ((void *)0)
 
 /* Definitions of maps are types: the loader reads them from BTF. */

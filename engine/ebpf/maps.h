@@ -19,32 +19,38 @@ struct generation {
 	__u32 neighbours_writing;
 };
 
+/* An IPv4 address of ours that the tunnel ends at. */
+struct locator {
+	__u32 addr;
+	__u32 device; /* where packets for it arrive; 0: anywhere */
+};
+
+/* What each packet asks comes first, in one line of memory. */
 struct config {
 	__u32 flags;
 	__u32 link_len; /* bytes of link header that packets of the TUN interface have: none, but where packets are tried out */
 	__u32 mtu; /* largest inner packet */
 	__u32 ttl; /* 0: the inner hop limit */
 	__u32 dscp; /* as a TOS octet; DSCP_INHERIT: the inner one */
+	__u32 locator_count;
+	__u64 key; /* of the hash */
+	struct locator locators[MAX_LOCATORS]; /* the preferred one first */
+	__u64 mark[2];
 	__u32 peers; /* PEER_ flags of those in no network of their own */
 	__u32 other_paths; /* path MTU << 16 | link MTU of those not known by address */
 	__u32 default_kind; /* HOP_, of what no route covers */
 	__u32 default_hop;
-	__u32 locator_count;
 	__u32 route_levels;
 	__u32 site_levels;
 	__u32 peer_levels;
 	__u32 egress_levels;
 	__u32 base; /* of this generation's half of the table */
 	__u32 mask; /* its length - 1 */
-	__u64 key; /* of the hash */
-	__u64 mark[2];
-	__u32 locators[MAX_LOCATORS]; /* the preferred one first */
-	__u32 locator_devices[MAX_LOCATORS]; /* 0: any */
 	__u8 route_lens[MAX_ROUTE_LEVELS]; /* prefix lengths in use, longest first */
 	__u8 site_lens[MAX_V4_LEVELS];
 	__u8 peer_lens[MAX_V4_LEVELS];
 	__u8 egress_lens[MAX_V4_LEVELS];
-};
+} __attribute__((aligned(64)));
 
 /* One entry of the table: under a tag (which set or table, and which prefix length) and up to 128 bits of key. */
 struct slot {
@@ -91,9 +97,9 @@ struct flow {
 struct counters {
 	__u64 packets[DIRECTIONS];
 	__u64 bytes[DIRECTIONS];
+	__u64 sampled[DIRECTIONS]; /* packets whose time was taken, carried or not: one for SAMPLE of `packets` */
 	__u64 superpackets[DIRECTIONS]; /* of the packets, those that stand for several */
 	__u64 segments[DIRECTIONS]; /* of the superpackets */
-	__u64 sampled[DIRECTIONS]; /* packets whose time was taken, carried or not: one for SAMPLE of `packets` */
 	__u64 passed[DIRECTIONS][CAUSES];
 	__u64 drops[DIRECTIONS][REASONS];
 	__u64 stays[DIRECTIONS][STAYS]; /* of the packets carried whose time was taken, by how long it took: see count.h */

@@ -98,15 +98,17 @@ FUNCTION int prefix_of(struct config *config, __u32 tag, __u32 v4, struct found 
 	return 0;
 }
 
+/* Which of our locators an address is, counted from 1; 0: none. */
 FUNCTION int is_locator(struct config *config, __u32 v4)
 {
 	if (!config)
 		return 0;
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < MAX_LOCATORS; i++) {
 		if (i >= config->locator_count)
 			break;
-		if (config->locators[i] == v4)
-			return 1;
+		if (config->locators[i].addr == v4)
+			return i + 1;
 	}
 	return 0;
 }

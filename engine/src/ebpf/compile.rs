@@ -203,9 +203,8 @@ fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
         mark: tunnel.mark.secret(),
         ..Config::EMPTY
     };
-    let places = config.locators.iter_mut().zip(&mut config.locator_devices);
-    for ((addr, device), locator) in places.zip(rules.locators()) {
-        (*addr, *device) = (locator.addr.to_bits(), locator.if_index);
+    for (place, locator) in config.locators.iter_mut().zip(rules.locators()) {
+        (place.addr, place.device) = (locator.addr.to_bits(), locator.if_index);
     }
     config
 }

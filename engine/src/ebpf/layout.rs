@@ -47,6 +47,16 @@ impl NeighbourPlace {
     }
 }
 
+/// An IPv4 address of ours, and the device where packets for it arrive; 0: anywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct LocatorPlace {
+    /// The address.
+    pub addr: u32,
+    /// The interface index.
+    pub device: u32,
+}
+
 /// The fixed part of one generation of the rules. See `ebpf/maps.h` for what each field means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -57,26 +67,29 @@ pub struct Config {
     pub mtu: u32,
     pub ttl: u32,
     pub dscp: u32,
+    pub locator_count: u32,
+    pub key: u64,
+    pub locators: [LocatorPlace; MAX_LOCATORS as usize],
+    pub mark: [u64; 2],
     pub peers: u32,
     pub other_paths: u32,
     pub default_kind: u32,
     pub default_hop: u32,
-    pub locator_count: u32,
     pub route_levels: u32,
     pub site_levels: u32,
     pub peer_levels: u32,
     pub egress_levels: u32,
     pub base: u32,
     pub mask: u32,
-    pub key: u64,
-    pub mark: [u64; 2],
-    pub locators: [u32; MAX_LOCATORS as usize],
-    pub locator_devices: [u32; MAX_LOCATORS as usize],
     pub route_lens: [u8; MAX_ROUTE_LEVELS as usize],
     pub site_lens: [u8; MAX_V4_LEVELS as usize],
     pub peer_lens: [u8; MAX_V4_LEVELS as usize],
     pub egress_lens: [u8; MAX_V4_LEVELS as usize],
+    /// Fills the last of its lines of memory.
+    pub unused: [u8; 48],
 }
+
+const _: () = assert!(size_of::<Config>().is_multiple_of(64));
 
 impl Config {
     /// All zero: nothing is carried.
@@ -99,12 +112,12 @@ impl Config {
         mask: 0,
         key: 0,
         mark: [0; 2],
-        locators: [0; MAX_LOCATORS as usize],
-        locator_devices: [0; MAX_LOCATORS as usize],
+        locators: [LocatorPlace { addr: 0, device: 0 }; MAX_LOCATORS as usize],
         route_lens: [0; MAX_ROUTE_LEVELS as usize],
         site_lens: [0; MAX_V4_LEVELS as usize],
         peer_lens: [0; MAX_V4_LEVELS as usize],
         egress_lens: [0; MAX_V4_LEVELS as usize],
+        unused: [0; 48],
     };
 }
 
@@ -147,7 +160,7 @@ pub enum Counter {
     Stay(usize),
 }
 
-const _: () = assert!(NEIGHBOURS.is_power_of_two());
+const _: () = assert!(NEIGHBOURS.is_power_of_two() && MAX_LOCATORS.is_power_of_two());
 const _: () = assert!(STAYS == (STAY_OCTAVES + 2) * STAY_STEPS);
 /// Counters that have one word for each direction.
 const SINGLE: usize = 5;
@@ -176,9 +189,9 @@ impl Counter {
         match self {
             Counter::Packets => direction,
             Counter::Bytes => both + direction,
-            Counter::Superpackets => 2 * both + direction,
-            Counter::Segments => 3 * both + direction,
-            Counter::Sampled => 4 * both + direction,
+            Counter::Sampled => 2 * both + direction,
+            Counter::Superpackets => 3 * both + direction,
+            Counter::Segments => 4 * both + direction,
             Counter::Passed(cause) => causes + direction * Cause::COUNT + cause as usize,
             Counter::Dropped(reason) => drops + direction * DropReason::COUNT + reason as usize,
             Counter::Stay(place) => stays + direction * STAYS as usize + place,
