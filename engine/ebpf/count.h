@@ -29,14 +29,18 @@ ALWAYS_INLINE struct counters *counters_here(void)
 	return bpf_map_lookup_elem(&isatap_counts, &cpu);
 }
 
-/* What is read afterwards is not read earlier: an atomic operation on memory of our own keeps them apart. */
+/* What is read afterwards is not read earlier: an atomic operation on memory of our own keeps them apart. Only one whose result is
+ * used does so. */
 ALWAYS_INLINE void keep_order(void)
 {
 #ifdef WEAKLY_ORDERED
 	struct counters *counters = counters_here();
 
-	if (counters)
-		__sync_fetch_and_add(&counters->packets[0], 0);
+	if (counters) {
+		__u64 before = __sync_fetch_and_add(&counters->packets[0], 0);
+
+		__asm__ volatile("" ::"r"(before) : "memory");
+	}
 #else
 	__asm__ volatile("" ::: "memory");
 #endif

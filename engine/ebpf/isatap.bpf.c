@@ -135,7 +135,7 @@ int isatap_decap(struct __sk_buff *skb)
 
 	if (UNLIKELY(!flow))
 		return refuse(DECAP, LEAVE(CAUSE_RULES));
-	int known = !cut && flow->peer == src && is_of(flow, now.both, &headers.inner);
+	int known = !cut && flow->peer == src && is_of(flow, now.rules, &headers.inner);
 
 	verdict = admit_packet(config, src, &headers.inner, len - OUTER_LEN, cut, known, flow);
 	if (UNLIKELY(verdict))
@@ -152,7 +152,7 @@ int isatap_decap(struct __sk_buff *skb)
 	if (UNLIKELY(is_outdated(now)))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
 	if (UNLIKELY(!known))
-		remember(flow, now.both, &headers.inner);
+		remember(flow, now.rules, &headers.inner);
 
 	__u32 segments = skb->gso_segs;
 

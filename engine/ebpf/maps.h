@@ -71,13 +71,13 @@ struct neighbour {
 };
 
 /* What the rules of one generation said of packets between two addresses: where they go, or that they may enter. One CPU remembers
- * it, so that the next packet reads two lines of memory and not a dozen. */
+ * it, so that the next packet reads one or two lines of memory and not a dozen. */
 struct flow {
 	__u64 src_high; /* as they lie in the packet */
 	__u64 src_low;
 	__u64 dst_high;
 	__u64 dst_low;
-	__u64 now; /* generations of rules and neighbours; 0: nothing is remembered here */
+	__u64 now; /* generation of the rules, and of neighbours where packets leave; 0: nothing is remembered here */
 	__u32 peer; /* the IPv4 address at the other end */
 	/* The rest is of packets that leave. */
 	__u32 locator;
