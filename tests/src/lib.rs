@@ -22,6 +22,7 @@
 //! | [`exchange`] | was each question answered once? |
 //! | [`reloading`] | what does a reload change, and what not? |
 //! | [`steady`] | what was lost, and for how long, while something happened? |
+//! | [`witness`] | did the tunnel stand still, or the machine? |
 //! | [`fleet`], [`bird`] | what if there are several routers, and routing leads to them? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`programs`] | what if the programs in the kernel carry everything? |
@@ -93,3 +94,4 @@ pub mod topology;
 pub mod traffic;
 pub mod unit;
 pub mod wait;
+pub mod witness;

@@ -453,7 +453,7 @@ impl Drop for Stream {
 }
 
 /// The byte at one place of the content: no part of it looks like another within any buffer.
-fn content(at: u64) -> u8 {
+pub(crate) fn content(at: u64) -> u8 {
     (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56).to_le_bytes()[0]
 }
 
