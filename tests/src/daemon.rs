@@ -334,6 +334,17 @@ impl<'a> Daemon<'a> {
         self.wait_log("the kernel carries packets by the ebpf lane");
     }
 
+    /// Waits until whoever carries in a lane does: workers have since the start, programs may not have got rules yet.
+    ///
+    /// # Panics
+    /// When they do not get any.
+    #[track_caller]
+    pub fn wait_lane(&self, lane: Lane) {
+        if lane == Lane::Ebpf {
+            self.wait_programs();
+        }
+    }
+
     /// Waits until the programs of the `ebpf` lane leave all packets to the workers; at once where there are none.
     ///
     /// # Panics

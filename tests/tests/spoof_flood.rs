@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Daemon, Lane};
+use isatap_tests::kernel_drops::KernelDrops;
 use isatap_tests::metrics::{Counters, Direction};
 use isatap_tests::packet::{Inner, Outer};
 use isatap_tests::raw::Crafter;
@@ -35,9 +36,12 @@ const GROWTH_KIB: u64 = 1024;
 struct Stretch {
     sent: u32,
     counted: Counters,
+    /// What the kernel had no room for on the way between the namespaces, or in front of the workers.
+    lost: u64,
 }
 
 struct Bench<'a> {
+    scene: &'a Opposite,
     daemon: &'a Daemon<'a>,
     crafter: Crafter,
     /// The number of the next spoofed packet: none claims to be from where another one was.
@@ -49,6 +53,8 @@ impl Bench<'_> {
     fn run(&mut self, count: u32, flooded: bool) -> Stretch {
         let good = Inner::new(on_link(X), on_link(DUT)).wrap(59, &[0x5a; 64]);
         let before = self.daemon.settled(Direction::Decap);
+        let lost = || [&self.scene.x, &self.scene.dut].map(KernelDrops::read);
+        let lost_before = lost();
         let began = Instant::now();
         for sent in 0..count {
             if sent % BURST == 0 {
@@ -68,7 +74,16 @@ impl Bench<'_> {
                 Err("nothing yet")
             }
         });
-        Stretch { sent: count, counted }
+        let lost = lost()
+            .iter()
+            .zip(&lost_before)
+            .map(|(now, before)| now.since(before).total())
+            .sum();
+        Stretch {
+            sent: count,
+            counted,
+            lost,
+        }
     }
 
     /// A packet that claims to be of a host and comes from another one: 8 million claims, 8 million senders.
@@ -88,8 +103,10 @@ fn flood(lane: Lane) {
         scene.dut.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0");
     }
     let daemon = scene.router(|builder| builder.lane(lane).workers(1));
+    daemon.wait_lane(lane);
     let engine = daemon.engine_pid();
     let mut bench = Bench {
+        scene: &scene,
         daemon: &daemon,
         crafter: scene.crafter(),
         spoofed: 1,
@@ -112,6 +129,13 @@ fn flood(lane: Lane) {
         );
         assert!(flooded.counted.delivered <= u64::from(flooded.sent));
         assert!(refused["src_mismatch"] <= u64::from(flooded.sent));
+        // Each packet that reached the daemon is counted, and the kernel says of the others that it lost them.
+        for (stretch, all) in [
+            (&quiet, u64::from(quiet.sent)),
+            (&flooded, 2 * u64::from(flooded.sent)),
+        ] {
+            assert_eq!(stretch.counted.received + stretch.lost, all, "{stretch:?}");
+        }
         without += quiet.counted.delivered;
         with += flooded.counted.delivered;
     }
