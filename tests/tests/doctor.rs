@@ -248,6 +248,7 @@ fn radvd_without_what_isatap_needs_is_found() {
 #[test]
 fn traps_of_the_way_are_found() {
     let scene = Opposite::new();
+    // A lane of workers: queues overflow while they do not run.
     let daemon = scene.router(|builder| builder.workers(1).lane(Lane::Uring));
     let grade = |subject: &str| {
         let (_, text) = report(&daemon);

@@ -113,12 +113,10 @@ fn bulk_traffic_needs_no_more_ebpf() {
     bulk_traffic_needs_no_more(Lane::Ebpf);
 }
 
-/// FAULTS 67: an engine that the kernel ends for want of memory is followed by another one, on the same interface.
-#[test]
-fn an_engine_that_is_ended_is_followed() {
+fn an_engine_that_is_ended_is_followed(lane: Lane) {
     let (scene, folder) = (Scene::new(1), TempDir::new().expect("a folder"));
     let group = MemoryGroup::new(LIMIT);
-    let router = router(&scene, &group, &folder, Lane::Uring);
+    let router = router(&scene, &group, &folder, lane);
     let host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER]).start();
     ping_until(&scene.hosts[0], &SERVER.to_string(), SOON);
     let (old, interface) = (router.engine_pid(), state::if_index(&scene.router, TUNNEL));
@@ -132,4 +130,16 @@ fn an_engine_that_is_ended_is_followed() {
     transfers(&scene);
     router.conservation();
     host.conservation();
+}
+
+/// FAULTS 67: an engine that the kernel ends for want of memory is followed by another one, on the same interface.
+#[test]
+fn an_engine_that_is_ended_is_followed_uring() {
+    an_engine_that_is_ended_is_followed(Lane::Uring);
+}
+
+/// FAULTS 67: the same beside programs that go on.
+#[test]
+fn an_engine_that_is_ended_is_followed_ebpf() {
+    an_engine_that_is_ended_is_followed(Lane::Ebpf);
 }

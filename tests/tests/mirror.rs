@@ -206,7 +206,8 @@ fn interface_deleted_ebpf() {
 }
 
 fn refused_sends(lane: Lane) {
-    // FAULTS 29: the firewall says no; each packet is counted, and packets pass again when it says yes.
+    // FAULTS 29: the firewall says no; each packet is counted, and packets pass again when it says yes. It is not asked about
+    // what programs carry, which the lane that is told to does all the same (`ebpf_lane::others_have_their_say`).
     const COUNT: usize = 200;
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.lane(lane));
@@ -256,7 +257,7 @@ fn refused_sends_are_counted_syscall() {
 
 fn full_queue(lane: Lane) {
     // FAULTS 27: a full queue of the uplink loses packets; each is counted, as many as the queue itself counts, and the rest
-    // is sent.
+    // is sent. Programs are not told what it refuses (`kernel_losses::the_queue_of_the_underlay_is_told_ebpf`).
     const COUNT: u64 = 400;
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.lane(lane));

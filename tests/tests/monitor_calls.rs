@@ -264,7 +264,7 @@ fn every_call_of_the_lists_is_tried() {
     );
 }
 
-/// Without the layer the same calls are made: it is the filters that stop them.
+/// Without the layer the same calls are made: it is the filters that stop them. On any lane there are none then.
 #[test]
 fn without_the_layer_they_are_made() {
     let ns = lonely();

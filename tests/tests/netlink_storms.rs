@@ -279,13 +279,13 @@ fn an_interface_that_flaps_is_restored_ebpf() {
     down_and_up_under_traffic(Lane::Ebpf);
 }
 
-#[test]
-fn any_mtu_of_an_operator_is_lived_with() {
+fn any_mtu_of_an_operator_is_lived_with(lane: Lane) {
     // FAULTS 58: below 1280 there is no IPv6, so the interface is set up anew, with what advertisements brought; above, the
     // senders are told what the tunnel carries.
     let scene = Opposite::new();
     let crafter = scene.crafter();
-    let daemon = host(&scene, &crafter, Lane::Uring);
+    let daemon = host(&scene, &crafter, lane);
+    daemon.wait_lane(lane);
     let before = state::snapshot(&scene.dut, TUNNEL);
     let if_index = state::if_index(&scene.dut, TUNNEL);
     let wire = Sniffer::start(&scene.dut, UNDERLAY);
@@ -338,4 +338,14 @@ fn any_mtu_of_an_operator_is_lived_with() {
     assert!(times[2] <= RESTORED, "{times:?}");
     assert_eq!(state::if_index(&scene.dut, TUNNEL), if_index);
     daemon.conservation();
+}
+
+#[test]
+fn any_mtu_of_an_operator_is_lived_with_uring() {
+    any_mtu_of_an_operator_is_lived_with(Lane::Uring);
+}
+
+#[test]
+fn any_mtu_of_an_operator_is_lived_with_ebpf() {
+    any_mtu_of_an_operator_is_lived_with(Lane::Ebpf);
 }

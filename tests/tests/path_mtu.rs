@@ -188,12 +188,17 @@ bulk! {
     bulk_dynamic_1480_syscall: 1480, "dynamic", Syscall;
     bulk_static_9000: 9000, "static", Uring;
     bulk_static_1480_syscall: 1480, "static", Syscall;
+    bulk_dynamic_1280_ebpf: 1280, "dynamic", Ebpf;
+    bulk_dynamic_1480_ebpf: 1480, "dynamic", Ebpf;
+    bulk_static_1480_ebpf: 1480, "static", Ebpf;
+    bulk_static_9000_ebpf: 9000, "static", Ebpf;
 }
 
 fn bulk(mtu: u16, mode: &str, lane: Lane) {
     let net = Narrow::new();
     let config = format!("Mtu {mtu}\nPathMtu {mode}");
     let daemons = net.start(|builder| builder.lane(lane).config(&config));
+    daemons.iter().for_each(|daemon| daemon.wait_lane(lane));
     // Packets that came before the prefix was known have been refused, and rightly so.
     let before = daemons.each_ref().map(|daemon| daemon.settled(Direction::Encap));
     for middle in [1500, 1300, 600] {

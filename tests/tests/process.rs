@@ -26,6 +26,8 @@ use isatap_tests::wait;
 const START_TO_FIRST_PACKET: Duration = Duration::from_millis(100);
 /// What the monitor keeps (capabilities(7)): KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW, SYS_CHROOT.
 const OF_MONITOR: u64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 18;
+/// What it keeps besides for the programs of an upgrade: PERFMON, BPF.
+const FOR_PROGRAMS: u64 = 1 << 38 | 1 << 39;
 
 /// Name and status lines of each thread.
 fn threads(pid: i32) -> Vec<(String, String)> {
@@ -87,8 +89,13 @@ fn processes_are_confined(daemon: &Daemon<'_>, lane: Lane) {
     let [(_, status)] = &monitor[..] else {
         panic!("the monitor has one thread: {monitor:?}")
     };
+    let kept = if lane == Lane::Ebpf {
+        OF_MONITOR | FOR_PROGRAMS
+    } else {
+        OF_MONITOR
+    };
     for set in ["CapEff", "CapPrm", "CapBnd"] {
-        assert_eq!(mask(status, set), OF_MONITOR, "{set} of the monitor");
+        assert_eq!(mask(status, set), kept, "{set} of the monitor");
     }
     for set in ["CapInh", "CapAmb"] {
         assert_eq!(mask(status, set), 0, "{set} of the monitor");
@@ -139,6 +146,11 @@ fn threads_are_confined_uring() {
 #[test]
 fn threads_are_confined_syscall() {
     threads_are_confined(Lane::Syscall);
+}
+
+#[test]
+fn threads_are_confined_ebpf() {
+    threads_are_confined(Lane::Ebpf);
 }
 
 /// FAULTS 44.

@@ -171,7 +171,7 @@ fn an_open_directory_leads_nowhere_else() {
     }
 }
 
-/// FAULTS 71: what is in force is said in one place.
+/// FAULTS 71: what is in force is said in one place. Beside programs the workers are those of one of these lanes.
 #[test]
 fn the_status_says_what_threads_may_do() {
     for lane in Lane::OF_WORKERS {

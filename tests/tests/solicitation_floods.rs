@@ -176,7 +176,7 @@ fn invented_neighbours_ebpf() {
     advertise_yes(Lane::Ebpf, Names::Neighbours);
 }
 
-/// FAULTS 51, 52: the flood uses sixteen million names.
+/// FAULTS 51, 52: the flood uses sixteen million names. Control is what counts them, whichever lane brings the packets.
 #[test]
 fn invented_hosts_of_everywhere() {
     advertise_yes(Lane::Uring, Names::Anybody);
