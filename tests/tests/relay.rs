@@ -103,7 +103,10 @@ fn nothing_is_relayed_for_a_stranger() {
     }
     let since = running.router.wait_received(Direction::Decap, &before, PACKETS);
     assert_eq!(since.drops, BTreeMap::from([("not_site".to_owned(), PACKETS)]));
-    assert_eq!(tunnel.count(|c| !c.outgoing), 0, "something came in");
+    // The host asks for its router again, if this takes long enough.
+    let asking = link_local(host_v4(0));
+    let came_in = tunnel.count(|c| !c.outgoing && c.inner().is_none_or(|inner| inner.src() != asking));
+    assert_eq!(came_in, 0, "something came in");
     // The router and the server speak of themselves now and then.
     let own: Ipv6Addr = "2001:db8:99::1".parse().expect("an address");
     let went_on = out.count(|c| {
