@@ -25,6 +25,12 @@ struct locator {
 	__u32 device; /* where packets for it arrive; 0: anywhere */
 };
 
+/* Prefix lengths in use in one of the tables, longest first. */
+struct levels {
+	__u32 count;
+	__u8 lens[MAX_LEVELS];
+};
+
 /* What each packet asks comes first, in one line of memory. */
 struct config {
 	__u32 flags;
@@ -40,16 +46,9 @@ struct config {
 	__u32 other_paths; /* path MTU << 16 | link MTU of those not known by address */
 	__u32 default_kind; /* HOP_, of what no route covers */
 	__u32 default_hop;
-	__u32 route_levels;
-	__u32 site_levels;
-	__u32 peer_levels;
-	__u32 egress_levels;
 	__u32 base; /* of this generation's half of the table */
 	__u32 mask; /* its length - 1 */
-	__u8 route_lens[MAX_ROUTE_LEVELS]; /* prefix lengths in use, longest first */
-	__u8 site_lens[MAX_V4_LEVELS];
-	__u8 peer_lens[MAX_V4_LEVELS];
-	__u8 egress_lens[MAX_V4_LEVELS];
+	struct levels levels[PREFIX_TABLES]; /* by tag, from TAG_ROUTE on */
 } __attribute__((aligned(64)));
 
 /* One entry of the table: under a tag (which set or table, and which prefix length) and up to 128 bits of key. */

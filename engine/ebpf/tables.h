@@ -52,50 +52,49 @@ ALWAYS_INLINE int contains(struct config *config, __u32 tag, __u64 high, __u64 l
 	return find(config, tag, high, low, &found);
 }
 
-/* The longest route for an address: HOP_ in `extra`, which router or group in `value`; HOP_NONE without one. */
-FUNCTION int route_of(struct config *config, struct address *address, struct found *found)
+/* The bits of an address that a prefix of 0 to 128 bits has, in either half. By arithmetic alone: the verifier follows each branch of the
+ * loop below through all that is left of it. */
+ALWAYS_INLINE __u64 high_mask(__u32 len)
+{
+	return ~(~0ULL >> (len & 63)) | -(__u64)(((len >> 6) + 1) >> 1);
+}
+
+ALWAYS_INLINE __u64 low_mask(__u32 len)
+{
+	return (~(~0ULL >> (len & 63)) & -(__u64)(len >> 6 & 1)) | -(__u64)(len >> 7);
+}
+
+/* The longest prefix of a table that covers an address; `found` is left as it is without one. */
+FUNCTION int longest(struct config *config, __u32 tag, struct address *address, struct found *found)
 {
 	if (!config || !address || !found)
 		return 0;
-	for (__u32 level = 0; level < MAX_ROUTE_LEVELS; level++) {
-		if (level >= config->route_levels)
-			break;
-		__u32 len = config->route_lens[level];
-		__u64 high = address->high, low = 0;
+	struct levels *levels = &config->levels[(tag - 1) & (PREFIX_TABLES - 1)];
 
-		if (len == 0)
-			high = 0;
-		else if (len < 64)
-			high &= ~0ULL << ((64 - len) & 63);
-		else if (len > 64)
-			low = len >= 128 ? address->low : address->low & ~0ULL << ((128 - len) & 63);
-		if (find(config, TAG_ROUTE | len << 8, high, low, found))
+	for (__u32 level = 0; level < MAX_LEVELS; level++) {
+		if (level >= levels->count)
+			break;
+		__u32 len = levels->lens[level];
+
+		if (find(config, tag | len << 8, address->high & high_mask(len), address->low & low_mask(len), found))
 			return 1;
 	}
-	found->extra = HOP_NONE;
-	found->value = 0;
 	return 0;
 }
 
-/* The longest prefix of one of the tables of IPv4 prefixes. */
-FUNCTION int prefix_of(struct config *config, __u32 tag, __u32 v4, struct found *found)
+/* The longest route for an address: HOP_ in `extra`, which router or group in `value`; HOP_NONE without one. */
+ALWAYS_INLINE int route_of(struct config *config, struct address *address, struct found *found)
 {
-	if (!config || !found)
-		return 0;
-	__u32 levels = tag == TAG_SITE ? config->site_levels : tag == TAG_PEER ? config->peer_levels :
-										    config->egress_levels;
+	found->extra = HOP_NONE;
+	found->value = 0;
+	return longest(config, TAG_ROUTE, address, found);
+}
 
-	for (__u32 level = 0; level < MAX_V4_LEVELS; level++) {
-		if (level >= levels)
-			break;
-		__u32 len = tag == TAG_SITE ? config->site_lens[level] : tag == TAG_PEER ? config->peer_lens[level] :
-											       config->egress_lens[level];
-		__u32 masked = len == 0 ? 0 : v4 & (~0U << ((32 - len) & 31));
-
-		if (find(config, tag | len << 8, masked, 0, found))
-			return 1;
-	}
-	return 0;
+/* The longest prefix of one of the tables of IPv4 prefixes. */
+ALWAYS_INLINE int prefix_of(struct config *config, __u32 tag, __u32 v4, struct found *found)
+{
+	struct address address = { (__u64)v4 << 32, 0 };
+	return longest(config, tag, &address, found);
 }
 
 /* Which of our locators an address is, counted from 1; 0: none. */

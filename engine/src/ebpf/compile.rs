@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::layout::{Config, Slot};
+use super::layout::{Config, Levels, Slot};
 use super::numbers::{
     DSCP_INHERIT, FLAG_ALONE, FLAG_ANY_SITE, FLAG_CARRY_IN, FLAG_CARRY_OUT, FLAG_LOOP_CHECKS, FLAG_NESTED,
     FLAG_OWNS_FOREIGN, FLAG_STRICT, GROUP_SLOTS, HOP_GROUP, HOP_NONE, HOP_ON_LINK, HOP_UNREACHABLE, HOP_VIA,
-    MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, PEER_COMPAT, PEER_DYNAMIC, TAG_BROADCAST, TAG_EGRESS,
-    TAG_GROUP, TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_PATH, TAG_PEER,
-    TAG_ROUTE, TAG_ROUTER, TAG_SITE,
+    MAX_LEVELS, MAX_LOCATORS, PEER_COMPAT, PEER_DYNAMIC, PREFIX_TABLES, TAG_BROADCAST, TAG_EGRESS, TAG_GROUP,
+    TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_PATH, TAG_PEER, TAG_ROUTE,
+    TAG_ROUTER, TAG_SITE,
 };
 use super::table::Table;
 use crate::fib::group::SLOTS;
@@ -22,6 +22,8 @@ use crate::isatap::ecn::EcnMode;
 use crate::isatap::mtu::{PathMtu, PathMtuMode};
 use crate::isatap::tos::{DscpPolicy, TtlPolicy};
 
+/// Tables are named by their tags, in this order.
+const _: () = assert!(TAG_ROUTE == 1 && TAG_SITE == 2 && TAG_PEER == 3 && TAG_EGRESS == PREFIX_TABLES);
 const _: () = assert!(SLOTS == GROUP_SLOTS as usize && RULEBOOK_LOCATORS == MAX_LOCATORS as usize);
 
 /// A network of next hops, and the Ethernet device that the kernel's IPv4 reaches it by.
@@ -114,10 +116,9 @@ pub fn compile(
         let bits = halves(prefix.addr().to_bits());
         (prefix.len(), bits, [value, kind, 0])
     });
-    let lens = entries.levels(TAG_ROUTE, routes);
-    config.route_levels = fill(&mut config.route_lens, &lens, "routes", MAX_ROUTE_LEVELS)?;
+    let routes = entries.prefixes(TAG_ROUTE, routes, "routes")?;
     let v4 = |network: Ipv4Prefix, values| {
-        let bits = (u64::from(network.addr().to_bits()), 0);
+        let bits = (u64::from(network.addr().to_bits()) << 32, 0);
         (network.len(), bits, values)
     };
     let site = rules
@@ -125,23 +126,16 @@ pub fn compile(
         .into_iter()
         .flatten()
         .map(|network| v4(network, [0; 3]));
-    let lens = entries.levels(TAG_SITE, site);
-    config.site_levels = fill(&mut config.site_lens, &lens, "site networks", MAX_V4_LEVELS)?;
+    let site = entries.prefixes(TAG_SITE, site, "site networks")?;
     let (policies, _) = rules.peer_policies();
     let policies = policies.map(|(network, policy)| v4(network, [peer_flags(policy), 0, 0]));
-    let lens = entries.levels(TAG_PEER, policies);
-    config.peer_levels = fill(
-        &mut config.peer_lens,
-        &lens,
-        "networks with a policy",
-        MAX_V4_LEVELS,
-    )?;
+    let policies = entries.prefixes(TAG_PEER, policies, "networks with a policy")?;
     let ways = surroundings
         .egress
         .iter()
         .map(|way| v4(way.network, [way.device, u32::from(way.mtu), way.via.to_bits()]));
-    let lens = entries.levels(TAG_EGRESS, ways);
-    config.egress_levels = fill(&mut config.egress_lens, &lens, "IPv4 routes", MAX_V4_LEVELS)?;
+    let ways = entries.prefixes(TAG_EGRESS, ways, "IPv4 routes")?;
+    config.levels = [routes, site, policies, ways];
 
     entries.sets(rules);
     for (number, group) in (0u32..).zip(rules.groups()) {
@@ -230,17 +224,30 @@ impl Entries {
     }
 
     /// Adds prefixes as length, bits, and what is found; says which lengths there are.
-    fn levels(
+    ///
+    /// # Errors
+    /// More different ones than a look-up tries.
+    fn prefixes(
         &mut self,
         tag: u32,
         prefixes: impl Iterator<Item = (u8, (u64, u64), [u32; 3])>,
-    ) -> BTreeSet<u8> {
+        what: &'static str,
+    ) -> Result<Levels, Unfit> {
         let mut lens = BTreeSet::new();
         for (len, bits, values) in prefixes {
             lens.insert(len);
             self.add(tag | u32::from(len) << 8, bits, values);
         }
-        lens
+        let (count, most) = (lens.len(), MAX_LEVELS as usize);
+        if count > most {
+            return Err(Unfit::Levels { what, count, most });
+        }
+        let mut levels = Levels::NONE;
+        // Longest first.
+        for (place, len) in levels.lens.iter_mut().zip(lens.iter().rev()) {
+            (*place, levels.count) = (*len, levels.count + 1);
+        }
+        Ok(levels)
     }
 
     fn sets(&mut self, rules: &Rulebook) {
@@ -276,18 +283,6 @@ impl Entries {
             self.add(TAG_MEMBER, (key, u64::from(member.to_bits())), [0; 3]);
         }
     }
-}
-
-/// Writes the lengths, longest first; how many there are.
-fn fill(places: &mut [u8], lens: &BTreeSet<u8>, what: &'static str, most: u32) -> Result<u32, Unfit> {
-    let (count, most) = (lens.len(), most as usize);
-    if count > most {
-        return Err(Unfit::Levels { what, count, most });
-    }
-    for (place, len) in places.iter_mut().zip(lens.iter().rev()) {
-        *place = *len;
-    }
-    Ok(u32::try_from(count).unwrap_or(0))
 }
 
 fn hop_numbers(hop: Option<NextHop>) -> (u32, u32) {
@@ -342,12 +337,13 @@ mod tests {
         .build()
         .unwrap();
         let image = compile(&rules, &Surroundings::default(), 1024, 1).unwrap();
-        assert_eq!(image.config.route_lens[..5], [128, 64, 32, 0, 0]);
-        assert_eq!((image.config.route_levels, image.config.site_levels), (4, 2));
-        assert_eq!(image.config.site_lens[..2], [24, 8]);
+        let [routes, site, policies, ways] = image.config.levels;
+        assert_eq!((routes.count, &routes.lens[..5]), (4, &[128, 64, 32, 0, 0][..]));
+        assert_eq!((site.count, &site.lens[..2]), (2, &[24, 8][..]));
+        assert_eq!((policies, ways), (Levels::NONE, Levels::NONE));
         let default = image.table.get(TAG_ROUTE, 0, 0).unwrap();
         assert_eq!(default.extra, HOP_UNREACHABLE);
-        let site = image.table.get(TAG_SITE | 8 << 8, 10 << 24, 0);
+        let site = image.table.get(TAG_SITE | 8 << 8, 10 << 56, 0);
         assert!(site.is_some());
     }
 

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::cause::Cause;
 use super::numbers::{
-    DIRECTIONS, MAX_LOCATORS, MAX_ROUTE_LEVELS, MAX_V4_LEVELS, NEIGHBOURS, STAY_OCTAVES, STAY_STEPS, STAYS,
+    DIRECTIONS, MAX_LEVELS, MAX_LOCATORS, NEIGHBOURS, PREFIX_TABLES, STAY_OCTAVES, STAY_STEPS, STAYS,
 };
 use crate::fib::group::mix;
 use crate::reason::DropReason;
@@ -57,6 +57,24 @@ pub struct LocatorPlace {
     pub device: u32,
 }
 
+/// Prefix lengths in use in one table of prefixes, longest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Levels {
+    /// How many of `lens` count.
+    pub count: u32,
+    /// The lengths, in bits.
+    pub lens: [u8; MAX_LEVELS as usize],
+}
+
+impl Levels {
+    /// An empty table.
+    pub const NONE: Self = Self {
+        count: 0,
+        lens: [0; MAX_LEVELS as usize],
+    };
+}
+
 /// The fixed part of one generation of the rules. See `ebpf/maps.h` for what each field means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -75,18 +93,11 @@ pub struct Config {
     pub other_paths: u32,
     pub default_kind: u32,
     pub default_hop: u32,
-    pub route_levels: u32,
-    pub site_levels: u32,
-    pub peer_levels: u32,
-    pub egress_levels: u32,
     pub base: u32,
     pub mask: u32,
-    pub route_lens: [u8; MAX_ROUTE_LEVELS as usize],
-    pub site_lens: [u8; MAX_V4_LEVELS as usize],
-    pub peer_lens: [u8; MAX_V4_LEVELS as usize],
-    pub egress_lens: [u8; MAX_V4_LEVELS as usize],
+    pub levels: [Levels; PREFIX_TABLES as usize],
     /// Fills the last of its lines of memory.
-    pub unused: [u8; 48],
+    pub unused: [u8; 40],
 }
 
 const _: () = assert!(size_of::<Config>().is_multiple_of(64));
@@ -104,20 +115,13 @@ impl Config {
         default_kind: 0,
         default_hop: 0,
         locator_count: 0,
-        route_levels: 0,
-        site_levels: 0,
-        peer_levels: 0,
-        egress_levels: 0,
         base: 0,
         mask: 0,
         key: 0,
         mark: [0; 2],
         locators: [LocatorPlace { addr: 0, device: 0 }; MAX_LOCATORS as usize],
-        route_lens: [0; MAX_ROUTE_LEVELS as usize],
-        site_lens: [0; MAX_V4_LEVELS as usize],
-        peer_lens: [0; MAX_V4_LEVELS as usize],
-        egress_lens: [0; MAX_V4_LEVELS as usize],
-        unused: [0; 48],
+        levels: [Levels::NONE; PREFIX_TABLES as usize],
+        unused: [0; 40],
     };
 }
 

@@ -12,10 +12,10 @@ macro_rules! numbers {
 numbers! {
     /// Locators of one interface; as many as a Rulebook takes.
     MAX_LOCATORS = 16;
-    /// Prefix lengths among the routes.
-    MAX_ROUTE_LEVELS = 64;
-    /// Prefix lengths in a table of IPv4 prefixes: all 33, and some to round up.
-    MAX_V4_LEVELS = 40;
+    /// Prefix lengths in one table of prefixes: all 33 of IPv4, and more than anybody's IPv6 routes have.
+    MAX_LEVELS = 64;
+    /// Tables of prefixes; a power of two.
+    PREFIX_TABLES = 4;
     /// Entries that one look-up reads at most.
     MAX_PROBES = 16;
     /// Counters of identifications.
@@ -79,7 +79,8 @@ numbers! {
     /// Nowhere.
     HOP_UNREACHABLE = 4;
 
-    /// Routes by IPv6 prefix: the hop's kind in `extra`. Tags of prefix tables have the prefix length in the second byte.
+    /// Routes by IPv6 prefix: the hop's kind in `extra`. Tags of prefix tables have the prefix length in the second byte; those of IPv4 have
+    /// the network in the upper half of the key's first half.
     TAG_ROUTE = 1;
     /// Networks whose hosts may use the tunnel.
     TAG_SITE = 2;

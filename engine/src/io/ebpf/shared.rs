@@ -23,10 +23,13 @@ use zerocopy::IntoBytes;
 use super::mapping::Mapping;
 use super::neighbours::{Generations, Neighbour, Neighbours};
 use crate::ebpf::layout::{Config, Counter, Generation, Slot, stay_nanos};
-use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT, STAYS};
+use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT, STAYS, TAG_EGRESS, TAG_ROUTE};
 use crate::ebpf::{Cause, Image};
 use crate::reason::DropReason;
 use crate::stats::{Direction, DirectionSnapshot, Latencies};
+
+/// Where among the tables of prefixes that of the devices is.
+const EGRESS_TABLE: usize = (TAG_EGRESS - TAG_ROUTE) as usize;
 
 /// The maps, as they are handed from the process that loaded the programs to the one that writes the rules.
 #[derive(Debug)]
@@ -205,7 +208,9 @@ impl Shared {
         active != 0
             && match direction {
                 // Where no device leads anywhere, nothing leaves.
-                Direction::Encap => config.flags & FLAG_CARRY_OUT != 0 && config.egress_levels > 0,
+                Direction::Encap => {
+                    config.flags & FLAG_CARRY_OUT != 0 && config.levels[EGRESS_TABLE].count > 0
+                }
                 Direction::Decap => config.flags & FLAG_CARRY_IN != 0,
             }
     }
