@@ -10,14 +10,19 @@
 #define IS_LEFT(verdict) ((verdict)&0x200)
 #define NUMBER(verdict) ((verdict)&0xff)
 
-/* Whether packets of one CPU may interrupt each other's: on a PREEMPT_RT kernel. Who loads the programs says it. */
-volatile const __u32 preemptible;
+/* Which generation counts, and what else each packet asks first. */
+ALWAYS_INLINE struct generation *generation_here(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&isatap_gen, &zero);
+}
 
-/* Elsewhere a CPU ends with one packet before it begins another, and only it writes its counters. An atomic addition would wait until
- * all that was written before, the headers for example, is in the cache: two fifths of what encapsulation took besides its look-ups. */
-#define ADD(place, count)                                         \
+/* Where no packet interrupts another's a CPU ends with one before it begins the next, and only it writes its counters. An atomic addition
+ * would wait until all that was written before, the headers for example, is in the cache: two fifths of what encapsulation took besides its
+ * look-ups. */
+#define ADD(preemptible, place, count)                            \
 	do {                                                      \
-		if (preemptible)                                  \
+		if (UNLIKELY(preemptible))                        \
 			__sync_fetch_and_add(&(place), (count));  \
 		else                                              \
 			ONCE(place) += (count);                   \
@@ -49,28 +54,27 @@ ALWAYS_INLINE void keep_order(void)
 /* Leaves the packet to a worker, as it is, or drops it. Apart, so that what carries packets is half as long. */
 FUNCTION int refuse(__u32 direction, __u32 verdict)
 {
+	struct generation *generation = generation_here();
 	struct counters *counters = counters_here();
 	__u32 number = NUMBER(verdict);
 
-	if (direction >= DIRECTIONS)
+	if (direction >= DIRECTIONS || !generation || !counters)
 		return TC_ACT_UNSPEC;
 	if (IS_LEFT(verdict)) {
-		if (counters && number < CAUSES)
-			ADD(counters->passed[direction][number], 1);
+		if (number < CAUSES)
+			ADD(generation->preemptible, counters->passed[direction][number], 1);
 		return TC_ACT_UNSPEC;
 	}
-	if (counters && number < REASONS)
-		ADD(counters->drops[direction][number], 1);
+	if (number < REASONS)
+		ADD(generation->preemptible, counters->drops[direction][number], 1);
 	return TC_ACT_SHOT;
 }
 
 /* When the work on a packet began, in nanoseconds, for one in SAMPLE of those carried here; 0 for the others, whose time nobody
  * takes. A flood of packets that are refused has the clock read no more often. */
-ALWAYS_INLINE __u64 begun(__u32 direction)
+ALWAYS_INLINE __u64 begun(struct counters *counters, __u32 direction)
 {
-	struct counters *counters = counters_here();
-
-	if (!counters || !UNLIKELY(counters->packets[direction] / SAMPLE >= counters->sampled[direction]))
+	if (!UNLIKELY(counters->packets[direction] / SAMPLE >= counters->sampled[direction]))
 		return 0;
 	counters->sampled[direction]++;
 	return bpf_ktime_get_ns();
@@ -90,22 +94,21 @@ FUNCTION __u32 place_of(__u64 nanos)
 }
 
 /* Counts a packet; `begin` is what `begun` has said of it. */
-ALWAYS_INLINE void carried(__u32 direction, __u32 bytes, __u32 segments, __u64 begin)
+ALWAYS_INLINE void carried(struct generation *generation, struct counters *counters, __u32 direction, __u32 bytes,
+			   __u32 segments, __u64 begin)
 {
-	struct counters *counters = counters_here();
+	__u32 preemptible = generation->preemptible;
 
-	if (!counters)
-		return;
 	if (UNLIKELY(begin)) {
 		__u32 place = place_of(bpf_ktime_get_ns() - begin);
 
 		if (place < STAYS)
-			ADD(counters->stays[direction][place], 1);
+			ADD(preemptible, counters->stays[direction][place], 1);
 	}
-	ADD(counters->packets[direction], 1);
-	ADD(counters->bytes[direction], bytes);
+	ADD(preemptible, counters->packets[direction], 1);
+	ADD(preemptible, counters->bytes[direction], bytes);
 	if (segments > 1) {
-		ADD(counters->superpackets[direction], 1);
-		ADD(counters->segments[direction], segments);
+		ADD(preemptible, counters->superpackets[direction], 1);
+		ADD(preemptible, counters->segments[direction], segments);
 	}
 }

@@ -10,13 +10,6 @@
 #include "header.h"
 #include "tables.h"
 
-/* What is known of an inner packet besides its header. */
-struct sending {
-	__u32 ports; /* of TCP and UDP, or 0 */
-	__u32 largest; /* bytes of the packet, or of the largest segment of a superpacket */
-	__u32 segments;
-};
-
 /* The halves of the product of two numbers, one xor the other (`isatap::mark::fold`). */
 ALWAYS_INLINE __u64 fold(__u64 a, __u64 b)
 {
@@ -39,9 +32,9 @@ ALWAYS_INLINE __u16 marked(struct config *config, __u32 src, __u32 dst)
 
 /* The identification of packets that may be fragmented: none twice between two addresses until 65536 have passed. Each
  * segment gets one (RFC 6864 4.2); the kernel counts on from the first when it cuts a superpacket. */
-ALWAYS_INLINE __u16 counted(struct config *config, __u32 src, __u32 dst, __u32 segments)
+ALWAYS_INLINE __u16 counted(const struct generation *generation, __u32 src, __u32 dst, __u32 segments)
 {
-	__u64 hash = mix(config->key ^ ((__u64)src << 32 | dst));
+	__u64 hash = mix(generation->key ^ ((__u64)src << 32 | dst));
 	__u32 at = hash % IDENTS;
 	__u32 *place = bpf_map_lookup_elem(&isatap_idents, &at);
 	__u32 next = place ? __sync_fetch_and_add(place, segments) : 0;
@@ -212,53 +205,44 @@ FUNCTION int find_way(struct config *config, struct inner *inner, struct flow *f
 		peer.value = config->peers;
 	flow->locator = locator;
 	flow->device = egress.value;
+	flow->dscp = config->dscp;
+	flow->ttl = config->ttl;
 	flow->id = marked(config, locator, hop);
 	flow->compat = (peer.value & PEER_COMPAT) != 0;
 	find_neighbour(egress.more ? egress.more : hop, flow);
 	return limit_size(config, peer.value, egress.extra, flow);
 }
 
-/* Where a packet goes, in `flow`, unless that is `known` already: 0, or what to do with the packet. */
-ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, struct sending *sending, int known,
-			       struct flow *flow)
+/* What the rules say of a packet whose ports, if any, are these: 0, and `flow` is about packets like it; or what to do with the packet. */
+ALWAYS_INLINE int route_packet(struct config *config, struct inner *inner, __u32 ports, struct flow *flow)
 {
 	int verdict;
 
-	if (UNLIKELY(!known)) {
-		flow->now = 0;
-		flow->ports = sending->ports;
-		verdict = find_hop(config, inner, sending->ports, flow);
-		if (verdict)
-			return verdict;
-	}
-	if (is_extension(inner->next_header))
-		return LEAVE(CAUSE_EXTENSION);
-	if (is_tunnel(inner->next_header) && !(config->flags & FLAG_NESTED))
-		return LEAVE(CAUSE_REFUSED);
-	if (UNLIKELY(!known)) {
-		verdict = find_way(config, inner, flow);
-		if (verdict)
-			return verdict;
-	}
-	if (sending->largest > flow->limit)
-		return LEAVE(CAUSE_TOO_BIG);
-	/* A worker fragments what our own link does not take, or is told that it is too big. */
-	return sending->largest > flow->link_limit ? LEAVE(CAUSE_LINK_MTU) : 0;
+	flow->now = 0;
+	flow->ports = ports;
+	flow->nested = (config->flags & FLAG_NESTED) != 0;
+	verdict = find_hop(config, inner, ports, flow);
+	if (verdict)
+		return verdict;
+	verdict = check_next_header(flow, inner->next_header, LEAVE(CAUSE_REFUSED));
+	if (verdict)
+		return verdict;
+	return find_way(config, inner, flow);
 }
 
 /* The outer header of a packet of `len` bytes. */
-ALWAYS_INLINE void write_outer(struct config *config, struct inner *inner, __u32 len, __u32 segments,
+ALWAYS_INLINE void write_outer(const struct generation *generation, struct inner *inner, __u32 len, __u32 segments,
 			       struct flow *flow, struct outer *outer)
 {
 	__u32 locator = flow->locator, hop = flow->peer, dont_fragment = flow->dont_fragment;
 	__u8 class = traffic_class(inner);
-	__u8 ttl = config->ttl ? config->ttl : inner->hop_limit;
-	__u8 dscp = config->dscp == DSCP_INHERIT ? class & 0xfc : config->dscp;
+	__u8 ttl = flow->ttl ? flow->ttl : inner->hop_limit;
+	__u8 dscp = flow->dscp == DSCP_INHERIT ? class & 0xfc : flow->dscp;
 
 	outer->version_ihl = 0x45;
 	outer->tos = dscp | (flow->compat ? 0 : class & 3);
 	outer->total_len = hton16(OUTER_LEN + len);
-	outer->id = hton16(dont_fragment ? flow->id : counted(config, locator, hop, segments));
+	outer->id = hton16(dont_fragment ? flow->id : counted(generation, locator, hop, segments));
 	outer->fragment = dont_fragment ? hton16(DONT_FRAGMENT) : 0;
 	outer->ttl = ttl ? ttl : 1;
 	outer->protocol = PROTO_IPV6;

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* What a CPU remembers of the last packets, so that most are decided without a look-up.
+/* What a CPU remembers of the last packets, so that most are decided without a look into the rules.
  *
  * Only what depends on addresses is remembered, and only that a packet passes; it counts in the generations (of rules and neighbours)
- * that said it and in no other. So there is no rule here, and nothing to take back when rules change.
+ * that said it and in no other. So there is no rule here, and nothing to take back when rules change. What a generation said of
+ * addresses stays true of it: whoever finds it here need not ask whether the rules are being written anew.
  */
 #pragma once
 
+#include "count.h"
 #include "header.h"
 #include "maps.h"
 #include "tables.h"
 
 /* The place for packets between these addresses. */
-ALWAYS_INLINE struct flow *flow_of(struct config *config, __u32 direction, const struct inner *inner)
+ALWAYS_INLINE struct flow *flow_of(const struct generation *generation, __u32 direction, const struct inner *inner)
 {
-	__u64 hash = mix((inner->src_low ^ config->key) * 0x9e3779b97f4a7c15ULL +
+	__u64 hash = mix((inner->src_low ^ generation->key) * 0x9e3779b97f4a7c15ULL +
 			 (inner->dst_low ^ inner->src_high) * 0xc2b2ae3d27d4eb4fULL + inner->dst_high);
 	__u32 at = (bpf_get_smp_processor_id() * DIRECTIONS + direction) * FLOWS + (hash & (FLOWS - 1));
 
@@ -34,4 +36,12 @@ ALWAYS_INLINE void remember(struct flow *flow, __u64 now, const struct inner *in
 	flow->dst_high = inner->dst_high;
 	flow->dst_low = inner->dst_low;
 	flow->now = now;
+}
+
+/* What the inner packet carries: 0, or what to do with it; `refusal` is for tunnel packets that are not to be carried. */
+ALWAYS_INLINE int check_next_header(const struct flow *flow, __u8 next_header, int refusal)
+{
+	if (is_extension(next_header))
+		return LEAVE(CAUSE_EXTENSION);
+	return is_tunnel(next_header) && !flow->nested ? refusal : 0;
 }

@@ -162,35 +162,35 @@ FUNCTION int check_addresses(struct config *config, __u32 sender, struct inner *
 	return config->flags & FLAG_LOOP_CHECKS ? check_loop(config, verdict, sender, &dst) : 0;
 }
 
-/* What the inner packet carries: 0, or what to do with it. */
-ALWAYS_INLINE int check_next_header(struct config *config, __u8 next_header)
+/* What can be said of an outer packet of `len` bytes before any rule is asked: 0, or what to do with it. */
+ALWAYS_INLINE int check_form(const struct outer *outer, __u32 len)
 {
-	if (is_extension(next_header))
-		return LEAVE(CAUSE_EXTENSION);
-	return is_tunnel(next_header) && !(config->flags & FLAG_NESTED) ? DROP(REASON_NESTED) : 0;
+	if (outer->version_ihl != 0x45)
+		return LEAVE(CAUSE_OPTIONS);
+	if (outer_sum(outer) != 0xffff)
+		return LEAVE(CAUSE_CHECKSUM);
+	if (outer->fragment & hton16(FRAGMENT_BITS))
+		return LEAVE(CAUSE_FRAGMENT);
+	/* Neither padding of the link nor bytes that are missing. */
+	return len != ntoh16(outer->total_len) ? LEAVE(CAUSE_LENGTH) : 0;
 }
 
-/* The packet of a sender, of whose inner part `room` bytes are there, the header among them unless it is `cut`; what is said of
- * its addresses goes into `flow`, unless that is `known` already. 0, or what to do with the packet. */
-ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner *inner, __u32 room, int cut, int known,
+/* What the rules say of a packet from `sender`, of whose inner part `room` bytes are there, the header among them unless it is `cut`: 0,
+ * and `flow` is about packets like it; or what to do with the packet. */
+ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner *inner, __u32 room, int cut,
 			       struct flow *flow)
 {
 	int verdict;
 
-	if (UNLIKELY(!known)) {
-		flow->now = 0;
-		flow->peer = sender;
-		verdict = check_sender(config, sender);
-		if (verdict)
-			return verdict;
-	}
+	flow->now = 0;
+	flow->peer = sender;
+	flow->nested = (config->flags & FLAG_NESTED) != 0;
+	flow->limit = config->mtu;
+	verdict = check_sender(config, sender);
+	if (verdict)
+		return verdict;
 	verdict = cut ? DROP(REASON_TRUNCATED) : check_length(inner, room);
 	if (verdict)
 		return verdict;
-	if (UNLIKELY(!known)) {
-		verdict = check_addresses(config, sender, inner);
-		if (verdict)
-			return verdict;
-	}
-	return check_next_header(config, inner->next_header);
+	return check_addresses(config, sender, inner);
 }

@@ -39,27 +39,19 @@ union now {
 	};
 };
 
-/* The rules that count now; their generation, with that of the neighbours, goes to `now`. */
-ALWAYS_INLINE struct config *rules(union now *now)
+/* The rules of a generation. */
+ALWAYS_INLINE struct config *rules_of(union now now)
 {
-	__u32 zero = 0, half;
-	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
+	__u32 half = now.rules & 1;
 
-	if (!generation)
-		return NULL;
-	now->both = ONCE(*(__u64 *)generation);
-	half = now->rules & 1;
-	return now->rules ? bpf_map_lookup_elem(&isatap_config, &half) : NULL;
+	return bpf_map_lookup_elem(&isatap_config, &half);
 }
 
 /* Whether the half of the maps that a verdict was read from is being written anew: two generations have come since. */
-ALWAYS_INLINE int is_outdated(union now now)
+ALWAYS_INLINE int is_outdated(const struct generation *generation, union now now)
 {
-	__u32 zero = 0;
-	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
-
 	keep_order();
-	return !generation || (__s32)(ONCE(generation->writing) - now.rules) >= 2;
+	return (__s32)(ONCE(generation->writing) - now.rules) >= 2;
 }
 
 /* Takes the outer header off: 0, or what to do with the packet.
@@ -83,17 +75,38 @@ ALWAYS_INLINE int strip(struct __sk_buff *skb, __u8 next_header)
 	return 0;
 }
 
+/* Nobody else on this machine listens to protocol 41. Others would hear what we refuse, as they would without us. */
+FUNCTION int is_alone(__u32 rules)
+{
+	__u32 half = rules & 1;
+	struct config *config = bpf_map_lookup_elem(&isatap_config, &half);
+
+	return config && config->flags & FLAG_ALONE;
+}
+
+/* Packets of the TUN interface are left, whatever they are. */
+FUNCTION int is_held(__u32 rules)
+{
+	__u32 half = rules & 1;
+	struct config *config = bpf_map_lookup_elem(&isatap_config, &half);
+
+	return config && !(config->flags & FLAG_CARRY_OUT);
+}
+
 SEC("classifier")
 int isatap_decap(struct __sk_buff *skb)
 {
 	struct {
 		struct outer outer;
 		struct inner inner;
-	} headers;
+	} headers = {};
+	struct generation *generation;
+	struct counters *counters;
+	struct flow *flow = NULL;
 	union now now = {};
-	__u32 len;
+	__u32 room, src, dst;
 	__u8 type = 0, ecn;
-	int verdict;
+	int verdict, known = 0, cut = 1;
 
 	if (UNLIKELY(skb->protocol != hton16(ETH_P_IP)))
 		return TC_ACT_UNSPEC;
@@ -101,43 +114,54 @@ int isatap_decap(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (UNLIKELY(headers.outer.protocol != PROTO_IPV6))
 		return TC_ACT_UNSPEC;
-	struct config *config = rules(&now);
-
-	if (UNLIKELY(!config))
+	generation = generation_here();
+	counters = counters_here();
+	if (UNLIKELY(!generation || !counters))
 		return TC_ACT_UNSPEC;
-	__u32 src = ntoh32(headers.outer.src), dst = ntoh32(headers.outer.dst);
-
-	__u32 locator = is_locator(config, dst), device;
-
-	/* Not ours: another tunnel's, or on its way to another machine. */
-	if (UNLIKELY(skb->pkt_type != PACKET_HOST || !locator))
+	now.rules = ONCE(generation->active);
+	if (UNLIKELY(!now.rules))
 		return TC_ACT_UNSPEC;
-	if (UNLIKELY(!(config->flags & FLAG_CARRY_IN)))
-		return refuse(DECAP, LEAVE(CAUSE_HELD));
-	__u64 begin = begun(DECAP);
+	__u64 begin = begun(counters, DECAP);
 
-	device = config->locators[(locator - 1) & (MAX_LOCATORS - 1)].device;
-	if (UNLIKELY(device && device != skb->ifindex))
-		return refuse(DECAP, LEAVE(CAUSE_DEVICE));
-	if (UNLIKELY(headers.outer.version_ihl != 0x45))
-		return refuse(DECAP, LEAVE(CAUSE_OPTIONS));
-	if (UNLIKELY(outer_sum(&headers.outer) != 0xffff))
-		return refuse(DECAP, LEAVE(CAUSE_CHECKSUM));
-	if (UNLIKELY(headers.outer.fragment & hton16(FRAGMENT_BITS)))
-		return refuse(DECAP, LEAVE(CAUSE_FRAGMENT));
-	len = ntoh16(headers.outer.total_len);
-	/* Neither padding of the link nor bytes that are missing. */
-	if (UNLIKELY(skb->len - len != ETH_HLEN))
-		return refuse(DECAP, LEAVE(CAUSE_LENGTH));
+	src = ntoh32(headers.outer.src);
+	dst = ntoh32(headers.outer.dst);
+	room = skb->len - ETH_HLEN - OUTER_LEN;
+	verdict = check_form(&headers.outer, skb->len - ETH_HLEN);
+	if (!UNLIKELY(verdict)) {
+		cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
+		flow = flow_of(generation, DECAP, &headers.inner);
+		known = flow && !cut && skb->pkt_type == PACKET_HOST && flow->peer == src && flow->locator == dst &&
+			flow->from == skb->ifindex && is_of(flow, now.both, &headers.inner);
+	}
+	if (UNLIKELY(!known)) {
+		struct config *config = rules_of(now);
+		__u32 locator = config ? is_locator(config, dst) : 0, device;
 
-	int cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
-	struct flow *flow = flow_of(config, DECAP, &headers.inner);
-
-	if (UNLIKELY(!flow))
-		return refuse(DECAP, LEAVE(CAUSE_RULES));
-	int known = !cut && flow->peer == src && is_of(flow, now.rules, &headers.inner);
-
-	verdict = admit_packet(config, src, &headers.inner, len - OUTER_LEN, cut, known, flow);
+		/* Not ours: another tunnel's, or on its way to another machine. */
+		if (!config || !locator || skb->pkt_type != PACKET_HOST)
+			return TC_ACT_UNSPEC;
+		if (!(config->flags & FLAG_CARRY_IN))
+			return refuse(DECAP, LEAVE(CAUSE_HELD));
+		device = config->locators[(locator - 1) & (MAX_LOCATORS - 1)].device;
+		if (device && device != skb->ifindex)
+			return refuse(DECAP, LEAVE(CAUSE_DEVICE));
+		if (verdict)
+			return refuse(DECAP, verdict);
+		if (!flow)
+			return refuse(DECAP, LEAVE(CAUSE_RULES));
+		verdict = admit_packet(config, src, &headers.inner, room, cut, flow);
+		if (verdict)
+			goto refused;
+		flow->locator = dst;
+		flow->from = skb->ifindex;
+		flow->device = tunnel;
+	}
+	if (!flow)
+		return TC_ACT_UNSPEC;
+	verdict = check_length(&headers.inner, room);
+	if (UNLIKELY(verdict))
+		goto refused;
+	verdict = check_next_header(flow, headers.inner.next_header, DROP(REASON_NESTED));
 	if (UNLIKELY(verdict))
 		goto refused;
 	if (UNLIKELY(headers.inner.next_header == PROTO_ICMPV6 &&
@@ -147,14 +171,14 @@ int isatap_decap(struct __sk_buff *skb)
 	if (UNLIKELY(ecn == ECN_NONE))
 		return refuse(DECAP, LEAVE(CAUSE_ECN));
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
-	if (UNLIKELY(headers.inner.next_header == PROTO_UDP && len - OUTER_LEN > config->mtu && !skb->gso_size))
+	if (UNLIKELY(headers.inner.next_header == PROTO_UDP && room > flow->limit && !skb->gso_size))
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
-	if (UNLIKELY(is_outdated(now)))
-		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
-	if (UNLIKELY(!known))
-		remember(flow, now.rules, &headers.inner);
-
-	__u32 segments = skb->gso_segs;
+	if (UNLIKELY(!known)) {
+		if (is_outdated(generation, now))
+			return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
+		remember(flow, now.both, &headers.inner);
+	}
+	__u32 segments = skb->gso_segs, device = flow->device;
 
 	verdict = strip(skb, headers.inner.next_header);
 	if (UNLIKELY(verdict))
@@ -165,101 +189,122 @@ int isatap_decap(struct __sk_buff *skb)
 		if (UNLIKELY(bpf_skb_store_bytes(skb, ETH_HLEN + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM)))
 			return refuse(DECAP, DROP(REASON_TUN_ERROR));
 	}
-	carried(DECAP, len - OUTER_LEN, segments, begin);
-	return bpf_redirect(tunnel, BPF_F_INGRESS);
+	carried(generation, counters, DECAP, room, segments, begin);
+	return bpf_redirect(device, BPF_F_INGRESS);
 
 refused:
-	if (is_outdated(now))
-		verdict = LEAVE(CAUSE_OUTDATED);
-	/* Others who listen to protocol 41 hear what we refuse, as they would without us. */
-	else if (!IS_LEFT(verdict) && !(config->flags & FLAG_ALONE))
-		verdict = LEAVE(CAUSE_REFUSED);
-	return refuse(DECAP, verdict);
+	if (!known && is_outdated(generation, now))
+		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
+	return refuse(DECAP, IS_LEFT(verdict) || is_alone(now.rules) ? verdict : LEAVE(CAUSE_REFUSED));
 }
 
 SEC("classifier")
 int isatap_encap(struct __sk_buff *skb)
 {
-	struct sending sending = {};
 	struct {
 		__u8 before[2]; /* so that both are where numbers may be read */
 		struct link link;
 		struct outer outer;
 	} headers = {};
 	struct inner inner;
-	union now now = {};
-	__u32 len, gso_size = skb->gso_size;
+	struct generation *generation = generation_here();
+	struct counters *counters = counters_here();
+	union now now;
+	__u32 len, gso_size = skb->gso_size, ports = 0, largest, segments = 1;
 	int verdict;
 
-	struct config *config = rules(&now);
-
-	if (UNLIKELY(!config))
+	if (UNLIKELY(!generation || !counters))
 		return TC_ACT_UNSPEC;
-	if (UNLIKELY(!(config->flags & FLAG_CARRY_OUT)))
-		return refuse(ENCAP, LEAVE(CAUSE_HELD));
-	__u64 begin = begun(ENCAP);
-	__u32 link_len = config->link_len & 0xff;
+	now.both = ONCE(*(__u64 *)generation);
+	if (UNLIKELY(!now.rules))
+		return TC_ACT_UNSPEC;
+	__u64 begin = begun(counters, ENCAP);
+	__u32 link_len = generation->link_len & 0xff;
 
+	verdict = LEAVE(CAUSE_REFUSED);
 	if (UNLIKELY(skb->protocol != hton16(ETH_P_IPV6) || READ(skb, link_len, 0, inner) ||
 	    inner.version_class >> 4 != 6 || inner.payload_len == 0))
-		return refuse(ENCAP, LEAVE(CAUSE_REFUSED));
+		goto odd;
 	len = INNER_LEN + ntoh16(inner.payload_len);
+	verdict = LEAVE(CAUSE_LENGTH);
 	if (UNLIKELY(skb->len - len != link_len || len > 0xffff - OUTER_LEN))
-		return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
+		goto odd;
 
 	__u8 next_header = inner.next_header;
 
-	if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4) {
-		if (UNLIKELY(READ(skb, link_len, INNER_LEN, sending.ports)))
-			return refuse(ENCAP, LEAVE(CAUSE_LENGTH));
-		sending.ports = ntoh32(sending.ports);
-	} else if (next_header == PROTO_ICMPV6) {
+	if (UNLIKELY(next_header == PROTO_ICMPV6)) {
 		__u8 type = 0;
 
-		if (UNLIKELY(READ(skb, link_len, INNER_LEN, type) || is_discovery(type)))
-			return refuse(ENCAP, LEAVE(CAUSE_CONTROL));
+		verdict = LEAVE(CAUSE_CONTROL);
+		if (READ(skb, link_len, INNER_LEN, type) || is_discovery(type))
+			goto odd;
 	}
-	sending.largest = len;
-	sending.segments = 1;
+	largest = len;
 	if (gso_size) {
 		__u32 header_len = INNER_LEN + 8;
 
+		verdict = LEAVE(CAUSE_OFFLOAD);
 		if (next_header == PROTO_TCP) {
 			__u8 offset = 0;
 
 			if (UNLIKELY(READ(skb, link_len, INNER_LEN + 12, offset)))
-				return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
+				goto odd;
 			header_len = INNER_LEN + (offset >> 4) * 4;
-		} else if (next_header != PROTO_UDP) {
-			return refuse(ENCAP, LEAVE(CAUSE_OFFLOAD));
+		} else if (UNLIKELY(next_header != PROTO_UDP)) {
+			goto odd;
 		}
 		if (header_len + gso_size < len)
-			sending.largest = header_len + gso_size;
+			largest = header_len + gso_size;
 		if (skb->gso_segs)
-			sending.segments = skb->gso_segs;
+			segments = skb->gso_segs;
 	}
-	struct flow *flow = flow_of(config, ENCAP, &inner);
+	struct flow *flow = flow_of(generation, ENCAP, &inner);
 
+	verdict = LEAVE(CAUSE_RULES);
 	if (UNLIKELY(!flow))
-		return refuse(ENCAP, LEAVE(CAUSE_RULES));
-	int known = is_of(flow, now.both, &inner) && (!flow->by_ports || flow->ports == sending.ports);
+		goto odd;
+	int known = is_of(flow, now.both, &inner);
 
-	verdict = route_packet(config, &inner, &sending, known, flow);
+	if (UNLIKELY(!known || flow->by_ports)) {
+		verdict = LEAVE(CAUSE_LENGTH);
+		if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4 &&
+		    READ(skb, link_len, INNER_LEN, ports))
+			goto odd;
+		ports = ntoh32(ports);
+		known = known && ports == flow->ports;
+	}
+	if (UNLIKELY(!known)) {
+		struct config *config = rules_of(now);
+
+		if (!config)
+			return TC_ACT_UNSPEC;
+		verdict = config->flags & FLAG_CARRY_OUT ? route_packet(config, &inner, ports, flow) : LEAVE(CAUSE_HELD);
+		if (verdict)
+			return refuse(ENCAP, verdict);
+	}
+	verdict = check_next_header(flow, next_header, LEAVE(CAUSE_REFUSED));
 	if (UNLIKELY(verdict))
 		return refuse(ENCAP, verdict);
+	if (UNLIKELY(largest > flow->limit))
+		return refuse(ENCAP, LEAVE(CAUSE_TOO_BIG));
+	/* A worker fragments what our own link does not take, or is told that it is too big. */
+	if (UNLIKELY(largest > flow->link_limit))
+		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
 	/* What the device takes at this moment: the rules may be a moment old, and it would drop what is too long without a word. */
 	__u32 mtu = 0, device = flow->device;
 
 	if (UNLIKELY(bpf_check_mtu(skb, device, &mtu, 0, 0) < 0))
 		return refuse(ENCAP, LEAVE(CAUSE_ROUTE));
-	if (UNLIKELY(sending.largest + OUTER_LEN > mtu))
+	if (UNLIKELY(largest + OUTER_LEN > mtu))
 		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
-	write_outer(config, &inner, len, sending.segments, flow, &headers.outer);
+	write_outer(generation, &inner, len, segments, flow, &headers.outer);
 	headers.link = flow->link;
-	if (UNLIKELY(is_outdated(now)))
-		return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
-	if (UNLIKELY(!known))
+	if (UNLIKELY(!known)) {
+		if (is_outdated(generation, now))
+			return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
 		remember(flow, now.both, &inner);
+	}
+	__u32 has_link = flow->has_link;
 
 	if (UNLIKELY(bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)))
@@ -268,13 +313,16 @@ int isatap_encap(struct __sk_buff *skb)
 	if (UNLIKELY((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
 	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0)))
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
-	carried(ENCAP, len, sending.segments, begin);
-	if (flow->has_link)
+	carried(generation, counters, ENCAP, len, segments, begin);
+	if (has_link)
 		return bpf_redirect(device, 0);
 	/* The kernel's IPv4 finds the neighbour, and looks the route up again. It could be told the neighbour. But then the packet would
 	 * keep the route it had as an IPv6 packet, and a neighbour that does not answer would be reported by that: to an address that is
 	 * read out of the IPv4 header. */
 	return bpf_redirect_neigh(device, NULL, 0, 0);
+
+odd:
+	return refuse(ENCAP, is_held(now.rules) ? LEAVE(CAUSE_HELD) : verdict);
 }
 
 /* None of the helpers in use asks for it; what loads the programs shows it to people. */

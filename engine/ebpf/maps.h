@@ -11,12 +11,16 @@
 #include "numbers.h"
 
 /* Which generation of the rules counts, and which one of the neighbours: both together, as a packet reads them, are `now`. What is
- * being written runs ahead: `writing` while the other half is, `neighbours_writing` while places change. */
+ * being written runs ahead: `writing` while the other half is, `neighbours_writing` while places change. And what each packet has to
+ * know before it knows of which flow it is. */
 struct generation {
 	__u32 active; /* 0: there are no rules yet */
 	__u32 neighbours;
 	__u32 writing;
 	__u32 neighbours_writing;
+	__u32 link_len; /* bytes of link header that packets of the TUN interface have: none, but where packets are tried out */
+	__u32 preemptible; /* packets of one CPU may interrupt each other's: a PREEMPT_RT kernel */
+	__u64 key; /* of the hash of flows */
 };
 
 /* An IPv4 address of ours that the tunnel ends at. */
@@ -31,14 +35,14 @@ struct levels {
 	__u8 lens[MAX_LEVELS];
 };
 
-/* What each packet asks comes first, in one line of memory. */
+/* The fixed part of the rules. */
 struct config {
 	__u32 flags;
-	__u32 link_len; /* bytes of link header that packets of the TUN interface have: none, but where packets are tried out */
 	__u32 mtu; /* largest inner packet */
 	__u32 ttl; /* 0: the inner hop limit */
 	__u32 dscp; /* as a TOS octet; DSCP_INHERIT: the inner one */
 	__u32 locator_count;
+	__u32 padding;
 	__u64 key; /* of the hash */
 	struct locator locators[MAX_LOCATORS]; /* the preferred one first */
 	__u64 mark[2];
@@ -69,26 +73,32 @@ struct neighbour {
 	__u8 unused[10];
 };
 
-/* What the rules of one generation said of packets between two addresses: where they go, or that they may enter. One CPU remembers
- * it, so that the next packet reads one or two lines of memory and not a dozen. */
+/* What the rules of one generation said of packets between two addresses: where they go, or that they may enter, and how. One CPU
+ * remembers it, so that the next packet reads one or two lines of memory and no rules. */
 struct flow {
 	__u64 src_high; /* as they lie in the packet */
 	__u64 src_low;
 	__u64 dst_high;
 	__u64 dst_low;
 	__u64 now; /* generation of the rules, and of neighbours where packets leave; 0: nothing is remembered here */
-	__u32 peer; /* the IPv4 address at the other end */
-	/* The rest is of packets that leave. */
-	__u32 locator;
-	__u32 device;
-	__u32 ports; /* where `by_ports` */
+	__u32 peer; /* the IPv4 address at the other end ... */
+	__u32 locator; /* ... and at ours */
+	__u32 device; /* where packets are redirected to */
+	union {
+		__u32 ports; /* of packets that leave, where `by_ports` */
+		__u32 from; /* the device that packets come from */
+	};
 	__u16 limit; /* largest inner packet, or segment, that is not too big */
-	__u16 link_limit; /* largest that the device takes whole */
-	__u16 id; /* the identification, where `dont_fragment` */
+	__u8 nested; /* inner tunnel packets are carried */
+	/* The rest is of packets that leave. */
 	__u8 by_ports; /* the next hop is a member of a group */
+	__u16 link_limit; /* largest that the device takes whole */
 	__u8 dont_fragment;
-	__u8 compat;
 	__u8 has_link; /* the neighbour is known */
+	__u16 id; /* the identification, where `dont_fragment` */
+	__u16 dscp; /* as in `config` */
+	__u8 ttl; /* as in `config` */
+	__u8 compat; /* the outer ECN field is cleared */
 	struct link link;
 } __attribute__((aligned(64)));
 
@@ -157,6 +167,7 @@ struct {
 /* For each CPU FLOWS places for each direction. Nobody but the programs reads or writes them. */
 struct {
 	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(map_flags, BPF_F_MMAPABLE); /* nobody maps it; but then places begin where lines of memory do */
 	UINT(max_entries, 1); /* the loader says how many */
 	TYPE(key, __u32);
 	TYPE(value, struct flow);

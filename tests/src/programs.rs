@@ -96,6 +96,17 @@ impl<N: Borrow<Netns>> Node<N> {
         }
     }
 
+    /// Has the program for what comes in at another device, too.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn attach_to(&mut self, device: &str) {
+        let (ns, programs) = (self.ns.borrow(), &mut self.programs);
+        let attached = ns.enter(|| programs.attach(Direction::Decap, device));
+        self.attachments
+            .push(attached.unwrap_or_else(|error| panic!("attach to {device}: {error:?}")));
+    }
+
     /// What such a machine knows: a router of [`PREFIX`], for everybody.
     pub fn rules(&self, device: &str, mtu: u16) -> RulebookBuilder {
         let prefix = Ipv6Prefix::containing(PREFIX.parse().expect("a prefix"), 64).expect("a length");

@@ -28,6 +28,8 @@ use isatap_tests::scene::{PREFIX, SOON, on_link};
 use isatap_tests::topology::{Gro, connect, connect_v6, mac, set_gro};
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -310,6 +312,38 @@ fn what_comes_in_is_marked_or_refused() {
     assert_eq!(tunnel.count(|c| !c.outgoing), table.len());
 }
 
+/// What a CPU remembers of a flow is of packets that come the same way: by the same device, and to this machine (FAULTS 15).
+#[test]
+fn a_flow_is_known_by_where_it_comes_from() {
+    const OTHER: &str = "eth1";
+    let mut pair = Pair::new();
+    connect(&pair.a.ns, OTHER, &pair.b.ns, OTHER);
+    pair.b.attach_to(OTHER);
+    // Places are a CPU's own, and a packet is received where it is sent.
+    let mut one = CpuSet::new();
+    one.set(0).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("CPU 0");
+    let packet = Outer::new(A, B).wrap(&Inner::new(on_link(A), on_link(B)).udp(1, 9, b"by which way?"));
+    let [wire, other] =
+        [DEVICE, OTHER].map(|device| Injector::ethernet(&pair.a.ns, device, mac(&pair.b.ns, device)));
+    let passing = Injector::ethernet(&pair.a.ns, DEVICE, [2, 0, 0, 0, 0, 9]);
+    let sent = [
+        (&wire, 1, 0),
+        (&wire, 2, 0),
+        (&other, 2, 1),
+        (&passing, 2, 1),
+        (&wire, 3, 1),
+    ];
+    for (way, carried, left) in sent {
+        way.send(&packet);
+        wait::holds("each packet to be where it belongs", SOON, || {
+            let now = pair.b.count(Direction::Decap, Counter::Packets);
+            (now, pair.b.left(Direction::Decap)) == (carried, left)
+        });
+    }
+    assert_eq!(pair.b.count(Direction::Decap, Counter::Passed(Cause::Device)), 1);
+}
+
 /// Before Linux 6.3 the outer header is taken off in another way, and must leave as little behind.
 #[test]
 fn a_router_forwards_superpackets_on_an_older_kernel() {
@@ -326,6 +360,7 @@ fn all_this_holds_on_an_older_kernel() {
             "outer_headers_are_right",
             "what_is_left_is_left_as_it_was",
             "what_comes_in_is_marked_or_refused",
+            "a_flow_is_known_by_where_it_comes_from",
         ],
         "",
         Vec::new(),

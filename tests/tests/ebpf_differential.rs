@@ -143,7 +143,7 @@ impl Bench {
     fn decap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
         if self.decap_one(rules, surroundings, packet) == Counted::Carried {
             let inner = packet.len().min(MIN_HEADER_LEN);
-            for relative in relatives(packet, inner).chain(other_senders(packet)) {
+            for relative in relatives(packet, inner).chain(other_ends(packet)) {
                 self.decap_one(rules, surroundings, &relative);
             }
         }
@@ -170,8 +170,10 @@ impl Bench {
         let agreed = match (counted, verdict) {
             (Counted::Nothing, _) => !arrival.is_ours(),
             (Counted::Left(cause), _) => arrival.is_ours() && arrival.excuses(cause),
-            (Counted::Dropped(reason), DecapVerdict::Drop(expected)) => reason == expected,
-            (Counted::Carried, DecapVerdict::Deliver(delivery)) => {
+            (Counted::Dropped(reason), DecapVerdict::Drop(expected)) => {
+                arrival.is_ours() && reason == expected
+            }
+            (Counted::Carried, DecapVerdict::Deliver(delivery)) if arrival.is_ours() => {
                 let mut expected = packet[delivery.outer_len..][..delivery.inner_len].to_vec();
                 if let Some(mark) = delivery.set_ecn {
                     ipv6::set_ecn(&mut expected, mark);
@@ -241,13 +243,15 @@ fn relatives(packet: &[u8], inner: usize) -> impl Iterator<Item = Vec<u8>> {
     all.into_iter()
 }
 
-/// The same inner packet from other IPv4 addresses.
-fn other_senders(packet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+/// The same inner packet to other IPv4 addresses, and then from others: one that is refused is remembered no longer.
+fn other_ends(packet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     const CHECKSUM: usize = 10;
     const LAST_OF_SOURCE: usize = 15;
-    (1..4).map(|bits| {
+    const LAST_OF_DESTINATION: usize = 19;
+    let changes = [LAST_OF_DESTINATION, LAST_OF_SOURCE].map(|at| (1..4).map(move |bits| (at, bits)));
+    changes.into_iter().flatten().map(|(at, bits)| {
         let mut relative = packet.to_vec();
-        relative[LAST_OF_SOURCE] ^= bits;
+        relative[at] ^= bits;
         relative[CHECKSUM..][..2].fill(0);
         let sum = isatap_engine::wire::checksum::sum(&relative[..MIN_HEADER_LEN]);
         relative[CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());

@@ -73,6 +73,8 @@ pub struct Image {
     pub config: Config,
     /// The table.
     pub table: Table,
+    /// Bytes of link header that packets of the TUN interface have.
+    pub link_len: u8,
 }
 
 /// Why a Rulebook is not for the programs. Packets are left to the workers then.
@@ -145,20 +147,24 @@ pub fn compile(
         entries: entries.0.len(),
         slots,
     })?;
-    Ok(image(config, table))
+    Ok(image(config, table, surroundings.link_len))
 }
 
 /// The generation in which every packet is left to the workers.
 pub fn leave_all() -> Image {
     // A table without entries fits anywhere.
     let table = Table::new(&[], usize::MAX, 0).unwrap_or_else(|| unreachable!("an empty table"));
-    image(Config::EMPTY, table)
+    image(Config::EMPTY, table, 0)
 }
 
-fn image(mut config: Config, table: Table) -> Image {
+fn image(mut config: Config, table: Table, link_len: u8) -> Image {
     config.key = table.key();
     config.mask = u32::try_from(table.slots().len() - 1).unwrap_or(0);
-    Image { config, table }
+    Image {
+        config,
+        table,
+        link_len,
+    }
 }
 
 fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
@@ -178,7 +184,6 @@ fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
     ];
     let mut config = Config {
         flags: flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum(),
-        link_len: u32::from(surroundings.link_len),
         mtu: u32::from(tunnel.mtu.tunnel_mtu()),
         ttl: match tunnel.ttl {
             TtlPolicy::Inherit => 0,

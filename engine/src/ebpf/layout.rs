@@ -11,7 +11,7 @@ use super::numbers::{
 use crate::fib::group::mix;
 use crate::reason::DropReason;
 
-/// Which generation of the rules counts, and which of the neighbours.
+/// Which generation of the rules counts, and which of the neighbours; and what else packets ask first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Generation {
@@ -23,6 +23,12 @@ pub struct Generation {
     pub writing: u32,
     /// The neighbours that were written last, or are being written.
     pub neighbours_writing: u32,
+    /// Bytes of link header that packets of the TUN interface have.
+    pub link_len: u32,
+    /// 1: packets of one CPU may interrupt each other's.
+    pub preemptible: u32,
+    /// Of the hash by which CPUs remember flows.
+    pub key: u64,
 }
 
 /// A neighbour of an Ethernet device, in the one place of the table that it can have. All zero: there is none.
@@ -81,11 +87,12 @@ impl Levels {
 #[allow(missing_docs, reason = "documented where the programs read them")]
 pub struct Config {
     pub flags: u32,
-    pub link_len: u32,
     pub mtu: u32,
     pub ttl: u32,
     pub dscp: u32,
     pub locator_count: u32,
+    /// Puts the key where a number of its size may be.
+    pub padding: u32,
     pub key: u64,
     pub locators: [LocatorPlace; MAX_LOCATORS as usize],
     pub mark: [u64; 2],
@@ -106,7 +113,6 @@ impl Config {
     /// All zero: nothing is carried.
     pub const EMPTY: Self = Self {
         flags: 0,
-        link_len: 0,
         mtu: 0,
         ttl: 0,
         dscp: 0,
@@ -115,6 +121,7 @@ impl Config {
         default_kind: 0,
         default_hop: 0,
         locator_count: 0,
+        padding: 0,
         base: 0,
         mask: 0,
         key: 0,

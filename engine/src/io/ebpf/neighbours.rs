@@ -17,7 +17,7 @@ use crate::ebpf::layout::{Generation, NeighbourPlace};
 use crate::ebpf::numbers::NEIGHBOURS;
 
 const PLACE_WORDS: usize = size_of::<NeighbourPlace>() / 8;
-const _: () = assert!(size_of::<NeighbourPlace>().is_multiple_of(8) && size_of::<Generation>() == 16);
+const _: () = assert!(size_of::<NeighbourPlace>().is_multiple_of(8) && size_of::<Generation>() == 32);
 
 /// The type of IPv4 in an Ethernet header.
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -65,7 +65,7 @@ impl Generations {
     /// # Errors
     /// What `mmap` says.
     pub(super) fn new(map: impl AsFd) -> io::Result<Self> {
-        Mapping::new(map, 2).map(Self)
+        Mapping::new(map, size_of::<Generation>() / 8).map(Self)
     }
 
     pub(super) fn read(&self) -> Generation {
@@ -85,6 +85,17 @@ impl Generations {
     /// What was written counts from now on; `change` changes one of the two that packets read.
     pub(super) fn begin(&self, change: impl FnOnce(&mut Generation)) {
         self.store(0, change);
+    }
+
+    /// What comes before every packet of the TUN interface, and by which key CPUs remember flows.
+    pub(super) fn surround(&self, link_len: u32, key: u64) {
+        self.store(2, |around| around.link_len = link_len);
+        self.store(3, |around| around.key = key);
+    }
+
+    /// What kind of kernel this is.
+    pub(super) fn set_preemptible(&self, preemptible: bool) {
+        self.store(2, |around| around.preemptible = u32::from(preemptible));
     }
 
     /// No rules, and no neighbours.

@@ -65,7 +65,6 @@ impl Programs {
             // drops it here.)
             .btf(None)
             .override_global("tunnel", &index, true)
-            .override_global("preemptible", &u32::from(is_preemptible()), true)
             .map_max_entries("isatap_slots", 2 * slots)
             .map_max_entries("isatap_counts", count)
             .map_max_entries("isatap_flows", count.saturating_mul(DIRECTIONS * FLOWS))
@@ -81,6 +80,7 @@ impl Programs {
             tunnel: tunnel.to_owned(),
         };
         programs.check_layout()?;
+        programs.generations()?.set_preemptible(is_preemptible());
         Ok(programs)
     }
 
@@ -109,9 +109,12 @@ impl Programs {
     /// # Errors
     /// When the map cannot be mapped.
     pub fn revoke_neighbours(&self) -> Result<(), LoadError> {
-        let map = self.map("isatap_gen")?.fd().as_fd();
-        Generations::new(map).map_err(LoadError::Memory)?.revoke();
+        self.generations()?.revoke();
         Ok(())
+    }
+
+    fn generations(&self) -> Result<Generations, LoadError> {
+        Generations::new(self.map("isatap_gen")?.fd().as_fd()).map_err(LoadError::Memory)
     }
 
     /// Attaches a program, behind those of others: decapsulation to the ingress of a device of the IPv4 network,

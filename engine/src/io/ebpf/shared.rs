@@ -107,6 +107,8 @@ impl Shared {
             next => next,
         };
         self.generation.announce(|writing| writing.writing = next);
+        self.generation
+            .surround(u32::from(image.link_len), image.config.key);
         // Whoever sees one of the words below sees `writing` as well.
         fence(Ordering::SeqCst);
 
