@@ -34,6 +34,8 @@ pub struct Node<N: Borrow<Netns> = Netns> {
     pub ns: N,
     v4: Ipv4Addr,
     shared: Shared,
+    /// Of the programs that others have taken the places of.
+    before: Vec<Shared>,
     queue: File,
     attachments: Vec<Attachment>,
     programs: Programs,
@@ -90,6 +92,7 @@ impl<N: Borrow<Netns>> Node<N> {
             ns: owned,
             v4,
             shared,
+            before: Vec::new(),
             queue,
             attachments,
             programs,
@@ -155,6 +158,27 @@ impl<N: Borrow<Netns>> Node<N> {
             .expect("published");
     }
 
+    /// Loads the programs once more, has them decide by `rules`, and puts them into the places of those that carry, as another
+    /// process would that these are left to.
+    ///
+    /// # Panics
+    /// When the kernel refuses anything.
+    pub fn exchange(&mut self, rules: RulebookBuilder, device: &str) {
+        let load = || Programs::load(SLOTS, TUNNEL);
+        let loaded = self.ns.borrow().enter(load);
+        let mut programs = loaded.unwrap_or_else(|error| panic!("programs: {error:?}"));
+        let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+        self.before.push(std::mem::replace(&mut self.shared, shared));
+        self.publish(rules, device);
+        let old = std::mem::take(&mut self.attachments);
+        self.attachments = self.ns.borrow().enter(|| {
+            let replaced = old.into_iter().map(|old| programs.replace(hand_over(old)));
+            let replaced: Result<_, _> = replaced.collect();
+            replaced.unwrap_or_else(|error| panic!("an exchange: {error:?}"))
+        });
+        self.programs = programs;
+    }
+
     /// Has the programs send frames to a host behind `device` themselves, or no longer.
     pub fn set_neighbour(&self, addr: Ipv4Addr, device: &str, link: Option<[[u8; 6]; 2]>) {
         let device = self.index(device);
@@ -184,9 +208,15 @@ impl<N: Borrow<Netns>> Node<N> {
         self.programs.revoke_neighbours().expect("a mapped map");
     }
 
-    /// A counter of the programs.
-    pub fn count(&self, direction: Direction, counter: Counter) -> u64 {
+    /// A counter of the programs that were put there last.
+    pub fn count_of_last(&self, direction: Direction, counter: Counter) -> u64 {
         self.shared.count(counter, direction as usize)
+    }
+
+    /// A counter of the programs, all that were there.
+    pub fn count(&self, direction: Direction, counter: Counter) -> u64 {
+        let all = self.before.iter().chain([&self.shared]);
+        all.map(|shared| shared.count(counter, direction as usize)).sum()
     }
 
     /// Segments of a direction that the programs carried, in superpackets or alone.
@@ -238,6 +268,20 @@ impl<N: Borrow<Netns>> Drop for Node<N> {
         let attachments = std::mem::take(&mut self.attachments);
         self.ns.borrow().enter(|| drop(attachments));
     }
+}
+
+/// What whoever takes `old` over has, once whoever had it is gone without detaching it.
+///
+/// # Panics
+/// When no descriptor is left.
+pub fn hand_over(old: Attachment) -> Attachment {
+    let (place, link) = old.place().expect("a place");
+    let link = link.map(|link| link.try_clone_to_owned().expect("a descriptor"));
+    match old.hook() {
+        Hook::Tcx => drop(old),
+        Hook::Clsact => std::mem::forget(old),
+    }
+    Attachment::taken(place, link, TUNNEL).expect("taken over")
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {

@@ -3,18 +3,22 @@
 //!
 //! Each test is repeated on the guest's older kernel.
 
+use std::borrow::Borrow;
 use std::env;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV6};
+use std::thread;
 use std::time::Instant;
 
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::io::ebpf::{Attachment, Features, Hook, Lacking, LoadError, Programs, Shared, sweep};
 use isatap_engine::stats::Direction;
+use isatap_tests::daemon::TUNNEL;
+use isatap_tests::flows::UdpFlows;
 use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
 use isatap_tests::ping::ping;
-use isatap_tests::programs::Node;
+use isatap_tests::programs::{Node, hand_over};
 use isatap_tests::scene::{SOON, on_link};
 use isatap_tests::topology::connect;
 use isatap_tests::traffic::tcp_transfer;
@@ -109,13 +113,7 @@ fn nothing_is_lacking() {
 #[test]
 fn packets_are_carried_by_filters_as_well() {
     let (a, b) = device();
-    let node = |ns: Netns, v4: Ipv4Addr| {
-        ns.ip(&format!("addr add {v4}/24 brd + dev {DEVICE}"));
-        let node = Node::hooked(ns, v4, DEVICE, MTU, Hook::Clsact);
-        node.publish(node.rules(DEVICE, MTU), DEVICE);
-        node
-    };
-    let (a, b) = (node(a, A), node(b, B));
+    let (a, b) = (carrying(a, A, Hook::Clsact), carrying(b, B, Hook::Clsact));
     ping(&a.ns, &on_link(B).to_string(), 10);
     let to = SocketAddrV6::new(on_link(B), 5001, 0, 0);
     let report = tcp_transfer(&a.ns, &b.ns, to, 8_000_000, SOON * 6);
@@ -232,6 +230,97 @@ fn what_a_crash_left_is_swept_away() {
     assert_eq!(filters(&ns).len(), 0);
 }
 
+/// The kernel's own, and the older one.
+fn hooks() -> Vec<Hook> {
+    let mut hooks = vec![Hook::of_the_kernel().expect("a hook"), Hook::Clsact];
+    hooks.dedup();
+    hooks
+}
+
+fn carrying<N: Borrow<Netns>>(ns: N, v4: Ipv4Addr, hook: Hook) -> Node<N> {
+    ns.borrow().ip(&format!("addr add {v4}/24 brd + dev {DEVICE}"));
+    let node = Node::hooked(ns, v4, DEVICE, MTU, hook);
+    node.publish(node.rules(DEVICE, MTU), DEVICE);
+    node
+}
+
+/// Other programs are put into the places of those that carry, again and again: each packet meets one of them, and none is left.
+#[test]
+fn programs_are_exchanged_while_they_carry() {
+    const FLOWS: u16 = 4;
+    const PACKETS: u32 = 20_000;
+    for hook in hooks() {
+        let (a, b) = device();
+        let mut nodes = [carrying(&a, A, hook), carrying(&b, B, hook)];
+        ping(&a, &on_link(B).to_string(), 10);
+        let before = nodes[0].count(Direction::Encap, Counter::Packets);
+        let flows = UdpFlows {
+            flows: FLOWS,
+            packets: PACKETS,
+            sizes: &[200],
+            batch: 1,
+        };
+        let book = thread::scope(|scope| {
+            let sender = scope.spawn(|| flows.run(&a, on_link(A), &b, on_link(B), 0));
+            let mut rounds = 0;
+            while !sender.is_finished() || rounds == 0 {
+                for node in &mut nodes {
+                    node.exchange(node.rules(DEVICE, MTU), DEVICE);
+                }
+                rounds += 1;
+            }
+            eprintln!("{hook:?}: exchanged {rounds} times at either end");
+            sender.join().expect("the flows")
+        });
+        book.assert_exactly_once_in_order("at b", FLOWS, PACKETS);
+        let sent = nodes[0].count(Direction::Encap, Counter::Packets) - before;
+        assert_eq!(sent, u64::from(FLOWS) * u64::from(PACKETS));
+        for (from, to) in [(0, 1), (1, 0)] {
+            let sent = nodes[from].count(Direction::Encap, Counter::Packets);
+            assert_eq!(sent, nodes[to].count(Direction::Decap, Counter::Packets));
+        }
+        ping(&a, &on_link(B).to_string(), 10);
+        for (node, direction) in nodes
+            .iter()
+            .flat_map(|node| Direction::ALL.map(|one| (node, one)))
+        {
+            assert!(node.count_of_last(direction, Counter::Packets) >= 10);
+        }
+    }
+}
+
+/// What was added for a filter goes with it, whoever has it by then.
+#[test]
+fn nothing_is_left_behind_by_who_took_over() {
+    let (ns, _other) = device();
+    let mut programs = load(&ns, TUNNEL);
+    let attachment = hand_over_in(&ns, attached(&ns, &mut programs));
+    assert_eq!((filters(&ns).len(), has_clsact(&ns)), (1, true));
+    let mut next = load(&ns, TUNNEL);
+    let attachment = ns.enter(|| next.replace(attachment)).expect("replaced");
+    assert_eq!((filters(&ns).len(), has_clsact(&ns)), (1, true));
+    detach(&ns, attachment);
+    assert_eq!((filters(&ns).len(), has_clsact(&ns)), (0, false));
+}
+
+fn hand_over_in(ns: &Netns, attachment: Attachment) -> Attachment {
+    ns.enter(|| hand_over(attachment))
+}
+
+/// A device takes what is attached along.
+#[test]
+fn nothing_is_put_to_a_device_that_has_gone() {
+    for hook in hooks() {
+        let (ns, _other) = device();
+        let mut programs = load(&ns, TUNNEL);
+        let attach = || programs.attach_by(hook, Direction::Decap, DEVICE);
+        let attachment = ns.enter(attach).expect("attached");
+        ns.ip(&format!("link del {DEVICE}"));
+        let refused = ns.enter(|| programs.replace(attachment)).expect_err("refused");
+        eprintln!("{hook:?}: {refused}");
+    }
+}
+
 /// `ingress`, the predecessor of `clsact`, takes filters for what comes in alone.
 #[test]
 fn an_older_qdisc_takes_one_direction() {
@@ -261,6 +350,9 @@ fn all_this_holds_on_an_older_kernel() {
             "two_tunnels_share_a_device",
             "what_a_crash_left_is_replaced",
             "what_a_crash_left_is_swept_away",
+            "programs_are_exchanged_while_they_carry",
+            "nothing_is_left_behind_by_who_took_over",
+            "nothing_is_put_to_a_device_that_has_gone",
             "an_older_qdisc_takes_one_direction",
         ],
         "ISATAP_EXPECTED_HOOK=Clsact",

@@ -1,15 +1,16 @@
 //! Programs at their devices: by TCX, or where the kernel has none (before Linux 6.6), as filters of a `clsact` queueing discipline.
 //!
 //! Either way they come behind the programs of others, as far as those pass packets on. TCX detaches a program when the last
-//! process that holds its [`Attachment`] ends; a filter stays, so that whoever attaches for the same tunnel again finds
+//! process that holds its [`Attachment`] ends (or has been handed it, see [`super::handover`]); a filter stays, so that whoever attaches for the same tunnel again finds
 //! the one that a crash has left, and replaces it in place: no packet passes between the two. A tunnel is known by the name of
 //! its interface, since two may share a device.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
-use aya::programs::{Link, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{Link as _, MultiProgLink as _, ProgramError, SchedClassifier, TcAttachType};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
@@ -33,22 +34,43 @@ pub enum Hook {
 /// A `clsact` that we have added goes as well, unless somebody else has a filter there by then.
 #[derive(Debug)]
 pub struct Attachment {
+    pub(super) direction: Direction,
+    /// Its interface index.
+    pub(super) device: u32,
+    pub(super) link: Link,
+}
+
+/// What holds it there.
+#[derive(Debug)]
+pub(super) enum Link {
+    Tcx(OwnedFd),
     // Dropped in this order.
-    _link: SchedClassifierLink,
-    _added: Option<Added>,
-    hook: Hook,
+    Clsact(SchedClassifierLink, Option<Added>),
 }
 
 /// A `clsact` of ours.
 #[derive(Debug)]
-struct Added {
-    device: u32,
+pub(super) struct Added {
+    pub(super) device: u32,
 }
 
 impl Attachment {
     /// How it is attached.
     pub fn hook(&self) -> Hook {
-        self.hook
+        match self.link {
+            Link::Tcx(_) => Hook::Tcx,
+            Link::Clsact(..) => Hook::Clsact,
+        }
+    }
+
+    /// The interface index of the device.
+    pub fn device(&self) -> u32 {
+        self.device
+    }
+
+    /// The direction of its packets.
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 }
 
@@ -119,34 +141,37 @@ pub(super) fn attach(
     device: &str,
     tunnel: &str,
 ) -> Result<Attachment, LoadError> {
-    let end = match direction {
-        Direction::Decap => TcAttachType::Ingress,
-        Direction::Encap => TcAttachType::Egress,
-    };
-    match hook {
+    let index = if_nametoindex(device).map_err(|error| LoadError::Device(device.to_owned(), error.into()))?;
+    let end = end_of(direction);
+    let link = match hook {
         Hook::Tcx => {
             let last = TcAttachOptions::TcxOrder(LinkOrder::last());
             let id = program.attach_with_options(device, end, last)?;
-            Ok(Attachment {
-                _link: program.take_link(id)?,
-                _added: None,
-                hook,
-            })
+            let link = program.take_link(id)?;
+            let fd = link.fd().map_err(|_| LoadError::Object("links"))?;
+            Link::Tcx(fd.try_clone_to_owned().map_err(LoadError::Descriptor)?)
         }
         Hook::Clsact => {
-            let added = add_clsact(device, direction)?;
-            Ok(Attachment {
-                _link: add_filter(program, end, device, tunnel)?,
-                _added: added,
-                hook,
-            })
+            let added = add_clsact(device, index, direction)?;
+            Link::Clsact(add_filter(program, end, device, tunnel)?, added)
         }
+    };
+    Ok(Attachment {
+        direction,
+        device: index,
+        link,
+    })
+}
+
+pub(super) const fn end_of(direction: Direction) -> TcAttachType {
+    match direction {
+        Direction::Decap => TcAttachType::Ingress,
+        Direction::Encap => TcAttachType::Egress,
     }
 }
 
 /// Sees to it that there is one.
-fn add_clsact(device: &str, direction: Direction) -> Result<Option<Added>, LoadError> {
-    let index = if_nametoindex(device).map_err(|error| LoadError::Device(device.to_owned(), error.into()))?;
+fn add_clsact(device: &str, index: u32, direction: Direction) -> Result<Option<Added>, LoadError> {
     match tc::qdisc_add_clsact(device) {
         Ok(()) => Ok(Some(Added { device: index })),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
@@ -197,7 +222,7 @@ fn add_filter(
 }
 
 /// What tells the filters of our tunnels apart: FNV-1a of the name. 0 would have the kernel choose.
-fn handle_of(tunnel: &str) -> u32 {
+pub(super) fn handle_of(tunnel: &str) -> u32 {
     let hash = tunnel.bytes().fold(0x811c_9dc5u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });

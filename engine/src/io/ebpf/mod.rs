@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`programs`] | how do they get into the kernel? |
 //! | [`attach`], `clsact` | how do they get to their devices? |
+//! | [`handover`] | how do other programs get into their places? |
 //! | [`features`] | what does this kernel lack for them? |
 //! | [`shared`] | how do they get their rules, and we their counters? |
 //! | [`neighbours`] | whom may they send frames to? |
@@ -12,6 +13,7 @@
 pub mod attach;
 mod clsact;
 pub mod features;
+pub mod handover;
 mod mapping;
 pub mod neighbours;
 pub mod programs;
@@ -19,6 +21,7 @@ pub mod shared;
 
 pub use attach::{Attachment, Hook, sweep};
 pub use features::{Features, Lacking};
+pub use handover::{Filter, Place};
 pub use neighbours::Neighbour;
 pub use programs::{Action, Programs, Tried};
 pub use shared::{MapFds, Shared};

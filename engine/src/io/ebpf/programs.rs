@@ -11,7 +11,7 @@ use nix::net::if_::if_nametoindex;
 use super::attach::{self, Attachment, Hook};
 use super::neighbours::Generations;
 use super::shared::MapFds;
-use super::{LoadError, OBJECT, features};
+use super::{LoadError, OBJECT, features, handover};
 use crate::ebpf::layout::{Config, Counter, Generation, NeighbourPlace, Slot};
 use crate::ebpf::numbers::{DIRECTIONS, FLOWS};
 use crate::stats::Direction;
@@ -113,8 +113,22 @@ impl Programs {
         Ok(())
     }
 
-    fn generations(&self) -> Result<Generations, LoadError> {
-        Generations::new(self.map("isatap_gen")?.fd().as_fd()).map_err(LoadError::Memory)
+    /// Whether somebody has written rules for the programs; until then they leave all packets.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped.
+    pub fn have_rules(&self) -> Result<bool, LoadError> {
+        Ok(self.generations()?.read().active != 0)
+    }
+
+    /// Puts the program of that direction into the place of one that was loaded before, in this process or another: each packet
+    /// meets either, and none both.
+    ///
+    /// # Errors
+    /// What the kernel says: that the device has gone, for one. The old program is detached then.
+    pub fn replace(&mut self, old: Attachment) -> Result<Attachment, LoadError> {
+        let program = program(&mut self.ebpf, name_of(old.direction()))?;
+        handover::replace(program, old, &self.tunnel)
     }
 
     /// Attaches a program, behind those of others: decapsulation to the ingress of a device of the IPv4 network,
@@ -161,6 +175,10 @@ impl Programs {
             _ => Action::Left,
         };
         Ok(Tried { action, frame: out })
+    }
+
+    fn generations(&self) -> Result<Generations, LoadError> {
+        Generations::new(self.map("isatap_gen")?.fd().as_fd()).map_err(LoadError::Memory)
     }
 
     fn map(&self, name: &'static str) -> Result<&MapData, LoadError> {
