@@ -79,6 +79,12 @@ impl Metrics {
         }
     }
 
+    /// Packets of either direction that workers have taken.
+    pub fn taken_by_workers(&self) -> u64 {
+        let taken = |labels: &[_]| self.sum("isatapd_received_packets_total", labels);
+        taken(&[]) - taken(&[("worker", "kernel")])
+    }
+
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         self.samples.iter().filter(move |sample| {
             sample.name == name

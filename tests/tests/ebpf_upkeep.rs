@@ -7,6 +7,7 @@
 use std::env;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV6};
+use std::time::{Duration, Instant};
 
 use isatap_engine::io::ebpf::{Hook, Programs};
 use isatap_engine::stats::Direction as End;
@@ -16,6 +17,7 @@ use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
 use isatap_tests::ping::ping_until;
 use isatap_tests::scene::{SOON, on_link, set_address};
+use isatap_tests::steady::Pulse;
 use isatap_tests::topology::{UNDERLAY, connect};
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
@@ -116,12 +118,55 @@ fn filters_go_when_workers_carry() {
     two.stop();
 }
 
+/// The filters of before carry until those of the new monitor have rules, and are the same filters afterwards.
+#[test]
+fn filters_are_exchanged_in_an_upgrade() {
+    /// What engines and neighbours say to each other, at most.
+    const OF_CONTROL: u64 = 40;
+    let (a, b) = (Netns::new("a"), Netns::new("b"));
+    connect(&a, UNDERLAY, &b, UNDERLAY);
+    let start = |ns, v4| {
+        Netns::ip(ns, &format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
+        let daemon = Daemon::router(ns, v4).lane(Lane::Ebpf).start();
+        set_address(ns, v4);
+        daemon
+    };
+    let (mut one, mut two) = (start(&a, A), start(&b, B));
+    carries(&one, &two);
+    let stream = Pulse::start(&a, &b, &[on_link(B)], Duration::from_millis(1));
+    stream.wait_answers(Instant::now(), SOON * 6);
+    let expected = usize::from(env::var_os(FILTERS).is_some());
+    for daemon in [&one, &two] {
+        let output = daemon.ctl("upgrade");
+        assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+        wait::holds("programs that are exchanged", SOON * 6, || {
+            daemon.log().contains("programs in the kernel are exchanged")
+        });
+        stream.wait_answers(Instant::now(), SOON * 6);
+        let taken = daemon.metrics().taken_by_workers();
+        assert!(taken <= OF_CONTROL, "{taken} packets were left to workers");
+        assert_eq!(filters(daemon.ns()), expected);
+    }
+    eprintln!("{}", stream.finish_whole());
+    for daemon in [&mut one, &mut two] {
+        daemon.conservation();
+        daemon.stop();
+        assert_eq!(filters(daemon.ns()), 0);
+        let qdiscs = daemon.ns().run(&format!("tc qdisc show dev {UNDERLAY}"));
+        assert!(!qdiscs.contains("clsact"), "{qdiscs}");
+    }
+}
+
 #[test]
 fn filters_come_again_and_go_on_an_older_kernel() {
     let environment = format!("{FILTERS}=yes");
     older_kernel::repeat(
-        &["filters_come_again_and_go", "filters_go_when_workers_carry"],
+        &[
+            "filters_come_again_and_go",
+            "filters_go_when_workers_carry",
+            "filters_are_exchanged_in_an_upgrade",
+        ],
         &environment,
-        vec![program("isatapd")],
+        vec![program("isatapd"), program("isatapctl")],
     );
 }

@@ -194,7 +194,7 @@ fn a_jump_that_fails_is_no_end() {
     // It waits until it is taken away. Its messages are those of now (`monitor::wire::VERSION`).
     let bell = folder.path().join("bell");
     nix::unistd::mkfifo(&bell, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    let script = format!("#!/bin/sh\nread line < {}\necho 5 9.9.9\n", bell.display());
+    let script = format!("#!/bin/sh\nread line < {}\necho 6 9.9.9\n", bell.display());
     let new = folder.path().join("new");
     fs::write(&new, script).expect("a script");
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a mode");

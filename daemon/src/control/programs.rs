@@ -333,9 +333,14 @@ impl Daemon {
         if programs.due().is_some_and(|at| at <= now) {
             programs.look(now).await;
         }
+        // Rules come first: after an upgrade, programs are put into the places of those that carry.
+        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings_at(moment)) {
+            programs.publish(&self.publisher.current(), moment);
+        }
         let devices = programs.devices(&self.attached);
         let is_settled = programs.attached == Some(devices) && !programs.replaced;
-        if programs.ways.is_some() && !is_settled && programs.look_at.is_none() {
+        let is_known = programs.in_force.is_some() && programs.ways.is_some() && programs.look_at.is_none();
+        if is_known && !is_settled {
             if std::mem::take(&mut programs.replaced) {
                 // The monitor knows devices by their numbers, and would find nothing to do.
                 let _ = self.link.change(Change::Programs([0; MAX_LOCATORS])).await;
@@ -349,9 +354,6 @@ impl Daemon {
                 programs.look_at = Some(now + LOOK_AGAIN);
             }
             programs.tell(moment);
-        }
-        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings_at(moment)) {
-            self.publish_programs();
         }
     }
 

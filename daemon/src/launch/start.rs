@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use isatap_engine::io::ebpf::{LoadError, MapFds};
+use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds};
 use isatap_engine::worker::{Descriptors, SetupError};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -198,7 +198,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
-    let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors)?;
+    let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors, Vec::new())?;
     let marks = give_up(settings, Marks::default())?;
     Ok(Opened {
         pidfile,
@@ -255,6 +255,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         left,
         lock,
         sysctls,
+        attachments,
     } = upgrade::take(super::stdin_descriptor()?).map_err(ExitError::other)?;
     let options = super::arguments(arguments)?;
     let engines = options.arguments();
@@ -282,9 +283,10 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     })?;
     // Open once more by now, so that the rules still know it.
     drop(sysctls);
-    // Those of before went with it: the workers carry everything until these have rules. A daemon that runs goes on without
-    // them, too, whatever a start would have insisted on.
-    let (programs, maps, without_programs) = match load_programs(settings.lane, &holdings.descriptors) {
+    // Those of before carry on until these have rules, and go if there are to be none. A daemon that runs goes on without
+    // them, whatever a start would have insisted on.
+    let loaded = load_programs(settings.lane, &holdings.descriptors, attachments);
+    let (programs, maps, without_programs) = match loaded {
         Err(error) => {
             warn!("workers carry all packets: {error}");
             (None, None, error.message().to_owned())
@@ -379,16 +381,20 @@ fn open_descriptors(settings: &Settings) -> Result<Descriptors, ExitError> {
 /// The programs of the `ebpf` lane with their maps, or why there are none although the configuration would have them.
 type Loaded = (Option<(programs::Held, Lookout)>, Option<MapFds>, String);
 
-/// Loads the programs where the lane has any.
+/// Loads the programs where the lane has any; those of a monitor `before` stay until these have rules.
 ///
 /// # Errors
 /// There have to be some, and cannot.
-fn load_programs(lane: Lane, descriptors: &Descriptors) -> Result<Loaded, ExitError> {
+fn load_programs(
+    lane: Lane,
+    descriptors: &Descriptors,
+    before: Vec<Attachment>,
+) -> Result<Loaded, ExitError> {
     if !lane.has_programs() {
         return Ok((None, None, String::new()));
     }
     let load = || -> Result<_, LoadError> {
-        let held = programs::Held::load(&descriptors.shape.interface)?;
+        let held = programs::Held::load(&descriptors.shape.interface, before)?;
         let maps = held.maps()?;
         let own = descriptors.raw_sockets();
         Ok((held, maps, Lookout::open(own).map_err(LoadError::Descriptor)?))

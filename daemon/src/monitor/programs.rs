@@ -1,7 +1,11 @@
 //! The programs of the `ebpf` lane in the monitor's hands: loaded before power is given up, attached where the engine asks,
 //! and there as long as the daemon is, whatever becomes of its engines.
+//!
+//! After an upgrade those of the monitor before are still there, and carry by the last rules of its engine. Ours are put into
+//! their places when they have rules themselves, whoever of our engines comes to write some first.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds, Programs};
 use isatap_engine::stats::Direction;
@@ -21,30 +25,63 @@ const FEWER_SLOTS: u32 = 1 << 16;
 /// The memory of a machine that has enough for the larger table, in bytes.
 const ENOUGH_MEMORY: u64 = 1 << 30;
 
+/// How soon after programs are detached their memory is free: the kernel waits until nobody can be in them.
+const LET_GO: Duration = Duration::from_millis(100);
+
 /// Both programs. Dropping this detaches them.
 #[derive(Debug)]
 pub struct Held {
     programs: Programs,
-    _at_tunnel: Attachment,
-    at_devices: BTreeMap<u32, Attachment>,
+    tunnel: String,
+    at_tunnel: Option<Spot>,
+    at_devices: BTreeMap<u32, Spot>,
     /// Of IPv4 addresses.
     word: Word,
 }
 
+/// Where a program is.
+#[derive(Debug)]
+enum Spot {
+    /// One of ours.
+    Ours(Attachment),
+    /// One of the monitor before.
+    Before(Attachment),
+}
+
+impl Spot {
+    fn attachment(&self) -> &Attachment {
+        match self {
+            Self::Ours(attachment) | Self::Before(attachment) => attachment,
+        }
+    }
+}
+
 impl Held {
-    /// Loads both, tries them, and attaches the one for packets of the tunnel interface; without rules it leaves them all. Takes
-    /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+    /// Loads both, tries them, and attaches the one for packets of the tunnel interface, unless that of the monitor `before` is there;
+    /// without rules it leaves them all. Takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
     ///
     /// # Errors
-    /// What is missing: clang when this was built, a privilege, a feature of the kernel.
-    pub fn load(interface: &str) -> Result<Self, LoadError> {
-        let mut programs = load(slots(memory_of_machine()), interface)?;
+    /// What is missing: clang when this was built, a privilege, a feature of the kernel. Those of before are detached then.
+    pub fn load(interface: &str, mut before: Vec<Attachment>) -> Result<Self, LoadError> {
+        let mut programs = load(slots(memory_of_machine()), interface, &mut before)?;
         programs.features()?.complete()?;
-        let at_tunnel = programs.attach(Direction::Encap, interface)?;
+        let (mut at_tunnel, mut at_devices) = (None, BTreeMap::new());
+        for attachment in before {
+            match attachment.direction() {
+                Direction::Encap => at_tunnel = Some(Spot::Before(attachment)),
+                Direction::Decap => {
+                    at_devices.insert(attachment.device(), Spot::Before(attachment));
+                }
+            }
+        }
+        if at_tunnel.is_none() {
+            at_tunnel = Some(Spot::Ours(programs.attach(Direction::Encap, interface)?));
+        }
         Ok(Self {
             programs,
-            _at_tunnel: at_tunnel,
-            at_devices: BTreeMap::new(),
+            tunnel: interface.to_owned(),
+            at_tunnel,
+            at_devices,
             word: Word::of(libc::RTMGRP_IPV4_IFADDR).map_err(LoadError::Descriptor)?,
         })
     }
@@ -55,6 +92,21 @@ impl Held {
     /// When no descriptor is left.
     pub fn maps(&self) -> Result<MapFds, LoadError> {
         self.programs.maps()
+    }
+
+    /// Where programs are, for the monitor that takes over.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        let spots = self.at_tunnel.iter().chain(self.at_devices.values());
+        spots.map(Spot::attachment)
+    }
+
+    /// The devices of the IPv4 network where a program is.
+    pub fn devices(&self) -> Devices {
+        let mut devices = Devices::default();
+        for (place, index) in devices.iter_mut().zip(self.at_devices.keys()) {
+            *place = *index;
+        }
+        devices
     }
 
     /// Whether it is at this device.
@@ -81,13 +133,20 @@ impl Held {
     pub fn attach_to(&mut self, devices: &Devices) -> Result<(), String> {
         let wanted = || devices.iter().copied().filter(|index| *index != 0);
         self.at_devices.retain(|index, _| wanted().any(|it| it == *index));
+        self.exchange();
         let mut failures = Vec::new();
+        if self.at_tunnel.is_none() {
+            match self.programs.attach(Direction::Encap, &self.tunnel) {
+                Ok(attachment) => self.at_tunnel = Some(Spot::Ours(attachment)),
+                Err(error) => failures.push(format!("interface {}: {error}", self.tunnel)),
+            }
+        }
         for index in wanted() {
             if self.is_at(index) {
                 continue;
             }
             match attach(&mut self.programs, index) {
-                Ok(attachment) => drop(self.at_devices.insert(index, attachment)),
+                Ok(attachment) => drop(self.at_devices.insert(index, Spot::Ours(attachment))),
                 Err(why) => failures.push(why),
             }
         }
@@ -97,11 +156,46 @@ impl Held {
             Err(failures.join("; "))
         }
     }
+
+    /// Puts our programs into the places of those of the monitor before, if an engine has written rules for them. Where that
+    /// fails there is none afterwards, so that whoever asks for one has it attached.
+    pub fn exchange(&mut self) {
+        let spots = || self.at_tunnel.iter().chain(self.at_devices.values());
+        let of_before = spots().filter(|spot| matches!(spot, Spot::Before(_))).count();
+        if of_before == 0 || !self.programs.have_rules().unwrap_or(true) {
+            return;
+        }
+        let programs = &mut self.programs;
+        let mut ours = |spot| match spot {
+            Spot::Before(old) => match programs.replace(old) {
+                Ok(new) => Some(Spot::Ours(new)),
+                Err(error) => {
+                    warn!("a program of before is taken away, and none put into its place: {error}");
+                    None
+                }
+            },
+            Spot::Ours(_) => Some(spot),
+        };
+        self.at_tunnel = self.at_tunnel.take().and_then(&mut ours);
+        let at_devices = std::mem::take(&mut self.at_devices).into_iter();
+        self.at_devices = at_devices
+            .filter_map(|(index, spot)| Some((index, ours(spot)?)))
+            .collect();
+        info!("programs in the kernel are exchanged, at {of_before} device(s)");
+    }
 }
 
-/// With so many slots, or with fewer when there is no memory for as many.
-fn load(slots: u32, interface: &str) -> Result<Programs, LoadError> {
+/// With so many slots, or with fewer when there is no memory for as many; sooner without those of before.
+fn load(slots: u32, interface: &str, before: &mut Vec<Attachment>) -> Result<Programs, LoadError> {
     match Programs::load(slots, interface) {
+        Err(error) if error.is_memory() && !before.is_empty() => {
+            info!(
+                "there is no memory for programs beside those of before: workers carry until these have rules"
+            );
+            before.clear();
+            std::thread::sleep(LET_GO);
+            load(slots, interface, before)
+        }
         Err(error) if error.is_memory() && slots > FEWER_SLOTS => {
             let programs = Programs::load(FEWER_SLOTS, interface)?;
             info!(
@@ -172,7 +266,7 @@ mod tests {
         }
         let refused = Programs::load(TOO_MANY, "is0").map(|_| ());
         assert!(refused.as_ref().is_err_and(LoadError::is_memory), "{refused:?}");
-        let loaded = load(TOO_MANY, "is0").and_then(|programs| programs.maps());
+        let loaded = load(TOO_MANY, "is0", &mut Vec::new()).and_then(|programs| programs.maps());
         assert_eq!(loaded.unwrap().slots_per_table, FEWER_SLOTS as usize);
     }
 }

@@ -40,8 +40,8 @@ use super::{text, upgrade};
 use crate::exit::{ExitError, ExitStatus};
 use crate::launch::notify::Notice;
 use crate::launch::{Ready, listen};
-use crate::link::change::Change;
 use crate::link::change::direct::Direct;
+use crate::link::change::{Change, Devices};
 
 /// How long one may take to end in order.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -122,6 +122,9 @@ impl Monitor {
     /// Why it could not start, or could not go on; and who is to hear of it.
     pub fn run(self) -> Result<(), (Ready, ExitError)> {
         let now = Instant::now();
+        let programs = self.programs.as_ref();
+        let given = programs.map_or_else(Devices::default, |(programs, _)| programs.devices());
+        let given = Given::of(given, now);
         let mut running = Running {
             served: self.served,
             upgrading: false,
@@ -135,7 +138,7 @@ impl Monitor {
             silence: Silence::new(now),
             suspicions: Suspicions::default(),
             others: None,
-            given: Given::nothing(now),
+            given,
             passed_on_at: None,
         };
         let outcome = loop {
@@ -165,8 +168,11 @@ impl Running {
             self.addresses_changed();
         }
         let closed = spoken && self.listen();
-        if let (true, Some((programs, _))) = (closed, &self.monitor.programs) {
-            programs.revoke_neighbours();
+        if let (true, Some((programs, _))) = (spoken, &mut self.monitor.programs) {
+            programs.exchange();
+        }
+        if closed {
+            self.revoke_neighbours();
         }
         self.watch_over(spoken);
         self.look_after(closed)
@@ -381,6 +387,7 @@ impl Running {
             .into_iter()
             .flatten()
             .collect();
+        let programs = monitor.programs.iter();
         let error = upgrade::jump(
             &monitor.program,
             &monitor.arguments,
@@ -388,6 +395,7 @@ impl Running {
             setup,
             monitor.binding.left(),
             &descriptors,
+            programs.flat_map(|(programs, _)| programs.attachments()),
         );
         error!("the upgrade failed, the program of before goes on: {error}");
         self.start_at = Some(Instant::now());
@@ -516,6 +524,9 @@ impl Running {
         let Some(engine) = self.engine.take() else {
             return Ok(Flow::Go);
         };
+        if !closed {
+            self.revoke_neighbours();
+        }
         if self.upgrading {
             self.jump();
             return Ok(Flow::Go);
@@ -549,6 +560,13 @@ impl Running {
         self.monitor.ready.tell(&Notice::Status(status));
         self.start_at = Some(Instant::now() + pause);
         Ok(Flow::Go)
+    }
+
+    /// The engine is gone, and nobody listens to the kernel about neighbours.
+    fn revoke_neighbours(&self) {
+        if let Some((programs, _)) = &self.monitor.programs {
+            programs.revoke_neighbours();
+        }
     }
 
     fn has_interface(&self) -> bool {

@@ -8,6 +8,9 @@
 //!                                                      --> `--take-over`: takes them, starts an engine
 //! ```
 //!
+//! Programs in the kernel carry on all the while: their links go along, and the new program puts its own into their places when its
+//! engine has written rules ([`super::programs`]).
+//!
 //! A program that does not understand what it would be handed is refused, and nothing has happened. Whatever fails later
 //! but before the jump makes the old monitor go on with a new engine of the old program.
 
@@ -20,6 +23,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use isatap_engine::io::ebpf::Attachment;
 use isatap_engine::io::passing::MessageSocket;
 
 use super::binding::Left;
@@ -121,28 +125,46 @@ fn judge(answer: &str, success: bool) -> Result<String, String> {
     }
 }
 
-/// Becomes the program at `path`; `descriptors` are those of [`Taken`]. Returns only when that failed: nothing is lost then.
-pub fn jump(
+/// Becomes the program at `path`; `descriptors` are those of [`Taken`], `attachments` those of the programs in the kernel. Returns only
+/// when that failed: nothing is lost then.
+pub fn jump<'a>(
     path: &Path,
     arguments: &[OsString],
     holdings: &Holdings,
     setup: Setup,
     left: &Left,
     descriptors: &[BorrowedFd<'_>],
+    attachments: impl Iterator<Item = &'a Attachment>,
 ) -> io::Error {
-    let prepared = || -> io::Result<()> {
+    let prepared = move || -> io::Result<()> {
         let (ours, theirs) = MessageSocket::pair()?;
         holdings.hand_out(setup, &ours)?;
+        for attachment in attachments {
+            let (place, link) = attachment.place()?;
+            holdings::send(&ours, &Order::Attached(place), link.as_slice())?;
+        }
         holdings::send(&ours, &Order::Left(left.clone()), descriptors)?;
         Ok(nix::unistd::dup2_stdin(theirs)?)
     };
     match prepared() {
-        Ok(()) => Command::new(path)
-            .arg0("isatapd")
-            .arg(TAKE_OVER)
-            .args(arguments)
-            .exec(),
+        Ok(()) => {
+            let error = Command::new(path)
+                .arg0("isatapd")
+                .arg(TAKE_OVER)
+                .args(arguments)
+                .exec();
+            take_back();
+            error
+        }
         Err(error) => error,
+    }
+}
+
+/// What lies in standard input is held there: a program in the kernel would stay where it is to be taken away.
+fn take_back() {
+    if let Ok((nothing, _)) = MessageSocket::pair() {
+        // That takes no descriptor more.
+        let _ = nix::unistd::dup2_stdin(nothing);
     }
 }
 
@@ -159,6 +181,8 @@ pub struct Taken {
     pub lock: OwnedFd,
     /// The directory of the sysctls: rules about it hold as long as it is open somewhere.
     pub sysctls: Option<OwnedFd>,
+    /// Its programs in the kernel, which carry on.
+    pub attachments: Vec<Attachment>,
 }
 
 /// Takes what a predecessor left.
@@ -169,9 +193,17 @@ pub fn take(stdin: OwnedFd) -> Result<Taken, String> {
     let socket = MessageSocket::from_fd(stdin).map_err(|_| format!("{TAKE_OVER} is for isatapd itself"))?;
     let failed = |error: holdings::TakeError| format!("what the monitor before left {error}");
     let (setup, holdings) = Holdings::take(&socket).map_err(failed)?;
-    let (order, along) = holdings::next(&socket).map_err(failed)?;
-    let Order::Left(left) = order else {
-        return Err("which addresses may carry the tunnel was not left".to_owned());
+    let mut attachments = Vec::new();
+    let (left, along) = loop {
+        match holdings::next(&socket).map_err(failed)? {
+            (Order::Attached(place), link) => {
+                let tunnel = &holdings.descriptors.shape.interface;
+                // A device may have gone meanwhile.
+                attachments.extend(Attachment::taken(place, link.into_iter().next(), tunnel));
+            }
+            (Order::Left(left), along) => break (left, along),
+            _ => return Err("which addresses may carry the tunnel was not left".to_owned()),
+        }
     };
     let mut along = along.into_iter();
     let lock = along.next().ok_or("the pid file was not left")?;
@@ -182,6 +214,7 @@ pub fn take(stdin: OwnedFd) -> Result<Taken, String> {
         left,
         lock,
         sysctls,
+        attachments,
     })
 }
 

@@ -10,6 +10,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use isatap_engine::fib::{Ipv6Prefix, Role};
+use isatap_engine::io::ebpf::{Filter, Place};
+use isatap_engine::stats::Direction;
 
 use super::binding::{Bounds, Left, LookedUp, MAX_ADDRESSES};
 use super::others::Others;
@@ -19,7 +21,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -136,6 +138,8 @@ pub enum Order {
     Others(Others),
     /// Which addresses may carry the tunnel: for the monitor that takes over, with the locked pid file.
     Left(Left),
+    /// Where a program in the kernel is, with the descriptor of its link: for the monitor that takes over, before what is left.
+    Attached(Place),
 }
 
 /// The answer to a request.
@@ -260,6 +264,7 @@ macro_rules! numbered {
 numbered!(bool: false, true);
 numbered!(Origin: Origin::Advertised, Origin::Own);
 numbered!(Role: Role::Host, Role::Router);
+numbered!(Direction: Direction::Encap, Direction::Decap);
 numbered!(Cause: Cause::Fault, Cause::Panic, Cause::WedgedWorker, Cause::WedgedControl,
     Cause::ForbiddenCall, Cause::Signal, Cause::Exit);
 numbered!(Asked: Asked::Reload, Asked::Summary, Asked::ReopenLogs, Asked::Terminate, Asked::Interrupt, Asked::HandOver);
@@ -400,6 +405,8 @@ structures! {
         rules, filters, metrics, names, programs, without_programs,
     }
     MapsShape { slots, cpus }
+    Filter { priority, added }
+    Place { direction, device, filter }
     Others { firewall, ipsec, listeners }
     Bounds { now, before }
     LookedUp { name, addresses }
@@ -454,6 +461,7 @@ choices! {
         5 = Maps(shape);
         6 = Others(others);
         7 = Left(left);
+        8 = Attached(place);
     }
     Answer {
         0 = Done;

@@ -93,6 +93,16 @@ fn left() -> impl Strategy<Value = Left> {
     })
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    let direction = prop_oneof![Just(Direction::Encap), Just(Direction::Decap)];
+    let filter = prop::option::of(any::<(u16, bool)>());
+    (direction, any::<u32>(), filter).prop_map(|(direction, device, filter)| Place {
+        direction,
+        device,
+        filter: filter.map(|(priority, added)| Filter { priority, added }),
+    })
+}
+
 fn order() -> impl Strategy<Value = Order> {
     let answer = prop_oneof![
         Just(Answer::Done),
@@ -148,6 +158,7 @@ fn order() -> impl Strategy<Value = Order> {
         any::<u16>().prop_map(Order::Worker),
         any::<(u32, u32)>().prop_map(|(slots, cpus)| Order::Maps(MapsShape { slots, cpus })),
         left().prop_map(Order::Left),
+        place().prop_map(Order::Attached),
         any::<[bool; 3]>().prop_map(|[firewall, ipsec, listeners]| Order::Others(Others {
             firewall,
             ipsec,

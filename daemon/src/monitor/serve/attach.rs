@@ -29,9 +29,10 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub(super) fn nothing(now: Instant) -> Self {
+    /// These; to the engine of a monitor before, if not to one of ours.
+    pub(super) fn of(devices: Devices, now: Instant) -> Self {
         Self {
-            devices: [0; MAX_LOCATORS],
+            devices,
             listens_at: now,
         }
     }
