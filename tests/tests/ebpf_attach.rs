@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::env;
+use std::fs;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV6};
 use std::thread;
@@ -110,6 +111,26 @@ fn nothing_is_lacking() {
 }
 
 /// Whichever way they are attached, they carry all there is, both ways.
+/// The verifier takes most of the time from the start to the first packet (P11), as much as it has to read: a loop that it cannot
+/// follow in a few turns is found here, not by a clock.
+#[test]
+fn the_verifier_has_little_to_read() {
+    const MOST: u64 = 12_000;
+    let ns = Netns::new("a");
+    let _programs = load(&ns, "is0");
+    let shown = fs::read_dir("/proc/self/fdinfo").expect("descriptors");
+    let shown = shown.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let programs: Vec<String> = shown.filter(|text| text.contains("prog_type:")).collect();
+    assert!(programs.len() >= 2, "both: {programs:?}");
+    for text in programs {
+        let line = text.lines().find_map(|line| line.strip_prefix("verified_insns:"));
+        // Since Linux 5.16.
+        let read: u64 = line.expect("the kernel says it").trim().parse().expect("a number");
+        eprintln!("{read} instructions");
+        assert!(read < MOST, "{text}");
+    }
+}
+
 #[test]
 fn packets_are_carried_by_filters_as_well() {
     let (a, b) = device();
