@@ -154,6 +154,12 @@ ALWAYS_INLINE int is_6to4(const struct address *address)
 	return address->high >> 48 == 0x2002;
 }
 
+/* Most packets: no other header follows, and ports are first in this one. */
+ALWAYS_INLINE int has_ports(__u8 next_header)
+{
+	return next_header == PROTO_TCP || next_header == PROTO_UDP;
+}
+
 /* Whether the chain goes on behind a header of this number (`wire::ext::is_extension`). */
 ALWAYS_INLINE int is_extension(__u8 next_header)
 {

@@ -124,6 +124,12 @@ FUNCTION int check_loop(struct config *config, __u32 voucher, __u32 sender, stru
 	return 0;
 }
 
+/* Whether the inner header is one of IPv6, and says the length that the packet has: `room`. */
+ALWAYS_INLINE int has_length(const struct inner *inner, __u32 room)
+{
+	return !((inner->version_class >> 4 ^ 6) | (INNER_LEN + ntoh16(inner->payload_len) ^ room)) && room != INNER_LEN;
+}
+
 /* The length that the inner header says, and the `room` there is: 0, or what to do with the packet. */
 ALWAYS_INLINE int check_length(const struct inner *inner, __u32 room)
 {
@@ -162,8 +168,15 @@ FUNCTION int check_addresses(struct config *config, __u32 sender, struct inner *
 	return config->flags & FLAG_LOOP_CHECKS ? check_loop(config, verdict, sender, &dst) : 0;
 }
 
-/* What can be said of an outer packet of `len` bytes before any rule is asked: 0, or what to do with it. */
-ALWAYS_INLINE int check_form(const struct outer *outer, __u32 len)
+/* Whether anything is odd about an outer packet of `len` bytes before any rule is asked. */
+ALWAYS_INLINE __u32 is_odd(const struct outer *outer, __u32 len)
+{
+	return (outer->version_ihl ^ 0x45) | (outer_sum(outer) ^ 0xffff) | (outer->fragment & hton16(FRAGMENT_BITS)) |
+	       (len ^ ntoh16(outer->total_len));
+}
+
+/* What to do with one that is odd, by the first thing that is. */
+ALWAYS_INLINE int judge_form(const struct outer *outer)
 {
 	if (outer->version_ihl != 0x45)
 		return LEAVE(CAUSE_OPTIONS);
@@ -171,8 +184,8 @@ ALWAYS_INLINE int check_form(const struct outer *outer, __u32 len)
 		return LEAVE(CAUSE_CHECKSUM);
 	if (outer->fragment & hton16(FRAGMENT_BITS))
 		return LEAVE(CAUSE_FRAGMENT);
-	/* Neither padding of the link nor bytes that are missing. */
-	return len != ntoh16(outer->total_len) ? LEAVE(CAUSE_LENGTH) : 0;
+	/* Padding of the link, or bytes that are missing. */
+	return LEAVE(CAUSE_LENGTH);
 }
 
 /* What the rules say of a packet from `sender`, of whose inner part `room` bytes are there, the header among them unless it is `cut`: 0,

@@ -126,12 +126,14 @@ int isatap_decap(struct __sk_buff *skb)
 	src = ntoh32(headers.outer.src);
 	dst = ntoh32(headers.outer.dst);
 	room = skb->len - ETH_HLEN - OUTER_LEN;
-	verdict = check_form(&headers.outer, skb->len - ETH_HLEN);
-	if (!UNLIKELY(verdict)) {
+	int odd = is_odd(&headers.outer, skb->len - ETH_HLEN) != 0;
+
+	if (!UNLIKELY(odd)) {
 		cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
 		flow = flow_of(generation, DECAP, &headers.inner);
-		known = flow && !cut && skb->pkt_type == PACKET_HOST && flow->peer == src && flow->locator == dst &&
-			flow->from == skb->ifindex && is_of(flow, now.both, &headers.inner);
+		/* PACKET_HOST is 0. */
+		known = flow && !(cut | skb->pkt_type | (flow->peer ^ src) | (flow->locator ^ dst) | (flow->from ^ skb->ifindex) |
+				  difference(flow, now.both, &headers.inner));
 	}
 	if (UNLIKELY(!known)) {
 		struct config *config = rules_of(now);
@@ -145,8 +147,8 @@ int isatap_decap(struct __sk_buff *skb)
 		device = config->locators[(locator - 1) & (MAX_LOCATORS - 1)].device;
 		if (device && device != skb->ifindex)
 			return refuse(DECAP, LEAVE(CAUSE_DEVICE));
-		if (verdict)
-			return refuse(DECAP, verdict);
+		if (odd)
+			return refuse(DECAP, judge_form(&headers.outer));
 		if (!flow)
 			return refuse(DECAP, LEAVE(CAUSE_RULES));
 		verdict = admit_packet(config, src, &headers.inner, room, cut, flow);
@@ -158,16 +160,21 @@ int isatap_decap(struct __sk_buff *skb)
 	}
 	if (!flow)
 		return TC_ACT_UNSPEC;
-	verdict = check_length(&headers.inner, room);
-	if (UNLIKELY(verdict))
+	if (UNLIKELY(!has_length(&headers.inner, room))) {
+		verdict = check_length(&headers.inner, room);
 		goto refused;
-	verdict = check_next_header(flow, headers.inner.next_header, DROP(REASON_NESTED));
-	if (UNLIKELY(verdict))
-		goto refused;
-	if (UNLIKELY(headers.inner.next_header == PROTO_ICMPV6 &&
-	    (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, type) || is_discovery(type))))
-		return refuse(DECAP, LEAVE(CAUSE_CONTROL));
-	ecn = ecn_of(traffic_class(&headers.inner), headers.outer.tos);
+	}
+	if (UNLIKELY(!has_ports(headers.inner.next_header))) {
+		verdict = check_next_header(flow, headers.inner.next_header, DROP(REASON_NESTED));
+		if (verdict)
+			goto refused;
+		if (headers.inner.next_header == PROTO_ICMPV6 &&
+		    (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, type) || is_discovery(type)))
+			return refuse(DECAP, LEAVE(CAUSE_CONTROL));
+	}
+	ecn = traffic_class(&headers.inner) & 3;
+	if (UNLIKELY(ecn != (headers.outer.tos & 3)))
+		ecn = ecn_of(ecn, headers.outer.tos);
 	if (UNLIKELY(ecn == ECN_NONE))
 		return refuse(DECAP, LEAVE(CAUSE_ECN));
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
@@ -232,7 +239,7 @@ int isatap_encap(struct __sk_buff *skb)
 
 	__u8 next_header = inner.next_header;
 
-	if (UNLIKELY(next_header == PROTO_ICMPV6)) {
+	if (UNLIKELY(!has_ports(next_header)) && next_header == PROTO_ICMPV6) {
 		__u8 type = 0;
 
 		verdict = LEAVE(CAUSE_CONTROL);
@@ -263,12 +270,11 @@ int isatap_encap(struct __sk_buff *skb)
 	verdict = LEAVE(CAUSE_RULES);
 	if (UNLIKELY(!flow))
 		goto odd;
-	int known = is_of(flow, now.both, &inner);
+	int known = !difference(flow, now.both, &inner);
 
 	if (UNLIKELY(!known || flow->by_ports)) {
 		verdict = LEAVE(CAUSE_LENGTH);
-		if ((next_header == PROTO_TCP || next_header == PROTO_UDP) && len >= INNER_LEN + 4 &&
-		    READ(skb, link_len, INNER_LEN, ports))
+		if (has_ports(next_header) && len >= INNER_LEN + 4 && READ(skb, link_len, INNER_LEN, ports))
 			goto odd;
 		ports = ntoh32(ports);
 		known = known && ports == flow->ports;
@@ -282,14 +288,14 @@ int isatap_encap(struct __sk_buff *skb)
 		if (verdict)
 			return refuse(ENCAP, verdict);
 	}
-	verdict = check_next_header(flow, next_header, LEAVE(CAUSE_REFUSED));
-	if (UNLIKELY(verdict))
-		return refuse(ENCAP, verdict);
-	if (UNLIKELY(largest > flow->limit))
-		return refuse(ENCAP, LEAVE(CAUSE_TOO_BIG));
+	if (UNLIKELY(!has_ports(next_header))) {
+		verdict = check_next_header(flow, next_header, LEAVE(CAUSE_REFUSED));
+		if (verdict)
+			return refuse(ENCAP, verdict);
+	}
 	/* A worker fragments what our own link does not take, or is told that it is too big. */
-	if (UNLIKELY(largest > flow->link_limit))
-		return refuse(ENCAP, LEAVE(CAUSE_LINK_MTU));
+	if (UNLIKELY((largest > flow->limit) | (largest > flow->link_limit)))
+		return refuse(ENCAP, largest > flow->limit ? LEAVE(CAUSE_TOO_BIG) : LEAVE(CAUSE_LINK_MTU));
 	/* What the device takes at this moment: the rules may be a moment old, and it would drop what is too long without a word. */
 	__u32 mtu = 0, device = flow->device;
 

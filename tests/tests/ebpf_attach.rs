@@ -125,7 +125,11 @@ fn the_verifier_has_little_to_read() {
     for text in programs {
         let line = text.lines().find_map(|line| line.strip_prefix("verified_insns:"));
         // Since Linux 5.16.
-        let read: u64 = line.expect("the kernel says it").trim().parse().expect("a number");
+        let read: u64 = line
+            .expect("the kernel says it")
+            .trim()
+            .parse()
+            .expect("a number");
         eprintln!("{read} instructions");
         assert!(read < MOST, "{text}");
     }
