@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -20,12 +21,16 @@ use isatap_tests::scene::{Running, SERVER, SOON, Scene};
 use isatap_tests::steady::Pulse;
 use isatap_tests::topology::UNDERLAY;
 use isatap_tests::wait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// Between two questions, each of which is answered: far fewer than a core carries, and hundreds in the time that an upgrade takes.
 const INTERVAL: Duration = Duration::from_micros(500);
 /// What a new engine and its neighbours say to each other, at most: solicitations, advertisements, probes.
 const OF_CONTROL: u64 = 40;
+/// How often it is tried to kill an engine that is as young.
+const ATTEMPTS: usize = 10;
 /// Said by a monitor whose programs carry from now on.
 const EXCHANGED: &str = "programs in the kernel are exchanged";
 
@@ -134,6 +139,40 @@ fn nothing_is_lost_nor_left_to_workers() {
             assert_eq!(received, of("isatapd_packets_total") + of("isatapd_drops_total"));
         }
     }
+}
+
+/// The first engine of the new version dies before it has written rules: the programs of before carry on until the next one has.
+#[test]
+fn an_engine_that_dies_before_it_has_rules_changes_nothing() {
+    let scene = Scene::new(1);
+    let running = started(&scene, None);
+    let router = &running.router;
+    let stream = Pulse::start(&scene.hosts[0], &scene.server, &[SERVER], INTERVAL);
+    stream.wait_answers(Instant::now(), SOON);
+    let died_before = (1..=ATTEMPTS).find(|round| {
+        let old = router.engine_pid();
+        let was_exchanged = thread::scope(|scope| {
+            let asking = scope.spawn(|| upgrade(router));
+            let engine = wait::until("the next engine", SOON * 2, || match router.try_engine_pid() {
+                Some(engine) if engine != old => Ok(engine),
+                other => Err(format!("{other:?}")),
+            });
+            kill(Pid::from_raw(engine), Signal::SIGKILL).expect("an engine to kill");
+            wait::holds("a dead engine", SOON, || router.try_engine_pid() != Some(engine));
+            let was_exchanged = exchanges(router) == *round;
+            asking.join().expect("an upgrade");
+            was_exchanged
+        });
+        wait::holds("programs that are exchanged", SOON * 2, || {
+            exchanges(router) == *round
+        });
+        stream.wait_answers(Instant::now(), SOON);
+        let taken = by_workers(router);
+        assert!(taken <= OF_CONTROL, "{taken} packets were left to workers");
+        !was_exchanged
+    });
+    assert!(died_before.is_some(), "it had written rules each time");
+    eprintln!("in attempt {died_before:?}: {}", stream.finish_whole());
 }
 
 /// The new version has programs that this kernel does not take: those of before go, since nobody writes rules for them any more.
