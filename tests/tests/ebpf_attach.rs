@@ -111,7 +111,7 @@ fn nothing_is_lacking() {
 }
 
 /// Whichever way they are attached, they carry all there is, both ways.
-/// The verifier takes most of the time from the start to the first packet (P11), as much as it has to read: a loop that it cannot
+/// The verifier takes most of the time from the start to the first packet, as much as it has to read: a loop that it cannot
 /// follow in a few turns is found here, not by a clock.
 #[test]
 fn the_verifier_has_little_to_read() {

@@ -8,6 +8,7 @@ use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{Cause, Egress, Image, Surroundings, compile, leave_all};
 use isatap_engine::fib::{Locator, NextHop, RulebookBuilder};
 use isatap_engine::io::ebpf::{Action, Programs, Shared};
+use isatap_engine::isatap::iid;
 use isatap_engine::isatap::tos::{DscpPolicy, TtlPolicy};
 use isatap_engine::stats::Direction;
 use isatap_tests::packet::Inner;
@@ -40,6 +41,11 @@ fn image(number: u8) -> Image {
     rules.own6 = (0..u128::from(number) * 40)
         .map(|n| std::net::Ipv6Addr::from_bits(1 << 125 | n))
         .collect();
+    // The same key for all, so that what a CPU remembers of one generation is found in the next.
+    compiled(rules, 7)
+}
+
+fn compiled(rules: RulebookBuilder, seed: u64) -> Image {
     let surroundings = Surroundings {
         link_len: 14,
         carry_out: true,
@@ -52,8 +58,7 @@ fn image(number: u8) -> Image {
         ..Surroundings::default()
     };
     let rules = rules.build().expect("a Rulebook");
-    // The same key for all, so that what a CPU remembers of one generation is found in the next.
-    compile(&rules, &surroundings, SLOTS as usize, 7).expect("rules that fit")
+    compile(&rules, &surroundings, SLOTS as usize, seed).expect("rules that fit")
 }
 
 /// Tells the publisher to stop, however the test ends.
@@ -159,4 +164,35 @@ fn without_rules_everything_is_left() {
     let next = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
     next.publish(&image(2)).expect("published");
     assert_eq!((shared.generation(), action(&mut programs)), (3, Action::Carried));
+}
+
+/// What a CPU remembers of the packets that features are found by is of no generation that counts later.
+#[test]
+fn what_was_tried_out_is_forgotten() {
+    run_on(0);
+    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let found = programs.features().expect("tried");
+    found.complete().expect("everything");
+    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    // The packet, and the key, of `io::ebpf::features`; and rules that know no way for it.
+    let [near, far] = [1, 2].map(|last| Ipv4Addr::new(192, 0, 2, last));
+    let link = "2001:db8::".parse().expect("a prefix");
+    let [from, to] = [near, far].map(|v4| iid::address(&link, v4));
+    let inner = Inner::new(from, to);
+    let frame = [&[0; 12][..], &[0x86, 0xdd], &inner.udp(9, 9, b"ebpf")].concat();
+    let rules = RulebookBuilder {
+        locators: vec![Locator {
+            addr: near,
+            if_index: 0,
+        }],
+        any_site: true,
+        ..RulebookBuilder::default()
+    };
+    shared.publish(&compiled(rules, 0)).expect("published");
+    let tried = programs.try_out(Direction::Encap, &frame).expect("tried");
+    assert_eq!(tried.action, Action::Left);
+    assert_eq!(
+        shared.count(Counter::Passed(Cause::Refused), Direction::Encap as usize),
+        1
+    );
 }

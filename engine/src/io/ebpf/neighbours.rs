@@ -98,10 +98,10 @@ impl Generations {
         self.store(2, |around| around.preemptible = u32::from(preemptible));
     }
 
-    /// No rules, and no neighbours.
+    /// No rules, and no neighbours. Which generation was written last stays known.
     pub(super) fn clear(&self) {
         self.begin(|now| (now.active, now.neighbours) = (0, 0));
-        self.announce(|writing| (writing.writing, writing.neighbours_writing) = (0, 0));
+        self.announce(|writing| writing.neighbours_writing = 0);
     }
 
     /// Nothing counts any longer that was known of neighbours, in places or in what CPUs remember, until somebody forgets or sets

@@ -100,9 +100,11 @@ impl Shared {
         if slots.len() > self.slots_per_table {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let Generation { active, .. } = self.generation.read();
+        let Generation { active, writing, .. } = self.generation.read();
+        // One that was tried out is not counted again: a CPU may remember something of it.
+        let last = if active == 0 { writing } else { active };
         // 0 means that there are no rules; the half goes on alternating.
-        let next = match active.wrapping_add(1) {
+        let next = match last.wrapping_add(1) {
             0 => 2,
             next => next,
         };
@@ -140,7 +142,8 @@ impl Shared {
         self.neighbours.count()
     }
 
-    /// As they were when the programs were loaded, for the programs and for whoever writes the rules.
+    /// As they were when the programs were loaded, for the programs and for whoever writes the rules; but for the number of the next
+    /// generation.
     pub(super) fn clear(&self) {
         self.generation.clear();
         for word in self.counters.words() {
