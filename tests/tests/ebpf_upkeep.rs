@@ -58,16 +58,18 @@ fn carries(a: &Daemon<'_>, b: &Daemon<'_>) {
     });
 }
 
+/// A router of this lane with its first address.
+fn start(ns: &Netns, v4: Ipv4Addr) -> Daemon<'_> {
+    ns.ip(&format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
+    let daemon = Daemon::router(ns, v4).lane(Lane::Ebpf).start();
+    set_address(ns, v4);
+    daemon
+}
+
 #[test]
 fn filters_come_again_and_go() {
     let (a, b) = (Netns::new("a"), Netns::new("b"));
     connect(&a, UNDERLAY, &b, UNDERLAY);
-    let start = |ns, v4| {
-        Netns::ip(ns, &format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
-        let daemon = Daemon::router(ns, v4).lane(Lane::Ebpf).start();
-        set_address(ns, v4);
-        daemon
-    };
     let (one, mut two) = (start(&a, A), start(&b, B));
     carries(&one, &two);
     let expected = usize::from(env::var_os(FILTERS).is_some());
@@ -125,12 +127,6 @@ fn filters_are_exchanged_in_an_upgrade() {
     const OF_CONTROL: u64 = 40;
     let (a, b) = (Netns::new("a"), Netns::new("b"));
     connect(&a, UNDERLAY, &b, UNDERLAY);
-    let start = |ns, v4| {
-        Netns::ip(ns, &format!("addr add {v4}/24 brd + dev {UNDERLAY}"));
-        let daemon = Daemon::router(ns, v4).lane(Lane::Ebpf).start();
-        set_address(ns, v4);
-        daemon
-    };
     let (mut one, mut two) = (start(&a, A), start(&b, B));
     carries(&one, &two);
     let stream = Pulse::start(&a, &b, &[on_link(B)], Duration::from_millis(1));
