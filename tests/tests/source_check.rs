@@ -18,6 +18,7 @@ use isatap_tests::packet::{Inner, isatap, link_local};
 use isatap_tests::raw::{Crafter, Sniffer};
 use isatap_tests::scene::{PREFIX, SOON, on_link, set_address};
 use isatap_tests::topology::{Site, UNDERLAY, mac};
+use isatap_tests::wait;
 
 const DUT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PRL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -109,6 +110,26 @@ fn ports(cell: usize) -> std::ops::Range<u16> {
     first..first + times
 }
 
+/// An off-link source under the prefix of another site.
+fn off_link(embedded: Ipv4Addr) -> Ipv6Addr {
+    isatap("2001:db8:77::", false, embedded)
+}
+
+/// Waits until `sender` reaches the interface's own address with this source. The daemon hears of the prefix and of the
+/// address one after the other; without the first the source is off-link, without the second packets from elsewhere seem to
+/// go round (L1).
+fn wait_admitted(daemon: &Daemon<'_>, sender: &Crafter, src: Ipv6Addr, sniffer: &Sniffer) {
+    let probe = Inner::new(src, on_link(DUT)).udp(1, PORT, b"probe");
+    let (before, mut sent) = (daemon.counters(Direction::Decap), 0);
+    wait::holds("the prefix and the address to be known", SOON, || {
+        sender.send_inner(&probe);
+        sent += 1;
+        sniffer.count(|c| c.packet == probe) > 0
+    });
+    // None of them is still on its way when others are counted.
+    daemon.wait_received(Direction::Decap, &before, sent);
+}
+
 fn check(start: impl Fn(&Netns) -> Daemon<'_>) {
     let site = Site::new();
     let (dut, prl, other) = (site.member("dut", 2), site.member("prl", 1), site.member("x", 9));
@@ -117,13 +138,9 @@ fn check(start: impl Fn(&Netns) -> Daemon<'_>) {
     let to = mac(&dut, UNDERLAY);
     let prl = Crafter::new(&prl, UNDERLAY, PRL, to, DUT);
     let other = Crafter::new(&other, UNDERLAY, OTHER, to, DUT);
-    // The daemon must have seen the new address: the on-link cells depend on it.
     let sniffer = Sniffer::start(&dut, TUNNEL);
-    let probe = Inner::new(on_link(OTHER), on_link(DUT)).udp(1, PORT, b"probe");
-    isatap_tests::wait::holds("the prefix to be known", SOON, || {
-        other.send_inner(&probe);
-        sniffer.count(|c| c.packet == probe) > 0
-    });
+    wait_admitted(&daemon, &other, on_link(OTHER), &sniffer);
+    wait_admitted(&daemon, &prl, off_link(PRL), &sniffer);
 
     let outside = Sniffer::start(&dut, UNDERLAY);
     let cells = table();
@@ -195,13 +212,13 @@ fn strict_ingress_off_admits_off_link_isatap_sources_only() {
     let (dut, other) = (site.member("dut", 2), site.member("x", 9));
     let daemon = Daemon::router(&dut, DUT).config("StrictIngress no").start();
     set_address(&dut, DUT);
-    daemon.wait_route("2001:db8:1::/64");
     let other = Crafter::new(&other, UNDERLAY, OTHER, mac(&dut, UNDERLAY), DUT);
     let sniffer = Sniffer::start(&dut, TUNNEL);
+    wait_admitted(&daemon, &other, off_link(OTHER), &sniffer);
+    daemon.conservation();
     let before = daemon.counters(Direction::Decap);
-    let admitted = Inner::new(isatap("2001:db8:77::", false, OTHER), on_link(DUT)).udp(1, PORT, b"off-link");
-    let refused =
-        Inner::new(isatap("2001:db8:77::", false, SOMEBODY_ELSE), on_link(DUT)).udp(2, PORT, b"mismatch");
+    let admitted = Inner::new(off_link(OTHER), on_link(DUT)).udp(1, PORT, b"off-link");
+    let refused = Inner::new(off_link(SOMEBODY_ELSE), on_link(DUT)).udp(2, PORT, b"mismatch");
     other.send_inner(&admitted);
     other.send_inner(&refused);
     let since = daemon.wait_received(Direction::Decap, &before, 2);
