@@ -39,6 +39,7 @@
 //! | `inside` | what if a process that runs were somebody else's? |
 //! | [`cgroup`] | what if there is little memory? |
 //! | [`scratch_root`] | where may it install, remove, or listen at fixed paths? |
+//! | [`installation`] | what if the program is replaced while it runs? |
 //! | [`package`] | what does an installation consist of? |
 //! | [`unit`], [`service`] | does it run when systemd has taken away what the unit says? |
 //! | [`browser`] | what does a page look like, and what does it ask for? |
@@ -67,6 +68,7 @@ pub mod guest;
 pub mod icmp4;
 #[cfg(target_arch = "x86_64")]
 pub mod inside;
+pub mod installation;
 pub mod judge;
 pub mod kernel_drops;
 pub mod kernel_peer;

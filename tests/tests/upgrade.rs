@@ -6,15 +6,14 @@
 //! ```
 
 use std::fs;
-use std::io::Write as _;
 use std::net::SocketAddrV6;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL, program};
+use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL};
 use isatap_tests::fault::{FOLLOWED, kill_engine, let_it_live, wait_successor};
+use isatap_tests::installation::Installation;
 use isatap_tests::netns::Netns;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::scene::{SERVER, SOON, Scene};
@@ -140,17 +139,9 @@ fn lonely() -> Netns {
 #[test]
 fn what_could_not_take_over_is_refused() {
     let ns = lonely();
-    let folder = tempfile::tempdir().expect("a folder");
-    let installed = folder.path().join("isatapd");
-    fs::copy(program("isatapd"), &installed).expect("a copy");
-    let mut daemon = Builder::new(&ns).program(&installed).start();
+    let installed = Installation::new();
+    let mut daemon = Builder::new(&ns).program(installed.path()).start();
     let engine = daemon.engine_pid();
-    let put = |script: &str, mode: u32| {
-        let new = folder.path().join("new");
-        fs::write(&new, script).expect("a script");
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).expect("a mode");
-        fs::rename(&new, &installed).expect("in its place");
-    };
     let refused = |why: &str| {
         let output = daemon.ctl("upgrade");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -158,24 +149,24 @@ fn what_could_not_take_over_is_refused() {
         assert!(text.contains(why), "{why:?} is not in {text}");
         assert_eq!((daemon.engine_pid(), upgrades(&daemon)), (engine, 0));
     };
-    put("#!/bin/sh\necho 4711 9.9.9\n", 0o755);
+    installed.put("#!/bin/sh\necho 4711 9.9.9\n", 0o755);
     refused("it speaks version 4711 of the messages");
-    put("#!/bin/sh\nexit 2\n", 0o755);
+    installed.put("#!/bin/sh\nexit 2\n", 0o755);
     refused("it does not know how; restart the daemon instead");
-    put("#!/bin/sh\necho 'something is wrong with me'; exit 1\n", 0o755);
+    installed.put("#!/bin/sh\necho 'something is wrong with me'; exit 1\n", 0o755);
     refused("something is wrong with me");
-    put("#!/bin/sh\nexec sleep 60\n", 0o755);
+    installed.put("#!/bin/sh\nexec sleep 60\n", 0o755);
     refused("does not say within 5s");
-    put("#!/bin/sh\necho 1 9.9.9\n", 0o757);
+    installed.put("#!/bin/sh\necho 1 9.9.9\n", 0o757);
     refused("others could have written this file");
-    fs::remove_file(&installed).expect("it is there");
+    installed.remove();
     refused("No such file or directory");
     // A dead engine is followed by one of the program that runs, wherever its file is.
     let_it_live(Instant::now());
     let old = kill_engine(&daemon);
     wait_successor(&daemon, old);
     // And the right one can take over at last.
-    fs::copy(program("isatapd"), &installed).expect("a copy");
+    installed.put_daemon();
     let output = daemon.ctl("upgrade");
     assert!(output.status.success(), "{output:?}\n{}", daemon.log());
     daemon.stop();
@@ -185,30 +176,15 @@ fn what_could_not_take_over_is_refused() {
 #[test]
 fn a_jump_that_fails_is_no_end() {
     let ns = lonely();
-    let folder = tempfile::tempdir().expect("a folder");
-    let installed = folder.path().join("isatapd");
-    fs::copy(program("isatapd"), &installed).expect("a copy");
-    let daemon = Builder::new(&ns).program(&installed).start();
+    let installed = Installation::new();
+    let daemon = Builder::new(&ns).program(installed.path()).start();
     let index = state::if_index(&ns, TUNNEL);
     let old = daemon.engine_pid();
-    // It waits until it is taken away. Its messages are those of now (`monitor::wire::VERSION`).
-    let bell = folder.path().join("bell");
-    nix::unistd::mkfifo(&bell, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    let script = format!("#!/bin/sh\nread line < {}\necho 6 9.9.9\n", bell.display());
-    let new = folder.path().join("new");
-    fs::write(&new, script).expect("a script");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a mode");
-    fs::rename(&new, &installed).expect("in its place");
+    installed.put_patient();
     thread::scope(|scope| {
         // It waits for what never comes, until the daemon ends.
         let asking = scope.spawn(|| daemon.ctl("upgrade"));
-        // Opened when the other side is.
-        let mut ring = fs::OpenOptions::new()
-            .write(true)
-            .open(&bell)
-            .expect("a listener");
-        fs::remove_file(&installed).expect("it is there");
-        ring.write_all(b"now\n").expect("a listener");
+        installed.vanish();
         daemon.wait_log("the upgrade failed, the program of before goes on: No such file or directory");
         wait_successor(&daemon, old);
         assert_eq!(state::if_index(&ns, TUNNEL), index);

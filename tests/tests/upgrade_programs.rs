@@ -6,15 +6,13 @@
 //! ```
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL, program};
 use isatap_tests::fault::wait_successor;
+use isatap_tests::installation::Installation;
 use isatap_tests::metrics::Direction;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::scene::{Running, SERVER, SOON, Scene};
@@ -23,7 +21,6 @@ use isatap_tests::topology::UNDERLAY;
 use isatap_tests::wait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
 
 /// Between two questions, each of which is answered: far fewer than a core carries, and hundreds in the time that an upgrade takes.
 const INTERVAL: Duration = Duration::from_micros(500);
@@ -34,11 +31,11 @@ const ATTEMPTS: usize = 10;
 /// Said by a monitor whose programs carry from now on.
 const EXCHANGED: &str = "programs in the kernel are exchanged";
 
-fn started<'a>(scene: &'a Scene, installed: Option<&Path>) -> Running<'a> {
+fn started<'a>(scene: &'a Scene, installed: Option<&Installation>) -> Running<'a> {
     let running = scene.start(|builder| {
         let builder = builder.lane(Lane::Ebpf).workers(2);
         match installed {
-            Some(path) => builder.program(path),
+            Some(installed) => builder.program(installed.path()),
             None => builder,
         }
     });
@@ -72,8 +69,8 @@ fn upgrade(daemon: &Daemon<'_>) {
     assert!(output.status.success(), "{output:?}\n{}", daemon.log());
 }
 
-/// A copy of the daemon whose programs no kernel takes.
-fn without_programs(path: &Path) {
+/// The daemon with programs that no kernel takes.
+fn without_programs() -> Vec<u8> {
     /// An object file of the kernel's machine: ELF of 64 bits, little end first.
     const START: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
     const MACHINE: [u8; 2] = [247, 0];
@@ -83,21 +80,7 @@ fn without_programs(path: &Path) {
         .collect();
     assert_eq!(starts.len(), 1, "the object of the programs");
     bytes[starts[0]] = 0;
-    fs::write(path, bytes).expect("a copy");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
-}
-
-/// Puts what is at `path` in the place of `installed`.
-fn install(path: &Path, installed: &Path) {
-    fs::rename(path, installed).expect("in its place");
-}
-
-/// A daemon to be replaced: a folder, and the program in it.
-fn installation() -> (TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let installed = folder.path().join("isatapd");
-    fs::copy(program("isatapd"), &installed).expect("a copy");
-    (folder, installed)
+    bytes
 }
 
 /// Three upgrades at either end under a steady stream both ways: each packet arrives once, in order, and no worker sees one of them.
@@ -178,12 +161,10 @@ fn an_engine_that_dies_before_it_has_rules_changes_nothing() {
 /// The new version has programs that this kernel does not take: those of before go, since nobody writes rules for them any more.
 #[test]
 fn programs_that_nobody_follows_go() {
-    let (folder, installed) = installation();
+    let installed = Installation::new();
     let scene = Scene::new(1);
     let running = started(&scene, Some(&installed));
-    let broken = folder.path().join("broken");
-    without_programs(&broken);
-    install(&broken, &installed);
+    installed.put(without_programs(), 0o755);
     let router = &running.router;
     upgrade(router);
     router.wait_log("workers carry all packets");
@@ -193,9 +174,7 @@ fn programs_that_nobody_follows_go() {
     ping(&scene.hosts[0], &SERVER.to_string(), 5);
     assert!(by_workers(router) >= before + 10, "five there, five back");
     // And come back with a version that has some.
-    let whole = folder.path().join("whole");
-    fs::copy(program("isatapd"), &whole).expect("a copy");
-    install(&whole, &installed);
+    installed.put_daemon();
     upgrade(router);
     wait::holds("the kernel to carry", SOON * 2, || {
         router.metrics().sum("isatapd_kernel_carries", &[]) == 2
@@ -206,22 +185,12 @@ fn programs_that_nobody_follows_go() {
 /// The new version cannot be executed after all: the programs carry on meanwhile, and are taken away where they may not be.
 #[test]
 fn a_jump_that_fails_keeps_programs() {
-    let (folder, installed) = installation();
+    let installed = Installation::new();
     let scene = Scene::new(1);
     let running = started(&scene, Some(&installed));
     let host = &running.hosts[0];
     let (engine, before) = (host.engine_pid(), programs(host));
-    // A trial that waits until there is nothing to execute; the messages are those of now (`monitor::wire::VERSION`).
-    let bell = folder.path().join("bell");
-    nix::unistd::mkfifo(&bell, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    let script = folder.path().join("script");
-    fs::write(
-        &script,
-        format!("#!/bin/sh\nread line < {}\necho 6 9.9.9\n", bell.display()),
-    )
-    .expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
-    install(&script, &installed);
+    installed.put_patient();
     let stream = Pulse::start(&scene.hosts[0], &scene.server, &[SERVER], INTERVAL);
     stream.wait_answers(Instant::now(), SOON);
     let socket = host.folder().join("control.sock");
@@ -233,12 +202,7 @@ fn a_jump_that_fails_keeps_programs() {
             .stderr(std::process::Stdio::null());
         command.spawn().expect("isatapctl")
     });
-    let mut ring = fs::OpenOptions::new()
-        .write(true)
-        .open(&bell)
-        .expect("a listener");
-    fs::remove_file(&installed).expect("it is there");
-    ring.write_all(b"now\n").expect("a listener");
+    installed.vanish();
     host.wait_log("the upgrade failed, the program of before goes on");
     wait_successor(host, engine);
     stream.wait_answers(Instant::now(), SOON);
