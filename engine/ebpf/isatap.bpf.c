@@ -75,22 +75,13 @@ ALWAYS_INLINE int strip(struct __sk_buff *skb, __u8 next_header)
 	return 0;
 }
 
-/* Nobody else on this machine listens to protocol 41. Others would hear what we refuse, as they would without us. */
-FUNCTION int is_alone(__u32 rules)
+/* The flags of these rules. Asked for seldom, and so not in everybody's way. */
+FUNCTION __u32 flags_of(__u32 rules)
 {
 	__u32 half = rules & 1;
 	struct config *config = bpf_map_lookup_elem(&isatap_config, &half);
 
-	return config && config->flags & FLAG_ALONE;
-}
-
-/* Packets of the TUN interface are left, whatever they are. */
-FUNCTION int is_held(__u32 rules)
-{
-	__u32 half = rules & 1;
-	struct config *config = bpf_map_lookup_elem(&isatap_config, &half);
-
-	return config && !(config->flags & FLAG_CARRY_OUT);
+	return config ? config->flags : 0;
 }
 
 SEC("classifier")
@@ -202,7 +193,8 @@ int isatap_decap(struct __sk_buff *skb)
 refused:
 	if (!known && is_outdated(generation, now))
 		return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
-	return refuse(DECAP, IS_LEFT(verdict) || is_alone(now.rules) ? verdict : LEAVE(CAUSE_REFUSED));
+	/* Others who listen to protocol 41 hear what we refuse, as they would without us. */
+	return refuse(DECAP, IS_LEFT(verdict) || flags_of(now.rules) & FLAG_ALONE ? verdict : LEAVE(CAUSE_REFUSED));
 }
 
 SEC("classifier")
@@ -328,7 +320,7 @@ int isatap_encap(struct __sk_buff *skb)
 	return bpf_redirect_neigh(device, NULL, 0, 0);
 
 odd:
-	return refuse(ENCAP, is_held(now.rules) ? LEAVE(CAUSE_HELD) : verdict);
+	return refuse(ENCAP, flags_of(now.rules) & FLAG_CARRY_OUT ? verdict : LEAVE(CAUSE_HELD));
 }
 
 /* None of the helpers in use asks for it; what loads the programs shows it to people. */
