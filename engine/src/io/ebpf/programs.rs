@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nametoindex;
 
@@ -15,6 +15,10 @@ use super::{LoadError, OBJECT, features, handover};
 use crate::ebpf::layout::{Config, Counter, Generation, NeighbourPlace, Slot};
 use crate::ebpf::numbers::{DIRECTIONS, FLOWS};
 use crate::stats::Direction;
+
+/// How often a program is given to the kernel. It gives up with EAGAIN when the thread is to stop for a moment: in a group that is
+/// frozen, on a machine that is suspended, under a tracer.
+const ATTEMPTS: usize = 5;
 
 /// Both programs and their maps. They go away with this, unless something still holds them: a descriptor of a map, an
 /// [`Attachment`].
@@ -70,7 +74,7 @@ impl Programs {
             .map_max_entries("isatap_flows", count.saturating_mul(DIRECTIONS * FLOWS))
             .load(OBJECT)?;
         for name in Direction::ALL.map(name_of) {
-            let loaded = program(&mut ebpf, name)?.load();
+            let loaded = verified(program(&mut ebpf, name)?);
             loaded.map_err(|error| features::explained(name, error))?;
         }
         let programs = Self {
@@ -211,6 +215,22 @@ pub(super) const fn name_of(direction: Direction) -> &'static str {
         Direction::Decap => "isatap_decap",
         Direction::Encap => "isatap_encap",
     }
+}
+
+/// Has the kernel verify a program.
+fn verified(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let is_interrupted = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error() == Some(libc::EAGAIN),
+        _ => false,
+    };
+    let mut loaded = program.load();
+    for _ in 1..ATTEMPTS {
+        if !loaded.as_ref().is_err_and(is_interrupted) {
+            break;
+        }
+        loaded = program.load();
+    }
+    loaded
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
