@@ -1,8 +1,8 @@
 //! How long an engine may be silent, and whether a silent one is wedged or only waits for a core that others have
 //! (FAULTS 34, 68). Pure.
 //!
-//! One that waits is runnable and has hardly run; ending it would give the next one no more time. One that is wedged
-//! sleeps, or runs in circles.
+//! One that is wedged sleeps, or has run for longer than anything that it has to do takes. One that would run and gets no core
+//! is neither; ending it would give the next one no more time, and all of the work to be done again.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use super::progress::Progress;
 
 /// Without a word for so long one is looked at ...
 pub const SILENCE: Duration = Duration::from_millis(1500);
-/// ... and after so many times in a row it counts as wedged. The monitor must have been awake each time: a machine that
-/// was asleep wedges nobody.
-const MAX_STRIKES: u32 = 3;
+/// ... and found asleep so many times it counts as wedged. The monitor must have been awake each time: a machine that was
+/// asleep wedges nobody.
+const MAX_ASLEEP: u32 = 3;
+/// One that had a core for so long meanwhile runs in circles.
+const MAX_RUN: Duration = Duration::from_secs(3);
 /// A thread that ran for less than this share of a time (one in so many) and would have liked to has waited for a core.
 const HARDLY: u32 = 20;
 
@@ -36,7 +38,8 @@ pub enum Meaning {
 #[derive(Debug)]
 pub struct Silence {
     since: Instant,
-    strikes: u32,
+    asleep: u32,
+    ran: Duration,
     progress: Option<Progress>,
     starved: bool,
 }
@@ -46,7 +49,8 @@ impl Silence {
     pub fn new(now: Instant) -> Self {
         Self {
             since: now,
-            strikes: 0,
+            asleep: 0,
+            ran: Duration::ZERO,
             progress: None,
             starved: false,
         }
@@ -68,22 +72,26 @@ impl Silence {
         let earlier = std::mem::replace(&mut self.progress, progress);
         // Who overslept cannot judge.
         if elapsed > 2 * SILENCE {
-            self.strikes = 0;
+            (self.asleep, self.ran) = (0, Duration::ZERO);
             return Meaning::Nothing;
         }
-        let starved = progress
-            .zip(earlier)
-            .is_some_and(|(now, earlier)| starved(&now, &earlier, elapsed));
-        if starved {
-            let told = std::mem::replace(&mut self.starved, true);
-            return if told { Meaning::Nothing } else { Meaning::Starved };
+        let looks = progress.zip(earlier);
+        if let Some((now, earlier)) = looks {
+            self.ran += now.ran_since(&earlier);
         }
-        self.strikes += 1;
-        if self.strikes < MAX_STRIKES {
-            return Meaning::Nothing;
+        let is_runnable = progress.is_some_and(|progress| progress.runnable);
+        if !is_runnable {
+            self.asleep += 1;
         }
-        self.strikes = 0;
-        Meaning::Wedged
+        if self.asleep >= MAX_ASLEEP || self.ran >= MAX_RUN {
+            (self.asleep, self.ran) = (0, Duration::ZERO);
+            return Meaning::Wedged;
+        }
+        let starved = looks.is_some_and(|(now, earlier)| starved(&now, &earlier, elapsed));
+        if starved && !std::mem::replace(&mut self.starved, true) {
+            return Meaning::Starved;
+        }
+        Meaning::Nothing
     }
 }
 
@@ -106,7 +114,7 @@ mod tests {
         for (after, starved) in [
             (at("R", 100), true),
             (at("R", 109), true),
-            // In circles, on a machine whose cores it shares with nine others.
+            // On a machine whose cores it shares with nine others.
             (at("R", 120), false),
             (at("S", 100), false),
             (at("D", 100), false),
@@ -115,10 +123,10 @@ mod tests {
         }
     }
 
-    /// FAULTS 34: three silences in a row, asleep or in circles.
+    /// FAULTS 34: three silences, asleep or in circles.
     #[test]
     fn a_silent_engine_is_wedged() {
-        for (state, per_look) in [("S", 0), ("R", 150), ("R", 30)] {
+        for (state, per_look) in [("S", 0), ("R", 150), ("S", 30)] {
             let mut now = Instant::now();
             let mut silence = Silence::new(now);
             let mut heard = Vec::new();
@@ -141,6 +149,25 @@ mod tests {
             last = silence.lasts(now, || None);
         }
         assert_eq!(last, Meaning::Wedged);
+    }
+
+    /// FAULTS 34, 68: one that gets a fifth of a core is given the time for its work, and not for more than that; asleep now and
+    /// then, it has no more times for that than another one.
+    #[test]
+    fn a_slow_engine_has_the_time_it_takes() {
+        let looks = |states: &[&str]| {
+            let mut now = Instant::now();
+            let mut silence = Silence::new(now);
+            let mut looks = (1..).zip(states.iter().cycle());
+            let last = looks.find(|(look, state)| {
+                now += SILENCE;
+                silence.lasts(now, || Some(at(state, look * 30))) == Meaning::Wedged
+            });
+            last.map(|(look, _)| look)
+        };
+        // Before the first look nothing is known of what it did.
+        assert_eq!(looks(&["R"]), Some(11));
+        assert_eq!(looks(&["R", "S"]), Some(6));
     }
 
     /// FAULTS 68: one that gets no core is not, and it is said once; a word ends that.
