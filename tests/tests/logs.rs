@@ -313,7 +313,7 @@ fn the_journal_gets_fields() {
         "PRIORITY=6",
         "SYSLOG_IDENTIFIER=isatapd",
         "SYSLOG_FACILITY=17",
-        "CODE_FILE=daemon/src/control/start.rs",
+        "CODE_FILE=daemon/src/control/opening.rs",
     ] {
         assert!(started.lines().any(|line| line == field), "{field}: {started}");
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use isatap_engine::io::ebpf::MapFds;
 use isatap_engine::io::passing::MessageSocket;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch as latest};
@@ -17,6 +18,7 @@ use super::watched::watch;
 use crate::launch::notify::Notice;
 use crate::link::NetlinkError;
 use crate::link::change::{Change, Changer};
+use crate::monitor::holdings;
 use crate::monitor::others::Others;
 use crate::monitor::wire::{Answer, Asked, MAX_MESSAGE_LEN, Order, Say};
 
@@ -46,14 +48,24 @@ impl AsFd for MonitorLink {
 #[derive(Debug)]
 pub(super) struct Orders {
     asked: mpsc::Receiver<Asked>,
+    programs: mpsc::Receiver<Result<MapFds, String>>,
     others: latest::Receiver<Others>,
 }
 
+/// Where that goes.
+struct Tellers {
+    asked: mpsc::Sender<Asked>,
+    programs: mpsc::Sender<Result<MapFds, String>>,
+    others: latest::Sender<Others>,
+}
+
 /// One thing it said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Ordered {
     /// This is to be done.
     Asked(Asked),
+    /// These are the maps of the programs in the kernel, or there are none, for this reason.
+    Programs(Result<MapFds, String>),
     /// These have a say about outer packets, from now on.
     Others(Others),
 }
@@ -70,23 +82,33 @@ impl MonitorLink {
 
     /// Begins to listen; to be called once, inside the runtime.
     pub(super) fn listen(&self) -> io::Result<Orders> {
-        let (sender, asked) = mpsc::channel(MAX_ORDERS);
-        let (tell, others) = latest::channel(Others::default());
+        let (tell_asked, asked) = mpsc::channel(MAX_ORDERS);
+        let (tell_programs, programs) = mpsc::channel(1);
+        let (tell_others, others) = latest::channel(Others::default());
+        let tellers = Tellers {
+            asked: tell_asked,
+            programs: tell_programs,
+            others: tell_others,
+        };
         let readable = watch(self.socket.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
         let link = self.clone();
         tokio::spawn(async move {
             // Ends with the monitor; control sees that the orders have ended.
             while let Ok(mut guard) = readable.readable().await {
-                match link.take_all(&sender, &tell) {
+                match link.take_all(&tellers) {
                     Ok(()) => guard.clear_ready(),
                     Err(Ended) => return,
                 }
             }
         });
-        Ok(Orders { asked, others })
+        Ok(Orders {
+            asked,
+            programs,
+            others,
+        })
     }
 
-    fn take_all(&self, orders: &mpsc::Sender<Asked>, others: &latest::Sender<Others>) -> Result<(), Ended> {
+    fn take_all(&self, tellers: &Tellers) -> Result<(), Ended> {
         let mut buffer = [0; MAX_MESSAGE_LEN];
         loop {
             let received = match self.socket.receive(&mut buffer) {
@@ -102,8 +124,15 @@ impl MonitorLink {
                     }
                 }
                 // A full queue has one of each kind already.
-                Ok(Order::Signal(asked)) => drop(orders.try_send(asked)),
-                Ok(Order::Others(now)) => drop(others.send(now)),
+                Ok(Order::Signal(asked)) => drop(tellers.asked.try_send(asked)),
+                Ok(Order::Others(now)) => drop(tellers.others.send(now)),
+                // Said once.
+                Ok(Order::Maps(shape)) => {
+                    let maps = holdings::maps(shape, received.descriptors);
+                    let maps = maps.ok_or_else(|| "their maps did not come along".to_owned());
+                    drop(tellers.programs.try_send(maps));
+                }
+                Ok(Order::WithoutPrograms(why)) => drop(tellers.programs.try_send(Err(why))),
                 Ok(_) | Err(_) => warn!("the monitor said something that has no meaning now"),
             }
         }
@@ -241,6 +270,8 @@ impl Orders {
         tokio::select! {
             biased;
             asked = self.asked.recv() => asked.map(Ordered::Asked),
+            // Before others: these matter to programs alone.
+            Some(programs) = self.programs.recv() => Some(Ordered::Programs(programs)),
             Ok(()) = self.others.changed() => Some(Ordered::Others(*self.others.borrow_and_update())),
         }
     }
@@ -249,6 +280,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitor::wire::MapsShape;
 
     /// Both ends inside one runtime.
     fn ends() -> (MonitorLink, Orders, MessageSocket) {
@@ -296,11 +328,30 @@ mod tests {
         assert!(link.waiting().is_empty());
     }
 
+    /// Whoever hears of others knows of the programs they matter to.
+    #[tokio::test]
+    async fn programs_are_heard_of_before_others() {
+        let (_link, mut orders, monitor) = ends();
+        say(&monitor, Order::WithoutPrograms("no clang".into()));
+        say(&monitor, Order::Others(Others::default()));
+        let first = orders.next().await;
+        assert!(
+            matches!(&first, Some(Ordered::Programs(Err(why))) if why == "no clang"),
+            "{first:?}"
+        );
+        assert!(matches!(orders.next().await, Some(Ordered::Others(_))));
+        // Maps without their descriptors are none.
+        say(&monitor, Order::Maps(MapsShape { slots: 1, cpus: 1 }));
+        let maps = orders.next().await;
+        assert!(matches!(maps, Some(Ordered::Programs(Err(_)))), "{maps:?}");
+    }
+
     #[tokio::test]
     async fn the_end_of_the_monitor_ends_requests_and_orders() {
         let (link, mut orders, monitor) = ends();
         say(&monitor, Order::Signal(Asked::Reload));
-        assert_eq!(orders.next().await, Some(Ordered::Asked(Asked::Reload)));
+        let first = orders.next().await;
+        assert!(matches!(first, Some(Ordered::Asked(Asked::Reload))), "{first:?}");
         for firewall in [true, false, true] {
             say(
                 &monitor,
@@ -315,10 +366,10 @@ mod tests {
             firewall: true,
             ..Others::default()
         };
-        while orders.next().await != Some(Ordered::Others(last)) {}
+        while !matches!(orders.next().await, Some(Ordered::Others(others)) if others == last) {}
 
         drop(monitor);
-        assert_eq!(orders.next().await, None);
+        assert!(orders.next().await.is_none());
         assert!(link.change(Change::Down).await.is_err());
         assert!(link.listen_at("127.0.0.1:9441".parse().unwrap()).await.is_err());
     }

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::client::{Ordered, Orders};
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
+use super::opening::Opening;
 use super::pace::Pace;
 use super::programs::Programs;
 use super::punts::AdvertisementLimits;
@@ -111,6 +112,8 @@ pub(super) struct Daemon {
     pub(super) programs: Option<Programs>,
     /// Why they are not, although the configuration would have them; empty otherwise.
     pub(super) without_programs: String,
+    /// What is to be done when it serves; until then it answers nobody.
+    pub(super) opening: Option<Opening>,
     pub(super) watch: Watch,
     pub(super) netlink: Netlink,
     pub(super) interface: Interface,
@@ -199,6 +202,7 @@ impl Sources {
         watch: &mut Watch,
         programs: Option<&mut Programs>,
         deadline: Option<Instant>,
+        is_open: bool,
     ) -> Event {
         let underlay = async {
             match programs {
@@ -228,7 +232,7 @@ impl Sources {
             asked = self.orders.next() => Event::Order(asked),
             effect = watch.changed() => Event::Mirror(effect),
             () = underlay => Event::Underlay,
-            Some(query) = self.queries.next() => Event::Query(query),
+            Some(query) = self.queries.next(), if is_open => Event::Query(query),
             Some(failure) = self.icmp.recv() => Event::Icmp(failure),
             () = bell => Event::Bell,
             outcome = loaded => Event::Loaded(outcome),
@@ -271,10 +275,10 @@ impl Daemon {
 
     async fn turn(&mut self, sources: &mut Sources) -> Result<End, ExitError> {
         loop {
-            let deadline = self.deadline();
+            let (deadline, is_open) = (self.deadline(), self.is_open());
             let mut timer = false;
             match sources
-                .next(&mut self.watch, self.programs.as_mut(), deadline)
+                .next(&mut self.watch, self.programs.as_mut(), deadline, is_open)
                 .await
             {
                 Event::Order(Some(Ordered::Asked(Asked::Terminate))) => {
@@ -290,9 +294,17 @@ impl Daemon {
                     warn!("the monitor is gone: stopping");
                     return Ok(End::Stop);
                 }
+                // One that comes before it serves is made up for.
+                Event::Order(Some(Ordered::Asked(Asked::Reload))) if !is_open => sources.reload_again = true,
                 Event::Order(Some(Ordered::Asked(Asked::Reload))) => self.start_reload(sources, None),
                 Event::Order(Some(Ordered::Asked(Asked::Summary))) => self.log_summary(),
                 Event::Order(Some(Ordered::Asked(Asked::ReopenLogs))) => (self.reopen_log)(),
+                Event::Order(Some(Ordered::Programs(programs))) => {
+                    self.told_of_programs(programs)?;
+                    if std::mem::take(&mut sources.reload_again) {
+                        self.start_reload(sources, None);
+                    }
+                }
                 Event::Order(Some(Ordered::Others(others))) => {
                     if let Some(programs) = &mut self.programs {
                         programs.set_others(others);

@@ -23,6 +23,7 @@ mod icmp;
 mod latency;
 mod locator;
 mod names;
+mod opening;
 mod pace;
 mod paths;
 mod placement;
@@ -42,7 +43,6 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use isatap_engine::io::ebpf::MapFds;
 use isatap_engine::worker::{Descriptors, WorkerHook};
 
 use crate::config::resolved::{Facility, LogLevel};
@@ -86,8 +86,6 @@ pub struct Startup {
     pub link: MonitorLink,
     /// What the process is confined to, and what its threads are still to enter.
     pub confinement: Confinement,
-    /// The maps of the programs in the kernel, where there are any.
-    pub maps: Option<MapFds>,
     /// What the process does for us.
     pub hooks: Hooks,
 }

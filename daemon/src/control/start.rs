@@ -18,9 +18,9 @@ use super::daemon::{Daemon, Sources};
 use super::error_limits::ErrorLimits;
 use super::latency::LatencyBook;
 use super::locator::Way;
+use super::opening::Opening;
 use super::pace::Pace;
 use super::placement::cpus_for;
-use super::programs::Programs;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::redirects::REDIRECTS_PER_SECOND;
 use super::service::Service;
@@ -34,7 +34,6 @@ use crate::config::resolved::{Layer, Role};
 use crate::exit::{ExitError, ExitStatus};
 use crate::launch::confine::filters::ThreadKind;
 use crate::launch::descriptors;
-use crate::launch::notify::Notice;
 use crate::launch::start::setup_error;
 use crate::link::apply::{self, Installed, Known};
 use crate::link::change::{Change, Changer as _};
@@ -67,7 +66,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         forwards,
         link,
         confinement,
-        maps,
         hooks,
     } = startup;
     let orders = link.listen().map_err(descriptor_error)?;
@@ -136,9 +134,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .map(|queue| queue.try_clone_to_owned())
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(descriptor_error)?;
-    let programs = maps
-        .map(|maps| Programs::new(&maps, settings.lane, &netlink, interface.if_index))
-        .transpose()?;
     let (ask, queries) = ops::query::channel();
     tokio::spawn(ops::socket::serve(
         unix_listener(control)?,
@@ -153,14 +148,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         &engine,
     )
     .map_err(descriptor_error)?;
-    info!(
-        "{}, {} worker(s), interface {} with tunnel MTU {}, {} at {address}",
-        super::report::lane_words(programs.is_some(), engine.lane()),
-        settings.workers,
-        interface.name,
-        settings.mtu,
-        super::report::role_name(settings.role),
-    );
     if !present {
         warn!("this machine does not have the address {address} yet: nothing is carried until it does");
     }
@@ -190,8 +177,12 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         watchdog: Watchdog::new(workers),
         engine,
         publisher,
-        programs,
-        without_programs: setup.without_programs.clone(),
+        programs: None,
+        without_programs: String::new(),
+        opening: Some(Opening {
+            metrics,
+            let_terminal_go: hooks.let_terminal_go,
+        }),
         watch,
         netlink,
         interface,
@@ -250,12 +241,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if !setup.successor {
         descriptors::require_spare(&daemon.link)?;
     }
-    daemon.service.tell(Notice::Ready);
-    // Whoever gets an answer from here may rely on a monitor that knows it.
-    if let Some(listener) = metrics {
-        daemon.serve_metrics(listener).map_err(descriptor_error)?;
+    if !setup.programs {
+        daemon.open()?;
     }
-    (hooks.let_terminal_go)();
     Ok(daemon)
 }
 
@@ -330,7 +318,7 @@ fn netlink_error(error: NetlinkError) -> ExitError {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
-fn descriptor_error(error: std::io::Error) -> ExitError {
+pub(super) fn descriptor_error(error: std::io::Error) -> ExitError {
     ExitError::from_io(
         &error,
         ExitStatus::Other,

@@ -118,7 +118,6 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         metrics,
         names,
         text,
-        maps,
     } = holdings;
     let waived: Vec<_> = Layer::ALL
         .into_iter()
@@ -152,7 +151,6 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         forwards,
         link,
         confinement,
-        maps,
         hooks,
     });
     logs.flush_suppressed(Instant::now());

@@ -12,11 +12,11 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds};
+use isatap_engine::io::ebpf::Attachment;
 use isatap_engine::worker::{Descriptors, SetupError};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Ready;
 use super::confine::Marks;
@@ -35,7 +35,7 @@ use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
 use crate::monitor::binding::Binding;
 use crate::monitor::holdings::Holdings;
-use crate::monitor::others::Lookout;
+use crate::monitor::loading::Programs;
 use crate::monitor::serve::Monitor;
 use crate::monitor::upgrade::Taken;
 use crate::monitor::wire::{Cause, Setup, VERSION};
@@ -135,6 +135,12 @@ fn run(
             ));
         }
     };
+    let interface = &opened.holdings.descriptors.shape.interface;
+    let insists = settings.lane == Lane::Ebpf;
+    let programs = match programs(settings.lane, interface, Vec::new(), insists, false) {
+        Ok(programs) => programs,
+        Err(error) => return Err((ready, error)),
+    };
     let monitor = Monitor {
         holdings: opened.holdings,
         direct: opened.direct,
@@ -142,12 +148,12 @@ fn run(
         signals: opened.signals,
         arguments,
         setup: Setup {
-            without_programs: opened.without_programs,
             rules: opened.marks.rules,
             filters: opened.marks.filters,
             ..setup(settings, detached)
         },
-        programs: opened.programs,
+        programs,
+        insists,
         binding: Binding::new(loader, settings.bind),
         helper: opened.helper,
         program: opened.program,
@@ -170,8 +176,6 @@ struct Opened {
     direct: Direct,
     helper: Option<std::process::Child>,
     program: PathBuf,
-    programs: Option<(programs::Held, Lookout)>,
-    without_programs: String,
     /// What it is under.
     marks: Marks,
 }
@@ -198,7 +202,6 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
-    let (programs, maps, without_programs) = load_programs(settings.lane, &descriptors, Vec::new())?;
     let marks = give_up(settings, Marks::default())?;
     Ok(Opened {
         pidfile,
@@ -211,13 +214,10 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
             control,
             metrics,
             names,
-            maps,
         },
         direct,
         helper,
         program,
-        programs,
-        without_programs,
         marks,
     })
 }
@@ -251,7 +251,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the path of this program"))?;
     let Taken {
         mut setup,
-        mut holdings,
+        holdings,
         left,
         lock,
         sysctls,
@@ -283,21 +283,6 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     })?;
     // Open once more by now, so that the rules still know it.
     drop(sysctls);
-    // Those of before carry on until these have rules, and go if there are to be none. A daemon that runs goes on without
-    // them, whatever a start would have insisted on.
-    let loaded = load_programs(settings.lane, &holdings.descriptors, attachments);
-    let (programs, maps, without_programs) = match loaded {
-        Err(error) => {
-            warn!("workers carry all packets: {error}");
-            (None, None, error.message().to_owned())
-        }
-        loaded => loaded?,
-    };
-    if programs.is_none() {
-        // Where programs are attached by filters, those of before stay, with rules that nobody replaces any longer.
-        programs::sweep(&holdings.descriptors.shape.interface);
-    }
-    (holdings.maps, setup.without_programs) = (maps, without_programs);
     let Marks { rules, filters } = give_up(
         &settings,
         Marks {
@@ -306,8 +291,10 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         },
     )?;
     (setup.rules, setup.filters) = (rules, filters);
+    let interface = &holdings.descriptors.shape.interface;
     let monitor = Monitor {
-        programs,
+        programs: programs(settings.lane, interface, attachments, false, true)?,
+        insists: false,
         binding: Binding::taken_over(loader, left),
         holdings,
         direct,
@@ -378,39 +365,22 @@ fn open_descriptors(settings: &Settings) -> Result<Descriptors, ExitError> {
     }
 }
 
-/// The programs of the `ebpf` lane with their maps, or why there are none although the configuration would have them.
-type Loaded = (Option<(programs::Held, Lookout)>, Option<MapFds>, String);
-
-/// Loads the programs where the lane has any; those of a monitor `before` stay until these have rules.
+/// The programs of the `ebpf` lane, to be loaded where the lane has any. Under the monitor's rules and filters by now, and with what
+/// it keeps.
 ///
 /// # Errors
-/// There have to be some, and cannot.
-fn load_programs(
+/// As [`Programs::load`].
+fn programs(
     lane: Lane,
-    descriptors: &Descriptors,
+    interface: &str,
     before: Vec<Attachment>,
-) -> Result<Loaded, ExitError> {
-    if !lane.has_programs() {
-        return Ok((None, None, String::new()));
+    insists: bool,
+    served: bool,
+) -> Result<Programs, ExitError> {
+    if lane.has_programs() {
+        return Programs::load(interface, before, insists, served);
     }
-    let load = || -> Result<_, LoadError> {
-        let held = programs::Held::load(&descriptors.shape.interface, before)?;
-        let maps = held.maps()?;
-        let own = descriptors.raw_sockets();
-        Ok((held, maps, Lookout::open(own).map_err(LoadError::Descriptor)?))
-    };
-    match load() {
-        Ok((held, maps, lookout)) => Ok((Some((held, lookout)), Some(maps), String::new())),
-        Err(error) if lane == Lane::Ebpf => Err(ExitError::new(
-            ExitStatus::Unavailable,
-            format!("the ebpf lane cannot be used: {error}"),
-        )
-        .with_remedy("choose another with Lane or --lane; auto takes it where it works")),
-        Err(error) => {
-            info!("packets are carried by workers, without programs in the kernel: {error}");
-            Ok((None, None, error.to_string()))
-        }
-    }
+    Ok(Programs::Without(String::new()))
 }
 
 /// The exit status for what the packet engine says.
@@ -447,8 +417,7 @@ fn setup(settings: &Settings, detached: bool) -> Setup {
         steered: false,
         metrics: false,
         names: false,
-        programs: false,
-        without_programs: String::new(),
+        programs: settings.lane.has_programs(),
         ids: [settings.user.uid, settings.user.gid],
         waived: Layer::ALL.map(|layer| settings.sandbox_waive.contains(&layer)),
         detached,

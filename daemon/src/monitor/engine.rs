@@ -55,8 +55,8 @@ impl LastWords {
 pub struct EngineProcess {
     child: Child,
     socket: MessageSocket,
-    /// When it was started.
-    pub started_at: Instant,
+    /// Since when it has everything that it needs to serve.
+    pub equipped_at: Instant,
     /// When it began to serve.
     pub ready_at: Option<Instant>,
     /// What it said of its end.
@@ -95,7 +95,7 @@ impl EngineProcess {
         Ok(Self {
             child,
             socket,
-            started_at: Instant::now(),
+            equipped_at: Instant::now(),
             ready_at: None,
             last_words: None,
         })

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  Setup    root directory, configuration in force, control socket, raw socket of control, [metrics], [names]
-//!  [Maps    generation, configurations, table, counters, neighbours of the programs in the kernel]
 //!  Worker 0 queue, receive socket, send socket
 //!  ...
 //!  Begin
+//!
+//!  Maps     generation, configurations, table, counters, neighbours of the programs in the kernel, as soon as there are any
 //! ```
 //!
 //! The monitor keeps a handle to each: an engine that dies takes nothing with it.
@@ -36,8 +37,6 @@ pub struct Holdings {
     pub metrics: Option<OwnedFd>,
     /// Leads to the helper for name servers.
     pub names: Option<OwnedFd>,
-    /// The maps of the programs in the kernel, where there are any.
-    pub maps: Option<MapFds>,
     /// The configuration in force, see [`super::text`].
     pub text: OwnedFd,
 }
@@ -76,7 +75,6 @@ impl Holdings {
             steered: shape.steered,
             metrics: self.metrics.is_some(),
             names: self.names.is_some(),
-            programs: self.maps.is_some(),
             ..setup
         };
         let mut along = vec![
@@ -92,14 +90,6 @@ impl Holdings {
                 .map(AsFd::as_fd),
         );
         send(to, &Order::Setup(setup), &along)?;
-        if let Some(maps) = &self.maps {
-            let shape = MapsShape {
-                slots: u32::try_from(maps.slots_per_table).unwrap_or(u32::MAX),
-                cpus: u32::try_from(maps.cpus).unwrap_or(u32::MAX),
-            };
-            let along = descriptors_of(maps).map(AsFd::as_fd);
-            send(to, &Order::Maps(shape), &along)?;
-        }
         for (number, worker) in (0..).zip(&self.descriptors.workers) {
             let along = [
                 worker.queue.as_fd(),
@@ -135,7 +125,6 @@ impl Holdings {
         if along.next().is_some() {
             return Err(TakeError::Unexpected("no further descriptor"));
         }
-        let maps = setup.programs.then(|| take_maps(from)).transpose()?;
         let count = usize::from(setup.workers);
         if count == 0 || count > MAX_WORKERS {
             return Err(TakeError::Unexpected("a number of workers"));
@@ -176,7 +165,6 @@ impl Holdings {
             metrics,
             names,
             text,
-            maps,
         };
         Ok((setup, holdings))
     }
@@ -193,21 +181,35 @@ fn descriptors_of(maps: &MapFds) -> [&OwnedFd; 5] {
     ]
 }
 
-fn take_maps(from: &MessageSocket) -> Result<MapFds, TakeError> {
-    let (order, along) = next(from)?;
-    let along: Result<[OwnedFd; 5], _> = along.try_into();
-    match (order, along) {
-        (Order::Maps(shape), Ok([generation, config, slots, counters, neighbours])) => Ok(MapFds {
-            generation,
-            config,
-            slots,
-            counters,
-            neighbours,
-            slots_per_table: shape.slots as usize,
-            cpus: shape.cpus as usize,
-        }),
-        _ => Err(TakeError::Unexpected("maps with five descriptors")),
+/// Sends the maps of the programs in the kernel, or why there are none.
+///
+/// # Errors
+/// The other side is gone, or does not take it.
+pub fn tell_of_programs(to: &MessageSocket, maps: Result<&MapFds, &str>) -> io::Result<()> {
+    match maps {
+        Ok(maps) => {
+            let shape = MapsShape {
+                slots: u32::try_from(maps.slots_per_table).unwrap_or(u32::MAX),
+                cpus: u32::try_from(maps.cpus).unwrap_or(u32::MAX),
+            };
+            send(to, &Order::Maps(shape), &descriptors_of(maps).map(AsFd::as_fd))
+        }
+        Err(why) => send(to, &Order::WithoutPrograms(why.to_owned()), &[]),
     }
+}
+
+/// The maps that came along with [`Order::Maps`]; `None` when something else did.
+pub fn maps(shape: MapsShape, along: Vec<OwnedFd>) -> Option<MapFds> {
+    let [generation, config, slots, counters, neighbours] = along.try_into().ok()?;
+    Some(MapFds {
+        generation,
+        config,
+        slots,
+        counters,
+        neighbours,
+        slots_per_table: shape.slots as usize,
+        cpus: shape.cpus as usize,
+    })
 }
 
 /// Sends one order, and waits a moment if the other side is behind.
@@ -264,8 +266,7 @@ mod tests {
             filters: 3,
             metrics: false,
             names: false,
-            programs: false,
-            without_programs: "no clang".into(),
+            programs: true,
         }
     }
 
@@ -301,15 +302,6 @@ mod tests {
             metrics: metrics.then(|| file(dir, "metrics")),
             names: None,
             text: file(dir, "text"),
-            maps: metrics.then(|| MapFds {
-                generation: file(dir, "generation"),
-                config: file(dir, "config"),
-                slots: file(dir, "slots"),
-                counters: file(dir, "counters"),
-                neighbours: file(dir, "neighbours"),
-                slots_per_table: 64,
-                cpus: 3,
-            }),
         }
     }
 
@@ -343,14 +335,43 @@ mod tests {
                 }
                 let optional = [&holdings.metrics, &holdings.names];
                 list.extend(optional.map(|fd| fd.as_ref().map_or(0, inode)));
-                if let Some(maps) = &holdings.maps {
-                    list.extend(descriptors_of(maps).map(inode));
-                    assert_eq!((maps.slots_per_table, maps.cpus), (64, 3));
-                }
                 list
             };
             assert_eq!(all(&taken), all(&held));
         }
+    }
+
+    #[test]
+    fn maps_arrive_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = MapFds {
+            generation: file(&dir, "generation"),
+            config: file(&dir, "config"),
+            slots: file(&dir, "slots"),
+            counters: file(&dir, "counters"),
+            neighbours: file(&dir, "neighbours"),
+            slots_per_table: 64,
+            cpus: 3,
+        };
+        let (ours, theirs) = MessageSocket::pair().unwrap();
+        tell_of_programs(&ours, Ok(&held)).unwrap();
+        let (order, mut along) = next(&theirs).unwrap();
+        let Order::Maps(shape) = order else {
+            panic!("{order:?}");
+        };
+        let last = along.pop().unwrap();
+        assert!(maps(shape, vec![last]).is_none());
+        tell_of_programs(&ours, Ok(&held)).unwrap();
+        let (_, along) = next(&theirs).unwrap();
+        let taken = maps(shape, along).unwrap();
+        assert_eq!((taken.slots_per_table, taken.cpus), (64, 3));
+        assert_eq!(
+            descriptors_of(&taken).map(inode),
+            descriptors_of(&held).map(inode)
+        );
+        tell_of_programs(&ours, Err("no clang")).unwrap();
+        let (order, _) = next(&theirs).unwrap();
+        assert_eq!(order, Order::WithoutPrograms("no clang".to_owned()));
     }
 
     #[test]

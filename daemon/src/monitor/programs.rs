@@ -1,5 +1,5 @@
-//! The programs of the `ebpf` lane in the monitor's hands: loaded before power is given up, attached where the engine asks,
-//! and there as long as the daemon is, whatever becomes of its engines.
+//! The programs of the `ebpf` lane in the monitor's hands: loaded at its start ([`super::loading`]), attached where the engine
+//! asks, and there as long as the daemon is, whatever becomes of its engines.
 //!
 //! After an upgrade those of the monitor before are still there, and carry by the last rules of its engine. Ours are put into
 //! their places when they have rules themselves, whoever of our engines comes to write some first.

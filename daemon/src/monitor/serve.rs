@@ -8,6 +8,7 @@
 //! ```
 
 mod attach;
+mod lane;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -30,9 +31,10 @@ use super::binding::Binding;
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
 use super::gate::{self, Refusal};
 use super::holdings::Holdings;
-use super::others::{Lookout, Others};
+use super::loading::Programs;
+use super::others::Others;
 use super::policy::Policy;
-use super::programs;
+use super::programs::Held;
 use super::silence::{SILENCE, Silence};
 use super::suspicion::Suspicions;
 use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
@@ -68,8 +70,10 @@ pub struct Monitor {
     pub arguments: Vec<OsString>,
     /// What an engine is told besides.
     pub setup: Setup,
-    /// The programs of the `ebpf` lane and who looks out for others, where that lane is used.
-    pub programs: Option<(programs::Held, Lookout)>,
+    /// The programs of the `ebpf` lane, where that lane is used.
+    pub programs: Programs,
+    /// A daemon that has never served ends when there are no programs to be had.
+    pub insists: bool,
     /// Which addresses may carry the tunnel.
     pub binding: Binding,
     /// The helper for name servers, to be waited for when it ends.
@@ -122,9 +126,6 @@ impl Monitor {
     /// Why it could not start, or could not go on; and who is to hear of it.
     pub fn run(self) -> Result<(), (Ready, ExitError)> {
         let now = Instant::now();
-        let programs = self.programs.as_ref();
-        let given = programs.map_or_else(Devices::default, |(programs, _)| programs.devices());
-        let given = Given::of(given, now);
         let mut running = Running {
             served: self.served,
             upgrading: false,
@@ -138,7 +139,7 @@ impl Monitor {
             silence: Silence::new(now),
             suspicions: Suspicions::default(),
             others: None,
-            given,
+            given: Given::of(Devices::default(), now),
             passed_on_at: None,
         };
         let outcome = loop {
@@ -160,15 +161,18 @@ impl Running {
             self.start_at = None;
             self.start_engine()?;
         }
-        let [signalled, spoken, moved] = self.wait(now)?;
+        let [signalled, spoken, moved, loaded] = self.wait(now)?;
         if signalled && self.signalled()? == Flow::End {
             return Ok(Flow::End);
+        }
+        if loaded {
+            self.take_programs()?;
         }
         if moved {
             self.addresses_changed();
         }
         let closed = spoken && self.listen();
-        if let (true, Some((programs, _))) = (spoken, &mut self.monitor.programs) {
+        if let (true, Some(programs)) = (spoken, self.monitor.programs.held_mut()) {
             programs.exchange();
         }
         if closed {
@@ -178,14 +182,18 @@ impl Running {
         self.look_after(closed)
     }
 
-    /// Waits for a signal, a message, or word of an address; says which there is.
-    fn wait(&self, now: Instant) -> Result<[bool; 3], ExitError> {
-        let programs = self.monitor.programs.as_ref();
-        let word = programs.map(|(programs, _)| programs.word().as_fd());
+    /// Waits for a signal, a message, word of an address, or programs that were being loaded; says which there is.
+    fn wait(&self, now: Instant) -> Result<[bool; 4], ExitError> {
+        let (word, coming) = match &self.monitor.programs {
+            Programs::Here(here) => (Some(here.held.word().as_fd()), None),
+            Programs::Coming(coming) => (None, Some(coming.as_fd())),
+            Programs::Without(_) => (None, None),
+        };
         let heeded = [
             Some(self.monitor.signals.as_fd()),
             self.engine.as_ref().map(AsFd::as_fd),
             word.filter(|_| self.given.listens_at <= now),
+            coming,
         ];
         let mut sources: Vec<_> = heeded
             .into_iter()
@@ -234,7 +242,7 @@ impl Running {
                 }
                 self.engine = Some(engine);
                 self.others = None;
-                self.tell_of_others();
+                self.tell_of_programs();
                 self.silence.broken(Instant::now());
                 self.suspicions = Suspicions::default();
                 Ok(())
@@ -387,7 +395,7 @@ impl Running {
             .into_iter()
             .flatten()
             .collect();
-        let programs = monitor.programs.iter();
+        let programs = monitor.programs.here().map(|here| &here.held);
         let error = upgrade::jump(
             &monitor.program,
             &monitor.arguments,
@@ -395,7 +403,7 @@ impl Running {
             setup,
             monitor.binding.left(),
             &descriptors,
-            programs.flat_map(|(programs, _)| programs.attachments()),
+            programs.into_iter().flat_map(Held::attachments),
         );
         error!("the upgrade failed, the program of before goes on: {error}");
         self.start_at = Some(Instant::now());
@@ -409,17 +417,6 @@ impl Running {
         if self.passed_on_at.is_none_or(|at| at.elapsed() >= allowed / 4) {
             self.passed_on_at = Some(Instant::now());
             self.monitor.ready.tell(&Notice::Alive);
-        }
-    }
-
-    /// Has the engine know who else has a say about outer packets; as often as it gives a sign of life.
-    fn tell_of_others(&mut self) {
-        let (Some((_, lookout)), Some(engine)) = (&self.monitor.programs, &self.engine) else {
-            return;
-        };
-        let others = lookout.look();
-        if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() {
-            self.others = Some(others);
         }
     }
 
@@ -528,6 +525,8 @@ impl Running {
             self.revoke_neighbours();
         }
         if self.upgrading {
+            // The program to come is given them.
+            self.take_programs()?;
             self.jump();
             return Ok(Flow::Go);
         }
@@ -562,13 +561,6 @@ impl Running {
         Ok(Flow::Go)
     }
 
-    /// The engine is gone, and nobody listens to the kernel about neighbours.
-    fn revoke_neighbours(&self) {
-        if let Some((programs, _)) = &self.monitor.programs {
-            programs.revoke_neighbours();
-        }
-    }
-
     fn has_interface(&self) -> bool {
         let shape = &self.monitor.holdings.descriptors.shape;
         nix::net::if_::if_nametoindex(shape.interface.as_str()).is_ok_and(|index| index == shape.if_index)
@@ -579,7 +571,7 @@ impl Running {
         if let Some(mut engine) = self.engine.take() {
             engine.wait(Duration::ZERO);
         }
-        self.monitor.programs = None;
+        self.detach();
         if let Err(error) = self.monitor.direct.delete() {
             tracing::debug!("the interface cannot be deleted: {error}");
         }

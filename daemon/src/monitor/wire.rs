@@ -21,7 +21,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -126,8 +126,10 @@ pub enum Order {
     Setup(Setup),
     /// The descriptors of the worker of this number: queue, receive socket, send socket.
     Worker(u16),
-    /// The maps of the programs in the kernel: generation, configurations, table, counters, neighbours.
+    /// The programs in the kernel are there; brings their maps: generation, configurations, table, counters, neighbours.
     Maps(MapsShape),
+    /// There are none although the configuration would have them: why.
+    WithoutPrograms(String),
     /// That was everything: begin.
     Begin,
     /// The answer to the request of this number; to `Listen` it brings the socket.
@@ -209,10 +211,8 @@ pub struct Setup {
     pub metrics: bool,
     /// A way to the helper for name servers comes along.
     pub names: bool,
-    /// The maps of programs in the kernel follow.
+    /// It is told of programs in the kernel, by [`Order::Maps`] or [`Order::WithoutPrograms`], now or when they are loaded.
     pub programs: bool,
-    /// Why there are no programs although the configuration would have them; empty otherwise.
-    pub without_programs: String,
 }
 
 /// What the maps of the programs have room for.
@@ -402,7 +402,7 @@ structures! {
     Suspect { worker, thread, turns, looked_at }
     Setup {
         version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
-        rules, filters, metrics, names, programs, without_programs,
+        rules, filters, metrics, names, programs,
     }
     MapsShape { slots, cpus }
     Filter { priority, added }
@@ -462,6 +462,7 @@ choices! {
         6 = Others(others);
         7 = Left(left);
         8 = Attached(place);
+        9 = WithoutPrograms(why);
     }
     Answer {
         0 = Done;

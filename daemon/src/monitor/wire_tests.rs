@@ -113,15 +113,9 @@ fn order() -> impl Strategy<Value = Order> {
         any::<([u32; 3], u16, [u32; 2], [bool; 7], [bool; 3])>(),
         any::<([u64; 7], u64, [u64; 2])>(),
         "[a-z0-9]{1,15}",
-        ".{0,200}",
     );
     let setup = setup.prop_map(
-        |(
-            (numbers, workers, ids, flags, waived),
-            (restarts, upgrades, [rules, filters]),
-            interface,
-            without_programs,
-        )| {
+        |((numbers, workers, ids, flags, waived), (restarts, upgrades, [rules, filters]), interface)| {
             Order::Setup(Setup {
                 version: numbers[0],
                 interface,
@@ -141,7 +135,6 @@ fn order() -> impl Strategy<Value = Order> {
                 metrics: flags[4],
                 names: flags[5],
                 programs: flags[6],
-                without_programs,
             })
         },
     );
@@ -157,6 +150,7 @@ fn order() -> impl Strategy<Value = Order> {
         setup,
         any::<u16>().prop_map(Order::Worker),
         any::<(u32, u32)>().prop_map(|(slots, cpus)| Order::Maps(MapsShape { slots, cpus })),
+        ".{0,200}".prop_map(Order::WithoutPrograms),
         left().prop_map(Order::Left),
         place().prop_map(Order::Attached),
         any::<[bool; 3]>().prop_map(|[firewall, ipsec, listeners]| Order::Others(Others {

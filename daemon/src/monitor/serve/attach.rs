@@ -42,7 +42,7 @@ impl Running {
     /// Attaches the program that takes outer headers off to those of `wanted` that may be, and to no others. One that has just
     /// gone is no attack: the engine will hear of it, and ask for others.
     pub(super) fn attach(&mut self, wanted: &Devices) -> Answer {
-        if self.monitor.programs.is_none() {
+        if self.monitor.programs.here().is_none() {
             return Answer::Refused("there are no programs".to_owned());
         }
         let found = match devices::look(wanted) {
@@ -63,7 +63,7 @@ impl Running {
             }
         }
         self.given.devices = allowed;
-        if let Some((programs, _)) = &mut self.monitor.programs
+        if let Some(programs) = self.monitor.programs.held_mut()
             && let Err(why) = programs.attach_to(&allowed)
         {
             failures.push(why);
@@ -77,12 +77,12 @@ impl Running {
 
     /// Judges what the engine was given once more if there is word of addresses.
     pub(super) fn addresses_changed(&mut self) {
-        let Some((programs, _)) = &self.monitor.programs else {
+        let Some(here) = self.monitor.programs.here() else {
             return;
         };
         self.given.listens_at = Instant::now() + QUIET;
         // One that cannot be read is no reason to look less often.
-        if !matches!(programs.word().came(), Ok(false)) {
+        if !matches!(here.held.word().came(), Ok(false)) {
             self.judge_again();
         }
     }
@@ -90,7 +90,7 @@ impl Running {
     /// Judges what the engine was given once more: takes the program from devices where it may not be any longer, and puts it to those
     /// where it may be again.
     pub(super) fn judge_again(&mut self) {
-        if self.monitor.programs.is_none() || self.given.devices == [0; MAX_LOCATORS] {
+        if self.monitor.programs.here().is_none() || self.given.devices == [0; MAX_LOCATORS] {
             return;
         }
         let found = match devices::look(&self.given.devices) {
@@ -113,7 +113,7 @@ impl Running {
                 None => *place = 0,
             }
         }
-        if let Some((programs, _)) = &mut self.monitor.programs
+        if let Some(programs) = self.monitor.programs.held_mut()
             && let Err(why) = programs.attach_to(&allowed)
         {
             warn!("a program cannot be attached: {why}");
@@ -121,8 +121,8 @@ impl Running {
     }
 
     fn is_at(&self, index: u32) -> bool {
-        let programs = self.monitor.programs.as_ref();
-        programs.is_some_and(|(programs, _)| programs.is_at(index))
+        let here = self.monitor.programs.here();
+        here.is_some_and(|here| here.held.is_at(index))
     }
 
     /// Whether the program may be at this device; `None` when it was not found.

@@ -9,12 +9,13 @@ use super::Running;
 use crate::exit::ExitStatus;
 use crate::monitor::engine::LastWords;
 use crate::monitor::gate;
+use crate::monitor::loading::Programs;
 use crate::monitor::progress::{Progress, Sample};
 use crate::monitor::silence::Meaning;
 use crate::monitor::suspicion::Verdict;
 use crate::monitor::wire::{Cause, Suspect};
 
-/// How long an engine may take to serve.
+/// How long an engine may take to serve once it has everything.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// What helps one that gets no core.
 const MORE_TIME: &str = "waits for a core that others have: give it more (Nice=, CPUWeight= of the unit)";
@@ -32,7 +33,8 @@ impl Running {
             return;
         }
         if engine.ready_at.is_none() {
-            if engine.started_at.elapsed() > START_LIMIT {
+            let waits = matches!(self.monitor.programs, Programs::Coming(_));
+            if !waits && engine.equipped_at.elapsed() > START_LIMIT {
                 self.condemn(Cause::WedgedControl, "it does not get ready");
             }
             return;

@@ -46,6 +46,9 @@ pub enum LoadError {
     /// No descriptor is left.
     #[error("a descriptor for a map: {0}")]
     Descriptor(io::Error),
+    /// No thread is left.
+    #[error("a thread to load them: {0}")]
+    Thread(io::Error),
     /// The kernel is too old, or was built without something.
     #[error("{0}: {1}")]
     Lacking(&'static str, Lacking),

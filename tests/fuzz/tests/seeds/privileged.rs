@@ -145,7 +145,6 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         metrics: true,
         names: false,
         programs: true,
-        without_programs: String::new(),
     };
     let answers = [
         Answer::Done,
@@ -177,6 +176,7 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
     let first = [
         Order::Setup(setup),
         Order::Maps(MapsShape { slots: 64, cpus: 2 }),
+        Order::WithoutPrograms("no clang".into()),
         Order::Worker(1),
         Order::Begin,
         Order::Others(others),

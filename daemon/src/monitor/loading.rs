@@ -1,0 +1,148 @@
+//! Programs of the `ebpf` lane on their way: the kernel takes longer to verify them than everything else at a start takes, so a
+//! thread of its own has them loaded. The first engine starts meanwhile, and carries by workers.
+//!
+//! ```text
+//!   monitor  interface, sockets, confined --- engine: carries ------------- is told of maps, serves
+//!                                        \                               /
+//!   thread                                load, verify, attach --- ends
+//! ```
+//!
+//! The thread is under everything that the monitor is under, and gone before the daemon says that it serves.
+
+use std::io::{PipeReader, pipe};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::{self, JoinHandle};
+
+use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds};
+
+use tracing::{info, warn};
+
+use super::others::Lookout;
+use super::programs::{self, Held};
+use crate::exit::{ExitError, ExitStatus};
+
+/// What has become of them.
+#[derive(Debug)]
+pub enum Programs {
+    /// A thread has them loaded.
+    Coming(Loading),
+    /// They are there.
+    Here(Box<Here>),
+    /// There are none; why, if the configuration would have it otherwise.
+    Without(String),
+}
+
+/// Programs that are there.
+#[derive(Debug)]
+pub struct Here {
+    /// They.
+    pub held: Held,
+    /// Their maps, for engines.
+    pub maps: MapFds,
+    /// Looks out for others who have a say about outer packets.
+    pub lookout: Lookout,
+}
+
+impl Programs {
+    /// Has them loaded for this interface; those of a monitor `before` stay until these have rules.
+    ///
+    /// # Errors
+    /// As [`Programs::lacking`].
+    pub fn load(
+        interface: &str,
+        before: Vec<Attachment>,
+        insists: bool,
+        served: bool,
+    ) -> Result<Self, ExitError> {
+        match Loading::start(interface, before) {
+            Ok(loading) => Ok(Self::Coming(loading)),
+            Err(error) => Self::lacking(interface, &error, insists, served),
+        }
+    }
+
+    /// There are none, for this reason. A daemon that has `served` goes on without them, whatever its start would have insisted on.
+    ///
+    /// # Errors
+    /// There have to be some.
+    pub fn lacking(
+        interface: &str,
+        error: &LoadError,
+        insists: bool,
+        served: bool,
+    ) -> Result<Self, ExitError> {
+        if served {
+            warn!("workers carry all packets: {error}");
+            // Where programs are attached by filters, those of before stay, with rules that nobody replaces any longer.
+            programs::sweep(interface);
+        } else if insists {
+            return Err(ExitError::new(
+                ExitStatus::Unavailable,
+                format!("the ebpf lane cannot be used: {error}"),
+            )
+            .with_remedy("choose another with Lane or --lane; auto takes it where it works"));
+        } else {
+            info!("packets are carried by workers, without programs in the kernel: {error}");
+        }
+        Ok(Self::Without(error.to_string()))
+    }
+
+    /// Those that are there.
+    pub fn here(&self) -> Option<&Here> {
+        match self {
+            Self::Here(here) => Some(here),
+            Self::Coming(_) | Self::Without(_) => None,
+        }
+    }
+
+    /// Those that are there, to be attached.
+    pub fn held_mut(&mut self) -> Option<&mut Held> {
+        match self {
+            Self::Here(here) => Some(&mut here.held),
+            Self::Coming(_) | Self::Without(_) => None,
+        }
+    }
+}
+
+/// A thread that has them loaded.
+#[derive(Debug)]
+pub struct Loading {
+    thread: JoinHandle<Result<Held, LoadError>>,
+    ended: PipeReader,
+}
+
+impl Loading {
+    /// Starts it; what it does is [`Held::load`].
+    ///
+    /// # Errors
+    /// There is no descriptor or no thread left. Programs of a monitor `before` are detached then.
+    fn start(interface: &str, before: Vec<Attachment>) -> Result<Self, LoadError> {
+        let (ended, at_work) = pipe().map_err(LoadError::Descriptor)?;
+        let interface = interface.to_owned();
+        let thread = thread::Builder::new()
+            .name("load-programs".into())
+            .spawn(move || {
+                // Closed at its end, whatever that is.
+                let _at_work = at_work;
+                Held::load(&interface, before)
+            })
+            .map_err(LoadError::Thread)?;
+        Ok(Self { thread, ended })
+    }
+
+    /// Waits for its end, and says what came of it.
+    ///
+    /// # Errors
+    /// As [`Held::load`].
+    pub fn finish(self) -> Result<Held, LoadError> {
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Readable at its end.
+impl AsFd for Loading {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}

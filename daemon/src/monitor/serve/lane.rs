@@ -1,0 +1,95 @@
+//! What the monitor does for the programs of the `ebpf` lane besides attaching them: it takes them from the thread that has them
+//! loaded, and tells engines of their maps and of others who have a say.
+
+use std::time::Instant;
+
+use isatap_engine::io::ebpf::LoadError;
+use tracing::warn;
+
+use super::Running;
+use super::attach::Given;
+use crate::exit::ExitError;
+use crate::monitor::holdings;
+use crate::monitor::loading::{Here, Loading, Programs};
+use crate::monitor::others::Lookout;
+use crate::monitor::wire::Order;
+
+impl Running {
+    /// Takes the programs that were being loaded, and tells the engine.
+    ///
+    /// # Errors
+    /// There are none although the daemon was started to have some.
+    pub(super) fn take_programs(&mut self) -> Result<(), ExitError> {
+        let programs = &mut self.monitor.programs;
+        let coming = match std::mem::replace(programs, Programs::Without(String::new())) {
+            Programs::Coming(coming) => coming,
+            other => {
+                *programs = other;
+                return Ok(());
+            }
+        };
+        match self.loaded(coming) {
+            Ok(here) => {
+                self.given = Given::of(here.held.devices(), Instant::now());
+                self.monitor.programs = Programs::Here(Box::new(here));
+            }
+            Err(error) => {
+                let interface = &self.monitor.holdings.descriptors.shape.interface;
+                self.monitor.programs =
+                    Programs::lacking(interface, &error, self.monitor.insists, self.served)?;
+            }
+        }
+        self.tell_of_programs();
+        Ok(())
+    }
+
+    fn loaded(&self, coming: Loading) -> Result<Here, LoadError> {
+        let held = coming.finish()?;
+        let maps = held.maps()?;
+        let own = self.monitor.holdings.descriptors.raw_sockets();
+        let lookout = Lookout::open(own).map_err(LoadError::Descriptor)?;
+        Ok(Here { held, maps, lookout })
+    }
+
+    /// Has the engine know of the programs, as soon as there is something to know.
+    pub(super) fn tell_of_programs(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        let told = match &self.monitor.programs {
+            Programs::Coming(_) => return,
+            Programs::Here(here) => holdings::tell_of_programs(engine.socket(), Ok(&here.maps)),
+            Programs::Without(_) if !self.monitor.setup.programs => return,
+            Programs::Without(why) => holdings::tell_of_programs(engine.socket(), Err(why)),
+        };
+        if let Err(error) = told {
+            warn!("the engine does not hear ({error})");
+        }
+        engine.equipped_at = Instant::now();
+        self.tell_of_others();
+    }
+
+    /// Has the engine know who else has a say about outer packets; as often as it gives a sign of life.
+    pub(super) fn tell_of_others(&mut self) {
+        let (Some(here), Some(engine)) = (self.monitor.programs.here(), &self.engine) else {
+            return;
+        };
+        let others = here.lookout.look();
+        if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() {
+            self.others = Some(others);
+        }
+    }
+
+    /// The engine is gone, and nobody listens to the kernel about neighbours.
+    pub(super) fn revoke_neighbours(&self) {
+        if let Some(here) = self.monitor.programs.here() {
+            here.held.revoke_neighbours();
+        }
+    }
+
+    /// Detaches them. Those that are on their way come first: where they are attached by filters, nothing else takes them away.
+    pub(super) fn detach(&mut self) {
+        match std::mem::replace(&mut self.monitor.programs, Programs::Without(String::new())) {
+            Programs::Coming(coming) => drop(coming.finish()),
+            Programs::Here(_) | Programs::Without(_) => {}
+        }
+    }
+}

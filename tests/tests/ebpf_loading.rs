@@ -1,0 +1,117 @@
+//! Programs of the `ebpf` lane are loaded while the daemon starts: workers carry meanwhile, and it serves when it knows what it has.
+//!
+//! ```text
+//!   h1 10.0.0.2 ---- rtr 10.0.0.1 (its programs take as long as the test likes)
+//! ```
+
+use std::fs;
+use std::time::Duration;
+
+use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::netns::Netns;
+use isatap_tests::packet::link_local;
+use isatap_tests::ping::{ping, ping_direct_until};
+use isatap_tests::scene::{ROUTER, SOON, Scene, host_v4};
+use isatap_tests::wait;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// The thread that has them loaded.
+const THREAD: &str = "load-programs";
+/// How often a start is tried whose thread was gone before it could be held.
+const ATTEMPTS: usize = 20;
+
+/// A thread of a daemon that stands still until this is dropped.
+struct Held(Pid);
+
+impl Held {
+    /// The one that has programs loaded; `None` when it is gone already.
+    fn of(daemon: &Daemon<'_>) -> Option<Self> {
+        let tasks = format!("/proc/{}/task", daemon.pid());
+        let is_it = |id: &i32| {
+            fs::read_to_string(format!("{tasks}/{id}/comm")).is_ok_and(|name| name.trim() == THREAD)
+        };
+        let thread = wait::until("a daemon that has programs loaded", SOON, || {
+            let ids = fs::read_dir(&tasks).map_err(|error| error.to_string())?;
+            let ids = ids.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+            let found = ids.into_iter().find(is_it).map(Pid::from_raw);
+            // An engine that listens knows its programs.
+            if found.is_some() || daemon.http("/healthz").is_ok() {
+                Ok(found)
+            } else {
+                Err("there is no such thread".to_owned())
+            }
+        })?;
+        ptrace::seize(thread, Options::empty()).ok()?;
+        ptrace::interrupt(thread).ok()?;
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) => Some(Self(thread)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// A router whose programs are not loaded before what comes along is dropped.
+fn without_programs_yet(ns: &Netns) -> (Daemon<'_>, Held) {
+    for _ in 0..ATTEMPTS {
+        let mut daemon = Daemon::router(ns, ROUTER).lane(Lane::Ebpf).workers(1).launch();
+        if let Some(held) = Held::of(&daemon) {
+            return (daemon, held);
+        }
+        daemon.stop();
+    }
+    panic!("programs were loaded each time before their thread could be held");
+}
+
+/// What comes and goes meanwhile is carried, nobody is told that the daemon serves, and nobody's request is lost.
+#[test]
+fn workers_carry_until_programs_are_there() {
+    let scene = Scene::new(1);
+    let (router, held) = without_programs_yet(&scene.router);
+    let _host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER])
+        .lane(Lane::Uring)
+        .start();
+    let to = format!("{}%{TUNNEL}", link_local(ROUTER));
+    ping_direct_until(&scene.hosts[0], &to, SOON);
+    ping(&scene.hosts[0], &to, 20);
+    router.signal(Signal::SIGHUP);
+    assert!(!router.log().contains("worker(s), interface"), "{}", router.log());
+
+    drop(held);
+    router.wait_programs();
+    router.wait_ready();
+    let metrics = router.metrics();
+    assert!(metrics.taken_by_workers() >= 40, "twenty there, twenty back");
+    wait::holds("the reload to be made up for", SOON, || {
+        router
+            .metrics()
+            .sum("isatapd_config_reloads_total", &[("result", "success")])
+            == 1
+    });
+    let before = router.metrics().taken_by_workers();
+    ping(&scene.hosts[0], &to, 20);
+    let kernel = [("worker", "kernel"), ("direction", "decap")];
+    assert!(router.metrics().sum("isatapd_packets_total", &kernel) >= 20);
+    assert!(router.metrics().taken_by_workers() < before + 20);
+    router.conservation();
+}
+
+/// Whoever stops the daemon meanwhile finds nothing left of it.
+#[test]
+fn a_stop_takes_programs_along_that_are_on_their_way() {
+    let scene = Scene::new(0);
+    let (mut router, held) = without_programs_yet(&scene.router);
+    router.signal(Signal::SIGTERM);
+    router.wait_log("stopping on signal TERM");
+    drop(held);
+    assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
+    assert!(!scene.router.has_link(TUNNEL));
+}
