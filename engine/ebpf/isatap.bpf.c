@@ -252,10 +252,13 @@ int isatap_encap(struct __sk_buff *skb)
 		} else if (UNLIKELY(next_header != PROTO_UDP)) {
 			goto odd;
 		}
-		if (header_len + gso_size < len)
+		if (header_len + gso_size < len) {
 			largest = header_len + gso_size;
-		if (skb->gso_segs)
 			segments = skb->gso_segs;
+			/* The kernel has not counted those of a guest's superpacket. */
+			if (UNLIKELY(!segments))
+				segments = (len - header_len + gso_size - 1) / gso_size;
+		}
 	}
 	struct flow *flow = flow_of(generation, ENCAP, &inner);
 

@@ -5,18 +5,23 @@
 //!   a 10.0.0.1  eth0 (no offload) ======== eth0 (gro off)  b 10.0.0.2        is0 on both: 2001:db8:1::/64
 //! ```
 
-use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddrV6};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
 use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::io::tun::Tun;
 use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv6::HEADER_LEN;
+use isatap_engine::wire::vnet::{self, GsoType, VnetHeader};
 use isatap_tests::flows::{FlowReceiver, UdpFlows};
 use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
-use isatap_tests::packet::SeenOuter;
+use isatap_tests::packet::{Inner, SeenOuter};
+use isatap_tests::ping::ping;
 use isatap_tests::programs::Node;
 use isatap_tests::raw::{Captured, Sniffer};
 use isatap_tests::scene::{SOON, on_link};
@@ -99,6 +104,56 @@ fn each_segment_is_a_packet_of_its_own() {
         carried,
         "the programs count what is on the wire"
     );
+}
+
+/// Superpackets of a guest of this machine, which come without a word of how many segments they stand for.
+#[test]
+fn segments_of_others_are_counted() {
+    const GUEST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2);
+    const SEGMENT: u16 = 1000;
+    const SEGMENTS: usize = 3;
+    const SENT: usize = 4;
+    let (a, b) = pair();
+    let mut guest = a.ns.enter(|| Tun::create("guest", 1)).expect("a device");
+    let mut queue = File::from(guest.queues.remove(0));
+    for line in ["link set guest up", "addr add 2001:db8:77::1/64 dev guest nodad"] {
+        a.ns.ip(line);
+    }
+    a.ns.sysctl("ipv6/conf/all/forwarding", "1");
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    let header = VnetHeader {
+        needs_csum: true,
+        gso: GsoType::TcpV6,
+        hdr_len: 60,
+        gso_size: SEGMENT,
+        csum_start: 40,
+        csum_offset: 16,
+        ..VnetHeader::NONE
+    };
+    // The last segment is as short or as long as may be.
+    let most = usize::from(SEGMENT) * SEGMENTS;
+    let frames = [most - usize::from(SEGMENT) + 1, most].map(|len| {
+        let mut frame = vec![0; vnet::LEN];
+        header.emit(frame.first_chunk_mut().expect("room for it"));
+        frame.extend(Inner::new(GUEST, on_link(B)).tcp(1, 2, 3, 0x10, &vec![0; len]));
+        frame
+    });
+    let wire = Sniffer::start(&b.ns, DEVICE);
+    let before = a.segments(Direction::Encap);
+    for frame in frames.iter().cycle().take(SENT) {
+        queue.write_all(frame).expect("a packet of the guest");
+    }
+    let is_of_guest = |c: &Captured| {
+        let outer = c.outer().filter(|_| !c.outgoing);
+        outer.is_some_and(|outer| outer.inner().is_some_and(|inner| inner.src() == GUEST))
+    };
+    wire.wait_count("segments", SENT * SEGMENTS, SOON, is_of_guest);
+    let seen = wire.packets();
+    let ids = seen.iter().filter(|c| is_of_guest(c)).filter_map(Captured::outer);
+    let ids: BTreeSet<_> = ids.map(|outer| outer.header.identification()).collect();
+    assert_eq!(ids.len(), SENT * SEGMENTS, "an identification repeats");
+    let counted = a.segments(Direction::Encap) - before;
+    assert_eq!(counted, (SENT * SEGMENTS) as u64);
 }
 
 /// M4: a superpacket whose segments the path does not take is left whole, for a worker to tell the sender.
