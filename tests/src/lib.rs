@@ -25,7 +25,7 @@
 //! | [`witness`] | did the tunnel stand still, or the machine? |
 //! | [`fleet`], [`bird`] | what if there are several routers, and routing leads to them? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
-//! | [`programs`] | what if the programs in the kernel carry everything? |
+//! | [`programs`], [`tried`] | what if the programs in the kernel carry everything, and what do they make of one packet? |
 //! | [`kernel_drops`] | what did the kernel lose? |
 //! | [`radvd`], [`advertiser`] | who else advertises, by the book or not? |
 //! | [`asker`] | what is a host told that asks? |
@@ -94,6 +94,7 @@ pub mod state;
 pub mod steady;
 pub mod topology;
 pub mod traffic;
+pub mod tried;
 pub mod unit;
 pub mod wait;
 pub mod witness;
