@@ -143,7 +143,8 @@ impl Bench {
     fn decap(&mut self, rules: &Rulebook, surroundings: &Surroundings, packet: &[u8]) {
         if self.decap_one(rules, surroundings, packet) == Counted::Carried {
             let inner = packet.len().min(MIN_HEADER_LEN);
-            for relative in relatives(packet, inner).chain(other_ends(packet)) {
+            let known = [header_alone(packet)].into_iter().chain(relatives(packet, inner));
+            for relative in known.chain(other_ends(packet)) {
                 self.decap_one(rules, surroundings, &relative);
             }
         }
@@ -219,7 +220,7 @@ impl Bench {
 }
 
 /// Packets of the same addresses as one that was carried, which the programs remember: itself, other ports and ways of handling, other
-/// headers behind the IPv6 header, and one that is longer than it says.
+/// headers behind the IPv6 header, another version or length in it, and one that is longer than it says.
 fn relatives(packet: &[u8], inner: usize) -> impl Iterator<Item = Vec<u8>> {
     let changed = move |changes: &[(usize, u8)]| {
         let mut relative = packet.to_vec();
@@ -230,7 +231,7 @@ fn relatives(packet: &[u8], inner: usize) -> impl Iterator<Item = Vec<u8>> {
         }
         relative
     };
-    let (traffic_class, next_header, hop_limit, port) = (1, 6, 7, SHORTEST_INNER + 1);
+    let (version, traffic_class, length, next_header, hop_limit, port) = (0, 1, 5, 6, 7, SHORTEST_INNER + 1);
     let next_headers = [6, 17, 58, 59, 0, 44, 41, 4];
     let was = packet.get(inner + next_header).copied().unwrap_or(0);
     let mut all: Vec<_> = next_headers
@@ -239,24 +240,32 @@ fn relatives(packet: &[u8], inner: usize) -> impl Iterator<Item = Vec<u8>> {
     all.push(changed(&[]));
     all.extend((1..=8).map(|bits| changed(&[(port, bits)])));
     all.push(changed(&[(traffic_class, 0x20), (hop_limit, 0x15)]));
+    all.extend([(version, 0x10), (length, 1), (length, 2), (length, 4)].map(|change| changed(&[change])));
     all.push([packet, &[0]].concat());
     all.into_iter()
 }
 
 /// The same inner packet to other IPv4 addresses, and then from others: one that is refused is remembered no longer.
 fn other_ends(packet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    const CHECKSUM: usize = 10;
     const LAST_OF_SOURCE: usize = 15;
     const LAST_OF_DESTINATION: usize = 19;
     let changes = [LAST_OF_DESTINATION, LAST_OF_SOURCE].map(|at| (1..4).map(move |bits| (at, bits)));
     changes.into_iter().flatten().map(|(at, bits)| {
         let mut relative = packet.to_vec();
         relative[at] ^= bits;
-        relative[CHECKSUM..][..2].fill(0);
-        let sum = isatap_engine::wire::checksum::sum(&relative[..MIN_HEADER_LEN]);
-        relative[CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
+        packets::set_checksum(&mut relative);
         relative
     })
+}
+
+/// An outer packet with nothing in it but an IPv6 header, which says so.
+fn header_alone(packet: &[u8]) -> Vec<u8> {
+    let total = MIN_HEADER_LEN + SHORTEST_INNER;
+    let mut relative = packet[..total].to_vec();
+    relative[2..4].copy_from_slice(&u16::try_from(total).expect("small").to_be_bytes());
+    relative[MIN_HEADER_LEN..][4..6].fill(0);
+    packets::set_checksum(&mut relative);
+    relative
 }
 
 fn whole(outer: &OuterHeader, inner: &[u8]) -> Vec<u8> {

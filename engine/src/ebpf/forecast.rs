@@ -49,10 +49,12 @@ impl Arrival<'_> {
 
     /// Whether the packet may be left for this cause.
     pub fn excuses(&self, cause: Cause) -> bool {
+        if !self.surroundings.carry_in {
+            return cause == Cause::Held;
+        }
         let packet = self.packet;
         let inner = packet.get(MIN_HEADER_LEN..).unwrap_or_default();
         match cause {
-            Cause::Held => !self.surroundings.carry_in,
             Cause::Device => self.rules.locators().iter().any(|locator| {
                 Some(&locator.addr.octets()[..]) == packet.get(16..MIN_HEADER_LEN)
                     && ![0, self.device].contains(&locator.if_index)
@@ -75,7 +77,8 @@ impl Arrival<'_> {
                 byte(inner, NEXT_HEADER) == ext::UDP && inner.len() > mtu
             }
             Cause::Refused => !self.surroundings.alone && matches!(self.verdict, DecapVerdict::Drop(_)),
-            Cause::Rules
+            Cause::Held
+            | Cause::Rules
             | Cause::Outdated
             | Cause::Route
             | Cause::TooBig
@@ -109,9 +112,11 @@ pub struct Departure<'a> {
 impl Departure<'_> {
     /// Whether the packet may be left for this cause.
     pub fn excuses(&self, cause: Cause) -> bool {
+        if !self.surroundings.carry_out {
+            return cause == Cause::Held;
+        }
         let packet = self.packet;
         match cause {
-            Cause::Held => !self.surroundings.carry_out,
             Cause::Refused => !matches!(self.verdict, EncapVerdict::Send(_)),
             Cause::Length => HEADER_LEN + be16(packet, 4) != packet.len(),
             Cause::Multicast => is_multicast(packet),
@@ -120,13 +125,13 @@ impl Departure<'_> {
             Cause::TooBig => matches!(self.verdict, EncapVerdict::Reply(DropReason::TooBig, _)),
             Cause::Route => self.way().is_none(),
             Cause::LinkMtu => {
-                let EncapVerdict::Send(route) = self.verdict else {
+                let (EncapVerdict::Send(route), Some(way)) = (self.verdict, self.way()) else {
                     return false;
                 };
-                let link = self.way().map_or(0, |way| way.mtu).min(route.link_mtu);
-                packet.len() + MIN_HEADER_LEN > usize::from(link)
+                packet.len() + MIN_HEADER_LEN > usize::from(way.mtu.min(route.link_mtu))
             }
-            Cause::Rules
+            Cause::Held
+            | Cause::Rules
             | Cause::Outdated
             | Cause::Device
             | Cause::Options
