@@ -1,17 +1,18 @@
 //! Rules that change while packets are decided: each packet by one generation of them, or by none (DESIGN D11).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::layout::{Counter, Slot};
+use isatap_engine::ebpf::numbers::{TAG_OWN, TAG_ROUTE, TAG_ROUTER};
 use isatap_engine::ebpf::{Cause, Egress, Image, Surroundings, compile, leave_all};
 use isatap_engine::fib::{Locator, NextHop, RulebookBuilder};
 use isatap_engine::io::ebpf::{Action, Programs, Shared};
 use isatap_engine::isatap::iid;
 use isatap_engine::isatap::tos::{DscpPolicy, TtlPolicy};
 use isatap_engine::stats::Direction;
-use isatap_tests::packet::Inner;
+use isatap_tests::packet::{Inner, Outer};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -20,6 +21,13 @@ const SLOTS: u32 = 4096;
 const PACKETS: usize = 60_000;
 const PACKETS_MOST: usize = 600_000;
 const ETHERNET: usize = 14;
+/// Who sends what comes in, from where it may come, and from where not.
+const SENDER: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 1);
+const GOOD: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
+const BAD: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x98, 0, 0, 0, 0, 1);
+/// Places of a table that are written while a packet is decided, and places that are written later.
+const NEAR: usize = 50;
+const FAR: usize = 200;
 
 /// Rules of which everything that shows in a packet differs from one number to the next: source, destination, TTL, DSCP.
 fn image(number: u8) -> Image {
@@ -39,7 +47,7 @@ fn image(number: u8) -> Image {
     };
     // Tables of different lengths, full of other things.
     rules.own6 = (0..u128::from(number) * 40)
-        .map(|n| std::net::Ipv6Addr::from_bits(1 << 125 | n))
+        .map(|n| Ipv6Addr::from_bits(1 << 125 | n))
         .collect();
     // The same key for all, so that what a CPU remembers of one generation is found in the next.
     compiled(rules, 7)
@@ -48,14 +56,15 @@ fn image(number: u8) -> Image {
 fn compiled(rules: RulebookBuilder, seed: u64) -> Image {
     let surroundings = Surroundings {
         link_len: 14,
+        carry_in: true,
         carry_out: true,
+        alone: true,
         egress: vec![Egress {
             network: "0.0.0.0/0".parse().expect("a prefix"),
             device: 1,
             mtu: 1500,
             via: Ipv4Addr::UNSPECIFIED,
         }],
-        ..Surroundings::default()
     };
     let rules = rules.build().expect("a Rulebook");
     compile(&rules, &surroundings, SLOTS as usize, seed).expect("rules that fit")
@@ -89,21 +98,16 @@ fn frame() -> Vec<u8> {
     [&[0; 12][..], &[0x86, 0xdd], &inner.udp(1, 9, b"which rules?")].concat()
 }
 
-/// A reload, or a change of routes, under load: no packet sees half of it.
-#[test]
-fn a_packet_sees_one_generation() {
-    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
-    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
-    let images: Vec<_> = (1..=8).map(image).collect();
-    shared.publish(&images[0]).expect("published");
-    let (frame, stop) = (frame(), AtomicBool::new(false));
-    let (mut carried, mut left) = (0, 0);
+/// Tries packets while the rules are replaced all the time, until one has met with two changes or there were very many; `attempt` says
+/// whether its packet was left. How many generations there were.
+fn while_rules_change(shared: &Shared, images: &[Image], mut attempt: impl FnMut() -> bool) -> u64 {
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let publisher = scope.spawn(|| {
             run_on(1);
             let mut published = 1u64;
             while !stop.load(Ordering::Relaxed) {
-                for image in &images {
+                for image in images {
                     shared.publish(image).expect("published");
                     published += 1;
                 }
@@ -112,28 +116,44 @@ fn a_packet_sees_one_generation() {
         });
         let at_end = Stop(&stop);
         run_on(0);
-        let mut tries = 0;
-        while tries < PACKETS || (left == 0 && tries < PACKETS_MOST) {
+        let (mut tries, mut is_met) = (0, false);
+        while tries < PACKETS || (!is_met && tries < PACKETS_MOST) {
             tries += 1;
-            let tried = programs.try_out(Direction::Encap, &frame).expect("tried");
-            match tried.action {
-                Action::Carried => {
-                    let outer = &tried.frame[ETHERNET..];
-                    let number = outer[8];
-                    assert_eq!(outer[1], number << 2, "DSCP");
-                    assert_eq!(outer[12..20], [10, 0, 1, number, 10, 0, 2, number], "addresses");
-                    carried += 1;
-                }
-                // Twice replaced meanwhile.
-                Action::Left => left += 1,
-                Action::Dropped => panic!("nothing is dropped"),
-            }
+            is_met |= attempt();
         }
         drop(at_end);
-        let published = publisher.join().expect("the publisher");
-        eprintln!("{published} generations, {carried} packets carried, {left} left");
-        assert!(published > 100 && carried > 0);
+        publisher.join().expect("the publisher")
+    })
+}
+
+/// A reload, or a change of routes, under load: no packet sees half of it.
+#[test]
+fn a_packet_sees_one_generation() {
+    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    let images: Vec<_> = (1..=8).map(image).collect();
+    shared.publish(&images[0]).expect("published");
+    let frame = frame();
+    let (mut carried, mut left) = (0, 0);
+    let published = while_rules_change(&shared, &images, || {
+        let tried = programs.try_out(Direction::Encap, &frame).expect("tried");
+        match tried.action {
+            Action::Carried => {
+                let outer = &tried.frame[ETHERNET..];
+                let number = outer[8];
+                assert_eq!(outer[1], number << 2, "DSCP");
+                assert_eq!(outer[12..20], [10, 0, 1, number, 10, 0, 2, number], "addresses");
+                carried += 1;
+            }
+            // Twice replaced meanwhile.
+            Action::Left => left += 1,
+            Action::Dropped => panic!("nothing is dropped"),
+        }
+        tried.action == Action::Left
     });
+    eprintln!("{published} generations, {carried} packets carried, {left} left");
+    // Most packets are decided before the second change begins.
+    assert!(published > 100 && carried > left);
     let count = |counter| shared.count(counter, Direction::Encap as usize);
     assert_eq!(count(Counter::Packets), carried);
     // The half that a packet reads may be half written; it is found out afterwards, whatever was read.
@@ -142,6 +162,82 @@ fn a_packet_sees_one_generation() {
         .map(|cause| count(Counter::Passed(*cause)))
         .sum();
     assert_eq!(all, left);
+}
+
+/// Rules of two kinds. By both `SENDER` may send what comes from `GOOD`, as a router or because a route leads there; and not what comes from
+/// `BAD`, which is this machine's own or that of nobody. Half of the one and half of the other may say otherwise.
+fn door(is_first: bool, seed: u64) -> Image {
+    let via = |prefix: &str| (prefix.parse().expect("a prefix"), NextHop::Via(SENDER));
+    let mut rules = RulebookBuilder {
+        locators: vec![Locator {
+            addr: Ipv4Addr::new(10, 0, 1, 1),
+            if_index: 0,
+        }],
+        any_site: true,
+        loop_checks: false,
+        ..RulebookBuilder::default()
+    };
+    // What is written before, in between, and behind.
+    rules.own6 = (0..200u128).map(|n| Ipv6Addr::from_bits(1 << 125 | n)).collect();
+    if is_first {
+        rules.own6.push(BAD);
+        rules.peer_routers = vec![SENDER];
+        rules.routes = vec![via("2001:db8:98::/48")];
+    } else {
+        rules.routes = vec![via("2001:db8:99::/48")];
+    }
+    compiled(rules, seed)
+}
+
+/// Where in the table an entry is.
+fn place(image: &Image, tag: u32, bits: u128) -> usize {
+    let is_it = |slot: &Slot| slot.tag == tag && u128::from(slot.high) << 64 | u128::from(slot.low) == bits;
+    let found = image.table.slots().iter().position(is_it);
+    found.unwrap_or_else(|| panic!("nothing of tag {tag}"))
+}
+
+/// The same of packets that come in: what all generations let in is never refused, and what none of them does never gets in.
+#[test]
+fn a_packet_that_comes_in_sees_one_generation() {
+    let mut programs = Programs::load(SLOTS, "is0").unwrap_or_else(|error| panic!("programs: {error:?}"));
+    let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
+    // What is written anew while a packet is decided is the begin of the table: there is the address, and not the route.
+    let (route, network) = (TAG_ROUTE | 48 << 8, BAD.to_bits() >> 80 << 80);
+    let seed = (0..).find(|seed| {
+        let image = door(true, *seed);
+        let sender = u128::from(SENDER.to_bits()) << 64;
+        place(&image, TAG_OWN, BAD.to_bits()) < NEAR
+            && place(&image, TAG_ROUTER, sender) < NEAR
+            && place(&image, route, network) > FAR
+    });
+    let images: Vec<_> = [true, true, false, false]
+        .map(|is_first| door(is_first, seed.expect("a seed")))
+        .into();
+    shared.publish(&images[0]).expect("published");
+    let frames = [GOOD, BAD].map(|src| {
+        let inner = Inner::new(src, "2001:db8:1::1".parse().expect("an address"));
+        let outer = Outer::new(SENDER, Ipv4Addr::new(10, 0, 1, 1));
+        [
+            &[0; 12][..],
+            &[0x08, 0],
+            &outer.wrap(&inner.udp(1, 9, b"which rules?")),
+        ]
+        .concat()
+    });
+    let mut left = [0, 0];
+    let published = while_rules_change(&shared, &images, || {
+        for (which, expected) in [Action::Carried, Action::Dropped].into_iter().enumerate() {
+            let tried = programs.try_out(Direction::Decap, &frames[which]).expect("tried");
+            match tried.action {
+                Action::Left => left[which] += 1,
+                action => assert_eq!(action, expected),
+            }
+        }
+        left.iter().all(|left| *left > 0)
+    });
+    eprintln!("{published} generations, {left:?} left");
+    let outdated = shared.count(Counter::Passed(Cause::Outdated), Direction::Decap as usize);
+    assert_eq!(outdated, left.iter().sum::<u64>());
 }
 
 /// Rules that do not fit are no reason to carry by old ones; before the first rules nothing is carried, either.
