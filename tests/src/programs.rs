@@ -181,7 +181,11 @@ impl<N: Borrow<Netns>> Node<N> {
 
     /// Has the programs send frames to a host behind `device` themselves, or no longer.
     pub fn set_neighbour(&self, addr: Ipv4Addr, device: &str, link: Option<[[u8; 6]; 2]>) {
-        let device = self.index(device);
+        self.set_neighbour_at(addr, self.index(device), link);
+    }
+
+    /// The same by the interface index of a device that need not be there.
+    pub fn set_neighbour_at(&self, addr: Ipv4Addr, device: u32, link: Option<[[u8; 6]; 2]>) {
         self.shared.set_neighbours(&[Neighbour { addr, device, link }]);
     }
 
@@ -255,7 +259,11 @@ impl<N: Borrow<Netns>> Node<N> {
         }
     }
 
-    fn index(&self, device: &str) -> u32 {
+    /// The interface index of a device.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn index(&self, device: &str) -> u32 {
         self.ns
             .borrow()
             .enter(|| if_nametoindex(device))

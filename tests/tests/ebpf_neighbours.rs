@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV6};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::layout::{Counter, NeighbourPlace};
 use isatap_engine::stats::Direction;
 use isatap_tests::daemon::{Builder, Daemon, Lane};
 use isatap_tests::netns::Netns;
@@ -20,6 +20,7 @@ use isatap_tests::scene::{SOON, on_link, set_address};
 use isatap_tests::topology::{Gro, UNDERLAY, connect, mac, set_gro};
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -59,6 +60,10 @@ fn is_answered(from: &Netns) -> bool {
 
 #[test]
 fn frames_go_where_it_is_said() {
+    // All by one CPU, which remembers each answer until there is another one.
+    let mut one = CpuSet::new();
+    one.set(0).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("CPU 0");
     let (a, b) = nodes();
     let link = || Some([mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)]);
     ping(&a.ns, &on_link(B).to_string(), 1);
@@ -81,6 +86,33 @@ fn frames_go_where_it_is_said() {
     a.set_neighbour(B, UNDERLAY, None);
     a.set_neighbour(B, UNDERLAY, link());
     assert!(is_answered(&a.ns), "once somebody does again");
+    a.ns.ip(&format!("neigh del {B} dev {UNDERLAY}"));
+    a.set_neighbour(B, UNDERLAY, None);
+    ping(&a.ns, &on_link(B).to_string(), 1);
+}
+
+/// Each neighbour has one place in a table, and shares it with others: with another host behind the device, and with a host of the same
+/// address behind another device.
+#[test]
+fn frames_go_to_nobody_of_the_same_place() {
+    let (a, b) = nodes();
+    let device = a.index(UNDERLAY);
+    let place = NeighbourPlace::of(B, device);
+    let link = Some([mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)]);
+    let mut addrs = (B.to_bits() + 1..).map(Ipv4Addr::from_bits);
+    let other = addrs.find(|addr| NeighbourPlace::of(*addr, device) == place);
+    let mut devices = device + 1..;
+    let behind = devices.find(|device| NeighbourPlace::of(B, *device) == place);
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    a.ns.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    a.set_neighbour_at(other.expect("an address"), device, link);
+    assert!(!is_answered(&a.ns), "by that of {other:?}");
+    a.set_neighbour_at(B, behind.expect("a device"), link);
+    assert!(!is_answered(&a.ns), "by that behind device {behind:?}");
+    a.set_neighbour_at(B, device, link);
+    assert!(is_answered(&a.ns), "by its own");
 }
 
 /// Where a route has a gateway, that is the neighbour.
@@ -217,7 +249,11 @@ fn without_an_engine_the_kernel_finds_them() {
 #[test]
 fn programs_do_so_on_an_older_kernel() {
     older_kernel::repeat(
-        &["frames_go_where_it_is_said", "superpackets_go_that_way"],
+        &[
+            "frames_go_where_it_is_said",
+            "frames_go_to_nobody_of_the_same_place",
+            "superpackets_go_that_way",
+        ],
         "",
         Vec::new(),
     );
