@@ -70,6 +70,8 @@ impl Pair {
             let sent = from.count(Direction::Encap, Counter::Bytes);
             assert!(sent > 0);
             assert_eq!(sent, to.count(Direction::Decap, Counter::Bytes), "bytes");
+            let segments = from.segments(Direction::Encap);
+            assert_eq!(segments, to.segments(Direction::Decap), "segments");
             for direction in Direction::ALL {
                 assert_eq!(
                     (from.left(direction), from.dropped(direction)),
@@ -94,6 +96,7 @@ fn pings_are_answered_once() {
     for node in [&pair.a, &pair.b] {
         for direction in Direction::ALL {
             assert_eq!(node.count(direction, Counter::Packets), 45);
+            assert_eq!(node.count(direction, Counter::Superpackets), 0);
         }
     }
     pair.assert_all_carried();

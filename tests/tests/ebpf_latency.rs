@@ -17,7 +17,7 @@ use isatap_tests::older_kernel;
 use isatap_tests::packet::{Inner, Outer};
 use isatap_tests::scene::{SERVER, SOON, Scene, on_link};
 use isatap_tests::wait;
-use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -77,12 +77,17 @@ fn stays(shared: &Shared, direction: Direction) -> u64 {
         .sum()
 }
 
+/// Keeps this thread on a CPU.
+fn run_on(cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("this CPU alone");
+}
+
 /// The first packet of a CPU, then one for each 256 that it carries.
 #[test]
 fn one_packet_in_256_is_timed() {
-    let mut one = CpuSet::new();
-    one.set(sched_getcpu().expect("a CPU")).expect("a CPU");
-    sched_setaffinity(Pid::from_raw(0), &one).expect("this CPU alone");
+    run_on(sched_getcpu().expect("a CPU"));
     let (mut programs, shared) = loaded();
     let sample = u64::from(SAMPLE);
     for direction in Direction::ALL {
@@ -120,6 +125,25 @@ fn one_packet_in_256_is_timed() {
         before + 1
     );
     assert_eq!(stays(&shared, Direction::Decap), 3);
+}
+
+/// CPUs share no counter, for nobody adds to it in one piece: the first packet of each has its time taken.
+#[test]
+fn each_cpu_counts_for_itself() {
+    let (mut programs, shared) = loaded();
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the CPUs of this thread");
+    let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    for (count, cpu) in (1..).zip(cpus) {
+        run_on(cpu);
+        for direction in Direction::ALL {
+            for _ in 0..2 {
+                let tried = programs.try_out(direction, &frame(direction, B)).expect("tried");
+                assert_eq!(tried.action, Action::Carried);
+            }
+            assert_eq!(shared.count(Counter::Packets, direction as usize), 2 * count);
+            assert_eq!(stays(&shared, direction), count, "CPU {cpu}");
+        }
+    }
 }
 
 /// Whoever shows the workers' latencies shows these beside them.
