@@ -246,6 +246,7 @@ fn attach(programs: &mut Programs, index: u32) -> Result<Attachment, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sched::{CloneFlags, unshare};
 
     #[test]
     fn a_small_machine_has_a_small_table() {
@@ -255,18 +256,44 @@ mod tests {
         assert!(memory_of_machine().is_some_and(|bytes| bytes > 16 << 20));
     }
 
+    /// As many as can be asked for: both generations are 64 GiB.
+    const TOO_MANY: u32 = 1 << 30;
+
+    fn might_have_room() -> bool {
+        let might = memory_of_machine().is_none_or(|bytes| bytes >= 64 << 30);
+        if might {
+            eprintln!("not tried: this machine might have room for them");
+        }
+        might
+    }
+
     /// FAULTS 67: the kernel says that there is no memory, and a smaller table does.
     #[test]
     fn what_there_is_no_memory_for_is_made_smaller() {
-        /// As many as can be asked for: both generations are 64 GiB.
-        const TOO_MANY: u32 = 1 << 30;
-        if memory_of_machine().is_none_or(|bytes| bytes >= 64 << 30) {
-            eprintln!("not tried: this machine might have room for them");
+        if might_have_room() {
             return;
         }
         let refused = Programs::load(TOO_MANY, "is0").map(|_| ());
         assert!(refused.as_ref().is_err_and(LoadError::is_memory), "{refused:?}");
         let loaded = load(TOO_MANY, "is0", &mut Vec::new()).and_then(|programs| programs.maps());
         assert_eq!(loaded.unwrap().slots_per_table, FEWER_SLOTS as usize);
+    }
+
+    /// FAULTS 67: where there is no memory for both, those of a monitor before make room; where there is they stay.
+    #[test]
+    fn those_of_before_go_where_there_is_no_memory_for_both() {
+        if might_have_room() {
+            return;
+        }
+        // A loopback device that nobody else uses.
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let mut old = Programs::load(64, "lo").unwrap();
+        let mut before = vec![old.attach(Direction::Encap, "lo").unwrap()];
+        let loaded = load(64, "lo", &mut before).unwrap();
+        assert_eq!(loaded.maps().unwrap().slots_per_table, 64);
+        assert_eq!(before.len(), 1);
+        let loaded = load(TOO_MANY, "lo", &mut before).unwrap();
+        assert_eq!(loaded.maps().unwrap().slots_per_table, FEWER_SLOTS as usize);
+        assert!(before.is_empty());
     }
 }
