@@ -107,13 +107,22 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
         ratio("udp64", (Plain, "ebpf"), (Plain, "bare")),
         lane,
     );
+    let beside_sit = "is measured where the kernel has sit: `isatap-perf guest`";
     line(
         "P6",
         "bulk TCP: ebpf lane / the kernel's sit, in one guest",
         "",
         Bound::AtLeast(1.0),
         ratio("tcp", (Plain, "ebpf"), (Plain, "sit")),
-        "is measured where the kernel has sit: `isatap-perf guest`",
+        beside_sit,
+    );
+    line(
+        "P6",
+        "64-byte UDP: ebpf lane / the kernel's sit, in one guest",
+        "",
+        Bound::AtLeast(1.0),
+        ratio("udp64", (Plain, "ebpf"), (Plain, "sit")),
+        beside_sit,
     );
     line(
         "P9",
