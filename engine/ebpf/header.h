@@ -54,7 +54,7 @@ struct address {
 };
 
 /* Reads `place` from `at` bytes behind the network header, which is `link_len` bytes behind the begin of the packet: 0, or an error
- * and zeros. What lies in one piece is read where it is; the helper, which costs more than all of the reading, is for the rest, and
+ * and zeros. What lies in one piece is read where it is; the helper, which costs more than all of the reading, is for what does not, and
  * for processors that read no number from just anywhere. */
 #ifdef UNALIGNED
 #define READ(skb, link_len, at, place)                                                                          \
@@ -64,11 +64,11 @@ struct address {
 		if (!UNLIKELY(from + sizeof(place) > (void *)(long)(skb)->data_end))                            \
 			(place) = *(typeof(place) *)from;                                                       \
 		else                                                                                            \
-			error = bpf_skb_load_bytes_relative(skb, at, &(place), sizeof(place), BPF_HDR_START_NET); \
+			error = bpf_skb_load_bytes(skb, (link_len) + (at), &(place), sizeof(place));            \
 		error;                                                                                          \
 	})
 #else
-#define READ(skb, link_len, at, place) bpf_skb_load_bytes_relative(skb, at, &(place), sizeof(place), BPF_HDR_START_NET)
+#define READ(skb, link_len, at, place) bpf_skb_load_bytes(skb, (link_len) + (at), &(place), sizeof(place))
 #endif
 
 #define FRAGMENT_BITS 0x3fff /* MF, and the offset */

@@ -147,7 +147,8 @@ impl<N: Borrow<Netns>> Node<N> {
             egress: vec![Egress {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: self.index(device),
-                mtu: 1500,
+                // The programs ask the device.
+                mtu: u16::MAX,
                 via,
             }],
         };
@@ -241,6 +242,22 @@ impl<N: Borrow<Netns>> Node<N> {
         let all = DropReason::ALL.iter();
         all.map(|reason| self.count(direction, Counter::Dropped(*reason)))
             .sum()
+    }
+
+    /// The queue of another TUN interface of this machine, which a guest of it or a VPN could be behind: what is written to it, IPv6 packets
+    /// with a vnet header, is forwarded.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn forward_others(&self) -> File {
+        const OTHERS: &str = "others";
+        let ns = self.ns.borrow();
+        let mut tun = ns
+            .enter(|| Tun::create(OTHERS, 1))
+            .unwrap_or_else(|error| panic!("{OTHERS}: {error}"));
+        ns.ip(&format!("link set {OTHERS} up"));
+        ns.sysctl("ipv6/conf/all/forwarding", "1");
+        File::from(tun.queues.remove(0))
     }
 
     /// The inner packets that wait for a worker.

@@ -6,15 +6,17 @@
 //! ```
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 
 use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::stats::Direction;
+use isatap_engine::wire::vnet::{self, VnetHeader};
 use isatap_tests::flows::{FLOW_PORT, FlowReceiver};
 use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
+use isatap_tests::packet::Inner;
 use isatap_tests::programs::Node;
 use isatap_tests::scene::{SOON, on_link};
 use isatap_tests::topology::connect;
@@ -30,12 +32,18 @@ const HEADERS: usize = 40 + 8;
 const OUTER: usize = 20;
 
 fn pair() -> (Node, Node) {
+    pair_of(MTU)
+}
+
+/// The same with a tunnel and a link that take inner packets of this length.
+fn pair_of(mtu: u16) -> (Node, Node) {
     let (a, b) = (Netns::new("a"), Netns::new("b"));
     connect(&a, DEVICE, &b, DEVICE);
     let node = |ns: Netns, v4: Ipv4Addr| {
+        ns.ip(&format!("link set {DEVICE} mtu {}", usize::from(mtu) + OUTER));
         ns.ip(&format!("addr add {v4}/24 brd + dev {DEVICE}"));
-        let node = Node::new(ns, v4, DEVICE, MTU);
-        node.publish(node.rules(DEVICE, MTU), DEVICE);
+        let node = Node::new(ns, v4, DEVICE, mtu);
+        node.publish(node.rules(DEVICE, mtu), DEVICE);
         node
     };
     (node(a, A), node(b, B))
@@ -117,6 +125,32 @@ fn segments_of_tcp_have_options() {
         count(Counter::Passed(Cause::TooBig)) > 0
     });
     assert_eq!(count(Counter::Superpackets), 0);
+}
+
+/// A packet that does not fit a page need not lie in one piece. Of these all behind the IPv6 header is elsewhere, where the type of an
+/// ICMPv6 message has to be read.
+#[test]
+fn headers_may_be_in_pieces() {
+    const OTHER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2);
+    const ECHO_REQUEST: u8 = 128;
+    const NEIGHBOR_SOLICITATION: u8 = 135;
+    let (a, _b) = pair_of(9000);
+    let mut queue = a.forward_others();
+    let header = VnetHeader {
+        hdr_len: 40,
+        ..VnetHeader::NONE
+    };
+    let count = |counter| a.count(Direction::Encap, counter);
+    for (kind, expected) in [(ECHO_REQUEST, (1, 0)), (NEIGHBOR_SOLICITATION, (1, 1))] {
+        let mut frame = vec![0; vnet::LEN];
+        header.emit(frame.first_chunk_mut().expect("room for it"));
+        frame.extend(Inner::new(OTHER, on_link(B)).icmpv6(kind, 0, &[0; 5000]));
+        queue.write_all(&frame).expect("a packet to forward");
+        wait::holds("each to be carried, or to be looked at", SOON, || {
+            let looked_at = count(Counter::Passed(Cause::Control));
+            (count(Counter::Packets), looked_at) == expected
+        });
+    }
 }
 
 /// The rules follow the device a moment later.

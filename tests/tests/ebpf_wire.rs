@@ -6,13 +6,11 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
 use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::io::tun::Tun;
 use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv6::HEADER_LEN;
@@ -114,12 +112,7 @@ fn segments_of_others_are_counted() {
     const SEGMENTS: usize = 3;
     const SENT: usize = 4;
     let (a, b) = pair();
-    let mut guest = a.ns.enter(|| Tun::create("guest", 1)).expect("a device");
-    let mut queue = File::from(guest.queues.remove(0));
-    for line in ["link set guest up", "addr add 2001:db8:77::1/64 dev guest nodad"] {
-        a.ns.ip(line);
-    }
-    a.ns.sysctl("ipv6/conf/all/forwarding", "1");
+    let mut queue = a.forward_others();
     ping(&a.ns, &on_link(B).to_string(), 1);
     let header = VnetHeader {
         needs_csum: true,

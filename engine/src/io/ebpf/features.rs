@@ -43,7 +43,7 @@ pub enum Lacking {
 }
 
 /// What the programs call that is younger than most.
-const HELPERS: [(BpfHelper, &str, &str); 5] = [
+const HELPERS: [(BpfHelper, &str, &str); 4] = [
     (
         BpfHelper::BPF_FUNC_skb_change_proto,
         "bpf_skb_change_proto",
@@ -51,11 +51,6 @@ const HELPERS: [(BpfHelper, &str, &str); 5] = [
     ),
     (BpfHelper::BPF_FUNC_skb_change_head, "bpf_skb_change_head", "4.10"),
     (BpfHelper::BPF_FUNC_skb_adjust_room, "bpf_skb_adjust_room", "4.13"),
-    (
-        BpfHelper::BPF_FUNC_skb_load_bytes_relative,
-        "bpf_skb_load_bytes_relative",
-        "4.18",
-    ),
     (BpfHelper::BPF_FUNC_redirect_neigh, "bpf_redirect_neigh", "5.10"),
 ];
 
