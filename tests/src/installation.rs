@@ -58,6 +58,23 @@ impl Installation {
         self.put(fs::read(program("isatapd")).expect("the daemon"), 0o755);
     }
 
+    /// Puts the daemon in its place, with programs for the kernel that no kernel takes.
+    ///
+    /// # Panics
+    /// When they are not found in it.
+    pub fn put_without_programs(&self) {
+        /// An object file of the kernel's machine: ELF of 64 bits, little end first.
+        const START: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
+        const MACHINE: [u8; 2] = [247, 0];
+        let mut bytes = fs::read(program("isatapd")).expect("the daemon");
+        let starts: Vec<_> = (0..bytes.len() - 20)
+            .filter(|at| bytes[*at..].starts_with(&START) && bytes[at + 18..].starts_with(&MACHINE))
+            .collect();
+        assert_eq!(starts.len(), 1, "the object of the programs");
+        bytes[starts[0]] = 0;
+        self.put(bytes, 0o755);
+    }
+
     /// Puts a program in its place whose trial waits for [`Installation::vanish`], and is passed then.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::installation::Installation;
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::link_local;
 use isatap_tests::ping::{ping, ping_direct_until};
@@ -114,4 +115,30 @@ fn a_stop_takes_programs_along_that_are_on_their_way() {
     drop(held);
     assert_eq!(router.wait_exit(Duration::from_secs(5)).code(), Some(0));
     assert!(!scene.router.has_link(TUNNEL));
+}
+
+/// Who asked for programs by name hears that there are none to be had, and nothing is left; everybody else has workers that carry.
+#[test]
+fn a_start_without_programs_is_as_the_lane_says() {
+    let scene = Scene::new(1);
+    let installed = Installation::new();
+    installed.put_without_programs();
+    let router = || Daemon::router(&scene.router, ROUTER).program(installed.path());
+    let output = router().lane(Lane::Ebpf).output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains("the ebpf lane cannot be used: "), "{text}");
+    assert!(text.contains("choose another with Lane or --lane"), "{text}");
+    assert!(!scene.router.has_link(TUNNEL));
+
+    let router = router().config("Lane auto").start();
+    let why = "packets are carried by workers, without programs in the kernel: ";
+    assert!(router.log().contains(why), "{}", router.log());
+    let _host = Daemon::host(&scene.hosts[0], host_v4(0), &[ROUTER])
+        .lane(Lane::Uring)
+        .start();
+    ping_direct_until(&scene.hosts[0], &format!("{}%{TUNNEL}", link_local(ROUTER)), SOON);
+    let kernel = [("worker", "kernel")];
+    assert_eq!(router.metrics().sum("isatapd_packets_total", &kernel), 0);
+    router.conservation();
 }

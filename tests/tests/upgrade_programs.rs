@@ -5,7 +5,6 @@
 //!   h1 10.0.0.2 ---- rtr 10.0.0.1 ---- srv 2001:db8:99::2         see `isatap_tests::scene`
 //! ```
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,20 +66,6 @@ fn exchanges(daemon: &Daemon<'_>) -> usize {
 fn upgrade(daemon: &Daemon<'_>) {
     let output = daemon.ctl("upgrade");
     assert!(output.status.success(), "{output:?}\n{}", daemon.log());
-}
-
-/// The daemon with programs that no kernel takes.
-fn without_programs() -> Vec<u8> {
-    /// An object file of the kernel's machine: ELF of 64 bits, little end first.
-    const START: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
-    const MACHINE: [u8; 2] = [247, 0];
-    let mut bytes = fs::read(program("isatapd")).expect("the daemon");
-    let starts: Vec<_> = (0..bytes.len() - 20)
-        .filter(|at| bytes[*at..].starts_with(&START) && bytes[at + 18..].starts_with(&MACHINE))
-        .collect();
-    assert_eq!(starts.len(), 1, "the object of the programs");
-    bytes[starts[0]] = 0;
-    bytes
 }
 
 /// Three upgrades at either end under a steady stream both ways: each packet arrives once, in order, and no worker sees one of them.
@@ -164,7 +149,7 @@ fn programs_that_nobody_follows_go() {
     let installed = Installation::new();
     let scene = Scene::new(1);
     let running = started(&scene, Some(&installed));
-    installed.put(without_programs(), 0o755);
+    installed.put_without_programs();
     let router = &running.router;
     upgrade(router);
     router.wait_log("workers carry all packets");

@@ -35,7 +35,7 @@ use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
 use crate::monitor::binding::Binding;
 use crate::monitor::holdings::Holdings;
-use crate::monitor::loading::Programs;
+use crate::monitor::loading::{Otherwise, Programs};
 use crate::monitor::serve::Monitor;
 use crate::monitor::upgrade::Taken;
 use crate::monitor::wire::{Cause, Setup, VERSION};
@@ -136,8 +136,11 @@ fn run(
         }
     };
     let interface = &opened.holdings.descriptors.shape.interface;
-    let insists = settings.lane == Lane::Ebpf;
-    let programs = match programs(settings.lane, interface, Vec::new(), insists, false) {
+    let otherwise = match settings.lane {
+        Lane::Ebpf => Otherwise::Fail,
+        _ => Otherwise::Workers,
+    };
+    let programs = match programs(settings.lane, interface, Vec::new(), otherwise) {
         Ok(programs) => programs,
         Err(error) => return Err((ready, error)),
     };
@@ -153,7 +156,6 @@ fn run(
             ..setup(settings, detached)
         },
         programs,
-        insists,
         binding: Binding::new(loader, settings.bind),
         helper: opened.helper,
         program: opened.program,
@@ -293,8 +295,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     (setup.rules, setup.filters) = (rules, filters);
     let interface = &holdings.descriptors.shape.interface;
     let monitor = Monitor {
-        programs: programs(settings.lane, interface, attachments, false, true)?,
-        insists: false,
+        programs: programs(settings.lane, interface, attachments, Otherwise::WorkersAgain)?,
         binding: Binding::taken_over(loader, left),
         holdings,
         direct,
@@ -374,11 +375,10 @@ fn programs(
     lane: Lane,
     interface: &str,
     before: Vec<Attachment>,
-    insists: bool,
-    served: bool,
+    otherwise: Otherwise,
 ) -> Result<Programs, ExitError> {
     if lane.has_programs() {
-        return Programs::load(interface, before, insists, served);
+        return Programs::load(interface, before, otherwise);
     }
     Ok(Programs::Without(String::new()))
 }

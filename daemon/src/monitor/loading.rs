@@ -47,43 +47,12 @@ impl Programs {
     /// Has them loaded for this interface; those of a monitor `before` stay until these have rules.
     ///
     /// # Errors
-    /// As [`Programs::lacking`].
-    pub fn load(
-        interface: &str,
-        before: Vec<Attachment>,
-        insists: bool,
-        served: bool,
-    ) -> Result<Self, ExitError> {
-        match Loading::start(interface, before) {
+    /// As [`Otherwise::follow`], when there is no descriptor or no thread left to load them by.
+    pub fn load(interface: &str, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, ExitError> {
+        match Loading::start(interface, before, otherwise) {
             Ok(loading) => Ok(Self::Coming(loading)),
-            Err(error) => Self::lacking(interface, &error, insists, served),
+            Err(error) => otherwise.follow(interface, &error),
         }
-    }
-
-    /// There are none, for this reason. A daemon that has `served` goes on without them, whatever its start would have insisted on.
-    ///
-    /// # Errors
-    /// There have to be some.
-    pub fn lacking(
-        interface: &str,
-        error: &LoadError,
-        insists: bool,
-        served: bool,
-    ) -> Result<Self, ExitError> {
-        if served {
-            warn!("workers carry all packets: {error}");
-            // Where programs are attached by filters, those of before stay, with rules that nobody replaces any longer.
-            programs::sweep(interface);
-        } else if insists {
-            return Err(ExitError::new(
-                ExitStatus::Unavailable,
-                format!("the ebpf lane cannot be used: {error}"),
-            )
-            .with_remedy("choose another with Lane or --lane; auto takes it where it works"));
-        } else {
-            info!("packets are carried by workers, without programs in the kernel: {error}");
-        }
-        Ok(Self::Without(error.to_string()))
     }
 
     /// Those that are there.
@@ -103,9 +72,49 @@ impl Programs {
     }
 }
 
+/// What follows when there are none to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// The start fails: the operator insists on them.
+    Fail,
+    /// Workers carry.
+    Workers,
+    /// Workers carry, whatever its start would have insisted on: the daemon runs, and was another program before.
+    WorkersAgain,
+}
+
+impl Otherwise {
+    /// Does that, for this reason.
+    ///
+    /// # Errors
+    /// There have to be some.
+    pub fn follow(self, interface: &str, error: &LoadError) -> Result<Programs, ExitError> {
+        match self {
+            Self::Fail => {
+                let error = ExitError::new(
+                    ExitStatus::Unavailable,
+                    format!("the ebpf lane cannot be used: {error}"),
+                );
+                return Err(
+                    error.with_remedy("choose another with Lane or --lane; auto takes it where it works")
+                );
+            }
+            Self::Workers => info!("packets are carried by workers, without programs in the kernel: {error}"),
+            Self::WorkersAgain => {
+                warn!("workers carry all packets: {error}");
+                // Where programs are attached by filters, those of before stay, with rules that nobody replaces any longer.
+                programs::sweep(interface);
+            }
+        }
+        Ok(Programs::Without(error.to_string()))
+    }
+}
+
 /// A thread that has them loaded.
 #[derive(Debug)]
 pub struct Loading {
+    /// What follows when it fails.
+    pub otherwise: Otherwise,
     thread: JoinHandle<Result<Held, LoadError>>,
     ended: PipeReader,
 }
@@ -115,7 +124,7 @@ impl Loading {
     ///
     /// # Errors
     /// There is no descriptor or no thread left. Programs of a monitor `before` are detached then.
-    fn start(interface: &str, before: Vec<Attachment>) -> Result<Self, LoadError> {
+    fn start(interface: &str, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, LoadError> {
         let (ended, at_work) = pipe().map_err(LoadError::Descriptor)?;
         let interface = interface.to_owned();
         let thread = thread::Builder::new()
@@ -126,7 +135,11 @@ impl Loading {
                 Held::load(&interface, before)
             })
             .map_err(LoadError::Thread)?;
-        Ok(Self { thread, ended })
+        Ok(Self {
+            otherwise,
+            thread,
+            ended,
+        })
     }
 
     /// Waits for its end, and says what came of it.

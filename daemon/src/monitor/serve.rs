@@ -72,8 +72,6 @@ pub struct Monitor {
     pub setup: Setup,
     /// The programs of the `ebpf` lane, where that lane is used.
     pub programs: Programs,
-    /// A daemon that has never served ends when there are no programs to be had.
-    pub insists: bool,
     /// Which addresses may carry the tunnel.
     pub binding: Binding,
     /// The helper for name servers, to be waited for when it ends.

@@ -28,6 +28,7 @@ impl Running {
                 return Ok(());
             }
         };
+        let otherwise = coming.otherwise;
         match self.loaded(coming) {
             Ok(here) => {
                 self.given = Given::of(here.held.devices(), Instant::now());
@@ -35,8 +36,7 @@ impl Running {
             }
             Err(error) => {
                 let interface = &self.monitor.holdings.descriptors.shape.interface;
-                self.monitor.programs =
-                    Programs::lacking(interface, &error, self.monitor.insists, self.served)?;
+                self.monitor.programs = otherwise.follow(interface, &error)?;
             }
         }
         self.tell_of_programs();
