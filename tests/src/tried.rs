@@ -22,6 +22,25 @@ pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// The loopback device, where packets are tried out: they come from there, and are sent there.
 pub const LOOPBACK: u32 = 1;
 
+/// Everything is carried, sent by the loopback device, which takes IPv4 packets of `mtu` bytes.
+///
+/// # Panics
+/// Never: the network is one.
+pub fn by_loopback(mtu: u16) -> Surroundings {
+    Surroundings {
+        link_len: 14,
+        carry_in: true,
+        carry_out: true,
+        alone: true,
+        egress: vec![Egress {
+            network: "0.0.0.0/0".parse().expect("a prefix"),
+            device: LOOPBACK,
+            mtu,
+            via: Ipv4Addr::UNSPECIFIED,
+        }],
+    }
+}
+
 /// Programs that nothing is attached to, asked by one CPU: what CPUs remember, each remembers for itself.
 #[derive(Debug)]
 pub struct Trial {
@@ -49,18 +68,7 @@ impl Trial {
     /// # Panics
     /// When the rules cannot be, or do not fit.
     pub fn compile(&self, rules: RulebookBuilder, seed: u64) -> Image {
-        let surroundings = Surroundings {
-            link_len: 14,
-            carry_in: true,
-            carry_out: true,
-            alone: true,
-            egress: vec![Egress {
-                network: "0.0.0.0/0".parse().expect("a prefix"),
-                device: LOOPBACK,
-                mtu: u16::MAX,
-                via: Ipv4Addr::UNSPECIFIED,
-            }],
-        };
+        let surroundings = by_loopback(u16::MAX);
         let rules = rules.build().expect("a Rulebook");
         compile(&rules, &surroundings, self.shared.slots_per_table(), seed).expect("rules that fit")
     }

@@ -6,13 +6,14 @@ use std::thread;
 
 use isatap_engine::ebpf::layout::{Counter, Slot};
 use isatap_engine::ebpf::numbers::{TAG_OWN, TAG_ROUTE, TAG_ROUTER};
-use isatap_engine::ebpf::{Cause, Egress, Image, Surroundings, compile, leave_all};
+use isatap_engine::ebpf::{Cause, Image, compile, leave_all};
 use isatap_engine::fib::{Locator, NextHop, RulebookBuilder};
 use isatap_engine::io::ebpf::{Action, Programs, Shared};
 use isatap_engine::isatap::iid;
 use isatap_engine::isatap::tos::{DscpPolicy, TtlPolicy};
 use isatap_engine::stats::Direction;
 use isatap_tests::packet::{Inner, Outer};
+use isatap_tests::tried::by_loopback;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -54,18 +55,7 @@ fn image(number: u8) -> Image {
 }
 
 fn compiled(rules: RulebookBuilder, seed: u64) -> Image {
-    let surroundings = Surroundings {
-        link_len: 14,
-        carry_in: true,
-        carry_out: true,
-        alone: true,
-        egress: vec![Egress {
-            network: "0.0.0.0/0".parse().expect("a prefix"),
-            device: 1,
-            mtu: 1500,
-            via: Ipv4Addr::UNSPECIFIED,
-        }],
-    };
+    let surroundings = by_loopback(1500);
     let rules = rules.build().expect("a Rulebook");
     compile(&rules, &surroundings, SLOTS as usize, seed).expect("rules that fit")
 }

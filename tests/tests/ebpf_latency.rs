@@ -6,9 +6,9 @@
 
 use std::net::Ipv4Addr;
 
+use isatap_engine::ebpf::compile;
 use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::numbers::{SAMPLE, STAYS};
-use isatap_engine::ebpf::{Egress, Surroundings, compile};
 use isatap_engine::fib::{Locator, NextHop, RulebookBuilder};
 use isatap_engine::io::ebpf::{Action, Programs, Shared};
 use isatap_engine::stats::Direction;
@@ -16,6 +16,7 @@ use isatap_tests::daemon::{Daemon, Lane};
 use isatap_tests::older_kernel;
 use isatap_tests::packet::{Inner, Outer};
 use isatap_tests::scene::{SERVER, SOON, Scene, on_link};
+use isatap_tests::tried::by_loopback;
 use isatap_tests::wait;
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
@@ -35,18 +36,7 @@ fn loaded() -> (Programs, Shared) {
         any_site: true,
         ..RulebookBuilder::default()
     };
-    let surroundings = Surroundings {
-        link_len: 14,
-        carry_in: true,
-        carry_out: true,
-        alone: true,
-        egress: vec![Egress {
-            network: "0.0.0.0/0".parse().expect("a prefix"),
-            device: 1,
-            mtu: 1500,
-            via: Ipv4Addr::UNSPECIFIED,
-        }],
-    };
+    let surroundings = by_loopback(1500);
     let image = compile(
         &rules.build().expect("a Rulebook"),
         &surroundings,
