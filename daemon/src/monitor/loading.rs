@@ -14,7 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds};
-
 use tracing::{info, warn};
 
 use super::others::Lookout;
