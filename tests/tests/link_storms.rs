@@ -152,7 +152,8 @@ fn down_and_up_under_load() {
     daemons.into_iter().for_each(Daemon::conservation);
 }
 
-/// A host configured by hand: it needs no router's word, and goes on when one takes leave.
+/// A host configured by hand: it needs no router's word, and goes on when one takes leave. Before there is a router: one that
+/// advertises would give the host the same address, now before and now after this does.
 fn independent_host(scene: &Scene) -> Daemon<'_> {
     let ns = &scene.hosts[0];
     let daemon = Daemon::host(ns, host_v4(0), &[ROUTER])
@@ -164,7 +165,6 @@ fn independent_host(scene: &Scene) -> Daemon<'_> {
         "route add default via {} dev {TUNNEL} metric 1",
         link_local(ROUTER)
     ));
-    ping_until(ns, &SERVER.to_string(), PATIENCE);
     daemon
 }
 
@@ -173,8 +173,9 @@ fn independent_host(scene: &Scene) -> Daemon<'_> {
 #[test]
 fn deleted_under_load() {
     let scene = Scene::new(1);
-    let (router, host) = (router(&scene), independent_host(&scene));
+    let (host, router) = (independent_host(&scene), router(&scene));
     let (ns, server) = (&scene.hosts[0], &scene.server);
+    ping_until(ns, &SERVER.to_string(), PATIENCE);
     let pulse = Pulse::start(ns, server, &[SERVER], INTERVAL);
     let stream = Stream::start(ns, server, SERVER);
     let mut serving = Some(router);
