@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use isatap_engine::wire::vnet::{self, VnetHeader};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -15,6 +16,7 @@ use nix::sys::socket::{
     sendto, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use nix::{libc, setsockopt_impl, sockopt_impl};
 
 use crate::netns::Netns;
 use crate::packet::{Inner, Outer, PROTO_IPV6, SeenInner, SeenOuter};
@@ -23,10 +25,20 @@ use crate::topology::mac;
 /// Packet type of a frame this host sends (`PACKET_OUTGOING`).
 const OUTGOING: u8 = 4;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERNET_LEN: usize = 14;
 /// Larger than any superpacket.
 const LARGEST: usize = 128 * 1024;
 /// Room for what arrives while the capture thread does not run.
 const SNIFFER_BUFFER: usize = 64 << 20;
+
+sockopt_impl!(
+    /// Whether what is sent begins with a vnet header.
+    PacketVnetHdr,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool
+);
 
 /// A socket that puts whole packets on one interface.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ pub struct Injector {
 #[derive(Debug)]
 enum Way {
     /// Past every rule of the kernel's own stack, with this Ethernet header in front.
-    Ethernet([u8; 14]),
+    Ethernet(Vec<u8>),
     /// As if a program of this host had sent it; the kernel routes by this address and leaves the packet alone.
     Tun(SockaddrIn6),
 }
@@ -49,7 +61,7 @@ impl Injector {
     /// # Panics
     /// When there is no such interface.
     pub fn ethernet(ns: &Netns, device: &str, to: [u8; 6]) -> Self {
-        let mut link_header = [0; 14];
+        let mut link_header = vec![0; ETHERNET_LEN];
         link_header[..6].copy_from_slice(&to);
         link_header[6..12].copy_from_slice(&mac(ns, device));
         link_header[12..].copy_from_slice(&ETHERTYPE_IPV4);
@@ -71,6 +83,25 @@ impl Injector {
         }
     }
 
+    /// From now on nothing but the Ethernet header of what is sent lies in one piece with the packet, where a packet is larger than a page.
+    ///
+    /// # Panics
+    /// When this sends out of a TUN device, or the kernel refuses it.
+    pub fn in_pieces(mut self) -> Self {
+        let Way::Ethernet(before) = &mut self.way else {
+            panic!("a TUN device is sent whole packets");
+        };
+        setsockopt(&self.socket, PacketVnetHdr, &true).expect("PACKET_VNET_HDR");
+        let mut header = [0; vnet::LEN];
+        let all_that_is_linear = VnetHeader {
+            hdr_len: u16::try_from(ETHERNET_LEN).expect("a short header"),
+            ..VnetHeader::NONE
+        };
+        all_that_is_linear.emit(&mut header);
+        before.splice(0..0, header);
+        self
+    }
+
     /// Sends IPv6 packets of any content out of a TUN device; its reader gets them unchanged. The device must have
     /// a link-local address.
     ///
@@ -80,7 +111,7 @@ impl Injector {
         ns.enter(|| {
             let index =
                 if_nametoindex(device).unwrap_or_else(|e| panic!("{} has no {device}: {e}", ns.name()));
-            let raw = Some(socket2::Protocol::from(nix::libc::IPPROTO_RAW));
+            let raw = Some(socket2::Protocol::from(libc::IPPROTO_RAW));
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, raw).expect("a raw socket");
             socket.set_header_included_v6(true).expect("IPV6_HDRINCL");

@@ -13,13 +13,15 @@ use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::stats::Direction;
 use isatap_engine::wire::vnet::{self, VnetHeader};
+use isatap_tests::daemon::TUNNEL;
 use isatap_tests::flows::{FLOW_PORT, FlowReceiver};
 use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
-use isatap_tests::packet::Inner;
+use isatap_tests::packet::{Inner, Outer};
 use isatap_tests::programs::Node;
+use isatap_tests::raw::{Injector, Sniffer};
 use isatap_tests::scene::{SOON, on_link};
-use isatap_tests::topology::connect;
+use isatap_tests::topology::{connect, mac};
 use isatap_tests::wait;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -30,6 +32,9 @@ const MTU: u16 = 1480;
 /// The headers of a datagram, and the outer one.
 const HEADERS: usize = 40 + 8;
 const OUTER: usize = 20;
+/// In nobody's network.
+const OTHER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2);
+const NEIGHBOR_SOLICITATION: u8 = 135;
 
 fn pair() -> (Node, Node) {
     pair_of(MTU)
@@ -131,9 +136,7 @@ fn segments_of_tcp_have_options() {
 /// ICMPv6 message has to be read.
 #[test]
 fn headers_may_be_in_pieces() {
-    const OTHER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2);
     const ECHO_REQUEST: u8 = 128;
-    const NEIGHBOR_SOLICITATION: u8 = 135;
     let (a, _b) = pair_of(9000);
     let mut queue = a.forward_others();
     let header = VnetHeader {
@@ -151,6 +154,49 @@ fn headers_may_be_in_pieces() {
             (count(Counter::Packets), looked_at) == expected
         });
     }
+}
+
+/// The same on the way in, where not even the outer header lies in one piece; and what congestion has marked is written there.
+#[test]
+fn headers_that_come_in_may_be_in_pieces() {
+    const CE: u8 = 3;
+    const ECT0: u8 = 2;
+    let (a, b) = pair_of(9000);
+    let seen = Sniffer::start(&b.ns, TUNNEL);
+    let wire = Injector::ethernet(&a.ns, DEVICE, mac(&b.ns, DEVICE)).in_pieces();
+    let outer = Outer {
+        tos: CE,
+        ..Outer::new(A, B)
+    };
+    let mut inner = Inner::new(on_link(A), on_link(B));
+    inner.traffic_class = ECT0;
+    let marked = Inner {
+        traffic_class: CE,
+        ..inner.clone()
+    };
+    let of_each_kind = |inner: &Inner| {
+        [
+            inner.udp(9, 9, &[7; 5000]),
+            inner.echo_request(1, 1, &[8; 5000]),
+            inner.tcp(9, 9, 1, 0, &[9; 5000]),
+        ]
+    };
+    for (packet, expected) in of_each_kind(&inner).iter().zip(of_each_kind(&marked)) {
+        wire.send(&outer.wrap(packet));
+        seen.wait_for("the packet, with its mark", SOON, |seen| seen.packet == expected);
+    }
+    let count = |counter| b.count(Direction::Decap, counter);
+    assert_eq!((count(Counter::Packets), b.left(Direction::Decap)), (3, 0));
+    // What asks for a neighbour is read as such, and a packet from nowhere is one.
+    wire.send(&outer.wrap(&inner.icmpv6(NEIGHBOR_SOLICITATION, 0, &[0; 5000])));
+    wire.send(&outer.wrap(&Inner::new(OTHER, on_link(B)).udp(9, 9, &[0; 5000])));
+    wait::holds("one to be looked at, and one to be refused", SOON, || {
+        (
+            count(Counter::Passed(Cause::Control)),
+            b.dropped(Direction::Decap),
+        ) == (1, 1)
+    });
+    assert_eq!((count(Counter::Packets), b.left(Direction::Decap)), (3, 1));
 }
 
 /// The rules follow the device a moment later.
