@@ -12,8 +12,8 @@ use isatap_tests::cgroup::MemoryGroup;
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::fault::{FOLLOWED, restarts, wait_successor};
 use isatap_tests::ping::ping_until;
-use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene, host_v4, on_link, set_address};
-use isatap_tests::state;
+use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene, host_v4, on_link};
+use isatap_tests::state::{self, wait_configured};
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
 use tempfile::TempDir;
@@ -62,7 +62,7 @@ fn router<'a>(scene: &'a Scene, group: &MemoryGroup, folder: &TempDir, lane: Lan
         .lane(lane)
         .workers(WORKERS)
         .start();
-    set_address(&scene.router, ROUTER);
+    wait_configured(&scene.router, &[ROUTER]);
     router.wait_route("2001:db8:1::/64");
     router
 }
