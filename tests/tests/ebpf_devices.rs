@@ -5,11 +5,18 @@
 //!   h1 10.0.0.2 ---- rtr 10.0.0.1, eth0 and then eth1 ---- srv 2001:db8:99::2         see `isatap_tests::scene`
 //! ```
 
-use isatap_tests::daemon::{Daemon, Lane};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL};
 use isatap_tests::metrics::Direction;
 use isatap_tests::netns::Netns;
+use isatap_tests::packet::link_local;
 use isatap_tests::ping::ping_until;
-use isatap_tests::scene::{ROUTER, Running, SERVER, SOON, Scene};
+use isatap_tests::raw::{Captured, Sniffer};
+use isatap_tests::scene::{ROUTER, Running, SERVER, SOON, Scene, host_v4};
 use isatap_tests::topology::UNDERLAY;
 use isatap_tests::wait;
 use serde_json::Value;
@@ -122,6 +129,67 @@ fn a_locator_that_moves() {
             attached_to(&running.router) == [to]
         });
     }
+}
+
+/// A host with two network cards in one network has another address at the other one, again and again. Nothing leaves with the new
+/// address by the device of the one before: whoever saw it would look for the address there, and its packets would be refused.
+#[test]
+fn a_new_locator_leaves_by_its_own_device() {
+    const ELSEWHERE: &str = "2001:db8:77::2";
+    const INTERVAL: Duration = Duration::from_micros(200);
+    const DEVICES: [&str; 2] = [UNDERLAY, OTHER];
+    const ROUNDS: usize = 10;
+    let scene = Scene::new(1);
+    let ns = &scene.hosts[0];
+    scene.site.attach(ns, OTHER);
+    let router = Daemon::router(&scene.router, ROUTER).workers(1).start();
+    let host = Builder::new(ns)
+        .config(&format!("BindAddress auto\nServerAddress {ROUTER}"))
+        .lane(Lane::Ebpf)
+        .workers(1)
+        .start();
+    // Packets that embed no address of ours leave with the preferred locator.
+    ns.ip(&format!("addr add {ELSEWHERE}/128 dev lo"));
+    ns.ip(&format!(
+        "route add default via {} dev {TUNNEL}",
+        link_local(ROUTER)
+    ));
+    host.wait_programs();
+    let socket = ns.enter(|| UdpSocket::bind((ELSEWHERE, 0))).expect("a socket");
+    let wires = DEVICES.map(|device| Sniffer::start(ns, device));
+    let seen = |at: usize, from: Ipv4Addr| {
+        let is_from = |c: &Captured| c.outgoing && c.outer().is_some_and(|outer| outer.src() == from);
+        wires[at].count(is_from)
+    };
+    let (goes_on, ends) = mpsc::channel::<()>();
+    let sending = thread::spawn(move || {
+        while ends.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            // Where there is no address there is no way.
+            let _ = socket.send_to(b"onwards", (SERVER, 9));
+        }
+    });
+    let mut locator = host_v4(0);
+    for round in 0..ROUNDS {
+        let (from, to) = (round % 2, (round + 1) % 2);
+        let next = Ipv4Addr::new(10, 0, 0, 100 + u8::try_from(round).expect("few rounds"));
+        let (here, there) = (DEVICES[from], DEVICES[to]);
+        // All of it is news at once.
+        host.freeze();
+        ns.ip_batch(&format!(
+            "addr del {locator}/24 dev {here}\naddr add {next}/24 brd + dev {there}\n"
+        ));
+        host.thaw();
+        wait::holds("packets from the new address", SOON * 3, || seen(to, next) > 0);
+        wait::holds("the program where they are answered", SOON * 3, || {
+            attached_to(&host) == [there]
+        });
+        assert_eq!(seen(from, next), 0, "round {round}: {next} by {here}");
+        locator = next;
+    }
+    drop(goes_on);
+    sending.join().expect("a sender");
+    host.conservation();
+    router.conservation();
 }
 
 /// The address has another Ethernet address now; a real network would say so.

@@ -45,6 +45,8 @@ pub(super) struct Programs {
     watch: WaysWatch,
     neighbours: NeighboursWatch,
     ways: Option<Ways>,
+    /// The locators of the rules when IPv4 routing was looked at.
+    looked_for: Vec<Locator>,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
     /// How long a look took.
@@ -92,6 +94,7 @@ impl Programs {
             watch,
             neighbours,
             ways: None,
+            looked_for: Vec::new(),
             look_at: Some(Instant::now()),
             looked_at: None,
             look_took: Duration::ZERO,
@@ -194,8 +197,8 @@ impl Programs {
         name.unwrap_or_else(|| format!("device {index}"))
     }
 
-    /// Looks at IPv4 routing, and at the neighbours.
-    async fn look(&mut self, now: Instant) {
+    /// Looks at IPv4 routing, and at the neighbours, for packets from these locators.
+    async fn look(&mut self, now: Instant, locators: &[Locator]) {
         let before = self.ways.take();
         match self.watch.look().await {
             Ok(ways) => {
@@ -204,6 +207,7 @@ impl Programs {
                 self.shared.forget_neighbours();
                 self.shared.set_neighbours(&neighbours);
                 self.ways = Some(ways);
+                self.looked_for = locators.to_vec();
                 self.look_at = None;
             }
             Err(error) => {
@@ -253,9 +257,13 @@ impl Programs {
         why
     }
 
-    fn surroundings_at(&self, moment: Moment) -> Surroundings {
+    fn surroundings_at(&self, moment: Moment, locators: &[Locator]) -> Surroundings {
         let carries = self.held_by(moment).is_empty();
-        let egress = self.ways.as_ref().and_then(|ways| ways.egress.as_ref().ok());
+        // An address that has come since may have brought routes of its own: with it by the device of before, packets would teach
+        // our neighbours there a wrong place for it. Workers ask the kernel's routing of each packet.
+        let are_right = self.looked_for == locators;
+        let ways = self.ways.as_ref().filter(|_| are_right);
+        let egress = ways.and_then(|ways| ways.egress.as_ref().ok());
         Surroundings {
             link_len: 0,
             carry_in: carries,
@@ -275,7 +283,10 @@ impl Programs {
         if !self.is_informed() {
             return;
         }
-        let surroundings = self.surroundings_at(moment);
+        if self.looked_for != rules.locators() {
+            self.look_soon();
+        }
+        let surroundings = self.surroundings_at(moment, rules.locators());
         let image = ebpf::compile(rules, &surroundings, self.shared.slots_per_table(), self.seed);
         self.unfit = image.as_ref().err().map(ToString::to_string);
         let image = image.unwrap_or_else(|_| ebpf::leave_all());
@@ -330,12 +341,14 @@ impl Daemon {
         let Some(programs) = &mut self.programs else {
             return;
         };
+        let rules = self.publisher.current();
         if programs.due().is_some_and(|at| at <= now) {
-            programs.look(now).await;
+            programs.look(now, rules.locators()).await;
         }
         // Rules come first: after an upgrade, programs are put into the places of those that carry.
-        if programs.is_informed() && programs.in_force.as_ref() != Some(&programs.surroundings_at(moment)) {
-            programs.publish(&self.publisher.current(), moment);
+        let surroundings = programs.surroundings_at(moment, rules.locators());
+        if programs.is_informed() && programs.in_force.as_ref() != Some(&surroundings) {
+            programs.publish(&rules, moment);
         }
         let devices = programs.devices(&self.attached);
         let is_settled = programs.attached == Some(devices) && !programs.replaced;
