@@ -5,6 +5,9 @@
 //!   dut 10.0.0.1  eth0, MTU 1500 -> 1300, 1299, 600 ------ x 10.0.0.9 (swallows everything)
 //! ```
 
+use std::sync::mpsc;
+use std::thread;
+
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
 use isatap_tests::fragments::{Datagram, datagrams};
 use isatap_tests::metrics::Direction;
@@ -145,6 +148,50 @@ fn static_mode_fragments_for_its_own_link() {
         assert_eq!(since.drops.get("send_error"), None, "{since}");
         let labels = [("event", "fragmented")];
         assert!(bench.daemon.metrics().sum("isatapd_loop_events_total", &labels) > 0);
+    });
+}
+
+/// FAULTS 28: a link that is narrow for a moment under load. What the kernel said of packets in that moment comes to control when the
+/// link is wide again, and is not believed: it would hold for ten minutes.
+#[test]
+fn what_was_said_of_a_narrow_link_is_not_believed_of_a_wide_one() {
+    const MOMENTS: usize = 8;
+    Bench::each("static", |bench| {
+        let said = || {
+            let all = bench.daemon.metrics();
+            let with = |result| all.sum("isatapd_path_mtu_messages_total", &[("result", result)]);
+            with("link") + with("outdated")
+        };
+        let (goes_on, stops) = mpsc::channel();
+        thread::scope(|scope| {
+            let injector = &bench.injector;
+            scope.spawn(move || {
+                while goes_on.send(()).is_ok() {
+                    injector.send(&packet(1480, 7));
+                }
+            });
+            let (mut heard, mut moments) = (0, 0);
+            wait::holds("packets that were too big for a moment", SOON * 3, || {
+                let link = |mtu| format!("link set {UNDERLAY} mtu {mtu}\n");
+                bench.daemon.ns().ip_batch(&(link(600) + &link(1500)));
+                let before = std::mem::replace(&mut heard, said());
+                moments += usize::from(heard > before);
+                let believed = || {
+                    let all = bench.daemon.metrics();
+                    all.sum("isatapd_path_mtus", &[("said_by", "link")])
+                };
+                wait::holds("nothing to be believed of the link", SOON, || believed() == 0);
+                moments == MOMENTS
+            });
+            drop(stops);
+        });
+        wait::until("whole packets over the wide link", SOON, || {
+            let seen = bench.send(&[packet(1480, 1)]);
+            match seen[0].pieces.len() {
+                1 => Ok(()),
+                count => Err(format!("{count} pieces")),
+            }
+        });
     });
 }
 

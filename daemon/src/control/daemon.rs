@@ -150,7 +150,6 @@ pub(super) struct Daemon {
     pub(super) paths: Paths,
     /// Identifies our packets with DF, as long as this process lives.
     pub(super) mark: Mark,
-    pub(super) was_link_mtu: u16,
     pub(super) counters: ControlStatus,
     pub(super) pace: Pace,
     /// When to ask whether the workers still hold retired Rulebooks.

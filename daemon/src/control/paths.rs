@@ -33,9 +33,14 @@ impl Daemon {
 
     /// Our own kernel refused a packet: the link it leaves by takes less.
     pub(super) fn refused_for_size(&mut self, failure: &SendFailure) {
+        let now = Instant::now();
+        let links = self.watch.state().mtus();
+        if self.paths.former_mtus.is_outdated(now, failure.info, links) {
+            return self.count_path_message("outdated");
+        }
         let mtu = u16::try_from(failure.info).unwrap_or(u16::MAX);
         self.count_path_message("link");
-        let outcome = self.paths.links.lower(Instant::now(), failure.destination, mtu);
+        let outcome = self.paths.links.lower(now, failure.destination, mtu);
         self.path_changed(outcome);
     }
 
@@ -60,9 +65,13 @@ impl Daemon {
 
     /// A device changed: what was said about links may hold no longer. The next packet that is too big tells again.
     pub(super) fn forget_links(&mut self) {
-        let mtu = self.watch.state().mtu_towards(self.locator);
-        if std::mem::replace(&mut self.was_link_mtu, mtu) != mtu && self.paths.links.clear() {
-            debug!("the MTU of the device with {} is {mtu} now", self.locator);
+        let ended = self.watch.take_ended_mtus();
+        let have_changed = ended.missed || !ended.mtus.is_empty();
+        self.paths
+            .former_mtus
+            .add(Instant::now(), ended.mtus, ended.missed);
+        if have_changed && self.paths.links.clear() {
+            debug!("a link takes packets of another size now");
         }
     }
 

@@ -210,7 +210,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         losses: Losses::default(),
         paths: Paths::default(),
         mark: random_mark(),
-        was_link_mtu: u16::MAX,
         counters: ControlStatus {
             engine_restarts: restarts(&setup),
             upgrades: setup.upgrades,

@@ -166,6 +166,25 @@ impl MirrorState {
         self.v4.values().find(|v4| v4.addr == addr).map(|v4| v4.if_index)
     }
 
+    /// The MTU of each other device in bytes, by interface index.
+    pub fn mtus(&self) -> &BTreeMap<u32, u32> {
+        &self.mtus
+    }
+
+    /// The MTU that another device has until this message, if that ends with it.
+    pub fn mtu_ended_by(&self, message: &RouteNetlinkMessage) -> Option<u32> {
+        let (RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) = message else {
+            return None;
+        };
+        if link.header.interface_family != AddressFamily::Unspec {
+            return None;
+        }
+        let until_now = self.mtus.get(&link.header.index).copied()?;
+        let stays = matches!(message, RouteNetlinkMessage::NewLink(_))
+            && mtu_of(link).is_none_or(|from_now| from_now == until_now);
+        (!stays).then_some(until_now)
+    }
+
     /// The MTU of the device that has this IPv4 address, in bytes; `u16::MAX` when it is not known, or larger.
     pub fn mtu_towards(&self, addr: Ipv4Addr) -> u16 {
         let mtu = self.device_of(addr).and_then(|device| self.mtus.get(&device));
@@ -213,10 +232,7 @@ impl MirrorState {
         if message.header.interface_family != AddressFamily::Unspec {
             return Effect::Nothing;
         }
-        let mtu = message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        });
+        let mtu = mtu_of(message);
         if message.header.index != self.if_index {
             return self.new_device(message.header.index, mtu);
         }
@@ -384,6 +400,14 @@ impl MirrorState {
         }
         hops
     }
+}
+
+/// The MTU that a message about a link names.
+fn mtu_of(message: &LinkMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
 }
 
 fn changed(yes: bool) -> Effect {

@@ -334,3 +334,38 @@ fn a2_both_spellings_of_a_router_are_kept_apart() {
     assert_eq!(spellings.map(has), [false, true]);
     assert_eq!(all(&state), [("::/0".to_owned(), NextHop::Via(ROUTER_A))]);
 }
+
+/// A link that is narrow for a moment leaves no trace in the mirror: what it took is to be learned from the messages.
+#[test]
+fn what_links_took_ends_with_a_message() {
+    let mut state = MirrorState::new(OURS);
+    let mut ended = |message: &RouteNetlinkMessage| {
+        let ended = state.mtu_ended_by(message);
+        state.apply(0, message);
+        ended
+    };
+    let without_mtu = {
+        let mut message = link(OTHER, false, 0);
+        message.attributes.clear();
+        RouteNetlinkMessage::NewLink(message)
+    };
+    let of_a_bridge = {
+        let mut message = link(OTHER, true, 576);
+        message.header.interface_family = AddressFamily::Bridge;
+        RouteNetlinkMessage::DelLink(message)
+    };
+    for (message, expected) in [
+        (new_link(OTHER, true, 1500), None),
+        (new_link(OTHER, true, 600), Some(1500)),
+        (new_link(OTHER, false, 600), None),
+        (without_mtu, None),
+        (of_a_bridge, None),
+        (new_link(OTHER, true, 1500), Some(600)),
+        (new_link(OURS, true, 1280), None),
+        (new_link(OURS, true, 1480), None),
+        (RouteNetlinkMessage::DelLink(link(OTHER, true, 1500)), Some(1500)),
+        (new_link(OTHER, true, 9000), None),
+    ] {
+        assert_eq!(ended(&message), expected, "{message:?}");
+    }
+}

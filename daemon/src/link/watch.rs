@@ -1,5 +1,6 @@
 //! The mirror kept current: notifications in, a fresh dump whenever one got lost (FAULTS 55).
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -28,6 +29,15 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// A dump under way.
 type Dumping = Pin<Box<dyn Future<Output = Result<Vec<RouteNetlinkMessage>, NetlinkError>> + Send>>;
 
+/// MTUs that devices have no longer.
+#[derive(Debug, Default)]
+pub struct EndedMtus {
+    /// In bytes, each the one of some device until a notification said otherwise.
+    pub mtus: BTreeSet<u32>,
+    /// There may be others: notifications were lost, or made good for by a dump.
+    pub missed: bool,
+}
+
 /// The mirror and the sockets that feed it.
 pub struct Watch {
     netlink: Netlink,
@@ -40,6 +50,7 @@ pub struct Watch {
     dumped_at: Instant,
     overruns: u64,
     failures: u32,
+    ended_mtus: EndedMtus,
 }
 
 impl std::fmt::Debug for Watch {
@@ -68,12 +79,18 @@ impl Watch {
             dumped_at: Instant::now(),
             overruns: 0,
             failures: 0,
+            ended_mtus: EndedMtus::default(),
         })
     }
 
     /// The mirror now.
     pub fn state(&self) -> &MirrorState {
         &self.state
+    }
+
+    /// What devices took until they took something else, since this was asked last.
+    pub fn take_ended_mtus(&mut self) -> EndedMtus {
+        std::mem::take(&mut self.ended_mtus)
     }
 
     /// How often notifications were lost.
@@ -96,9 +113,11 @@ impl Watch {
                 self.resync = true;
                 continue;
             };
-            let effects = burst
-                .iter()
-                .map(|(flags, message)| self.state.apply(*flags, message));
+            let effects = burst.iter().map(|(flags, message)| {
+                let ended = self.state.mtu_ended_by(message);
+                self.ended_mtus.mtus.extend(ended);
+                self.state.apply(*flags, message)
+            });
             match effects.fold(Effect::Nothing, Effect::max) {
                 Effect::Nothing => {}
                 effect @ (Effect::Changed | Effect::Gone) => return Ok(effect),
@@ -135,6 +154,7 @@ impl Watch {
         };
         self.failures = 0;
         self.state = MirrorState::from_dump(if_index, &dump);
+        self.ended_mtus.missed = true;
         self.dumped_at = Instant::now();
         self.resync = false;
         Ok(Effect::Changed)

@@ -37,11 +37,12 @@ pub const ADVERTISEMENT_RESULTS: [&str; 6] = [
 /// What became of a reload.
 pub const RELOAD_RESULTS: [&str; 2] = ["failure", "success"];
 /// What was heard about paths: believed from a router or our own link, or why not.
-pub const PATH_MESSAGES: [&str; 7] = [
+pub const PATH_MESSAGES: [&str; 8] = [
     "foreign",
     "fragmentable",
     "implausible",
     "link",
+    "outdated",
     "router",
     "static",
     "unmarked",

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //!   "fragmentation needed" --> claim (is it about a packet of ours, and possible?) --> book of paths
-//!   EMSGSIZE on a socket   ----------------------------------------------------------> book of links
+//!   EMSGSIZE on a socket   --> former (is it about a link as it is now?) --------------> book of links
 //!   both books             --> the Rulebook: DF, sizes that are reported, where fragments are made
 //! ```
 
 mod book;
 mod claim;
+mod former;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,6 +19,7 @@ use isatap_engine::isatap::mtu::PathMtu;
 
 pub use book::{Book, Entry, MAX_PEERS, Outcome, RAISE_AFTER, RAISE_AGAIN};
 pub use claim::{Claim, Refusal, read};
+pub use former::{FormerMtus, UNDER_WAY};
 
 /// Both books.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Paths {
     pub routers: Book,
     /// What our own kernel says of the links that packets leave by.
     pub links: Book,
+    /// What these took before.
+    pub former_mtus: FormerMtus,
 }
 
 impl Paths {
