@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Netns;
+use crate::processes::stay_on_this_cpu;
 use crate::raw::Captured;
 
 /// Starts every datagram of a flow.
@@ -239,6 +240,8 @@ impl UdpFlows {
 
     /// Sends in turn on each of `sockets`, whenever `may_send` after so many sent, with such a window; until it says no.
     fn send(&self, sockets: &[UdpSocket], may_send: impl Fn(u64, u64) -> bool) {
+        // What one CPU has not yet passed on, packets sent from another one would overtake.
+        stay_on_this_cpu();
         let window = DEFAULT_WINDOW.max(2 * u64::from(self.batch));
         let mut sent = 0;
         let mut sequence = 0;

@@ -1,12 +1,23 @@
-//! The two processes of a daemon: found, stopped and let go on together.
+//! The two processes of a daemon: found, stopped and let go on together. And where a thread runs.
 
 use std::fs;
 
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Daemon, START_TIMEOUT};
 use crate::wait;
+
+/// Keeps the calling thread on the CPU that it is on.
+///
+/// # Panics
+/// When the kernel refuses it.
+pub(crate) fn stay_on_this_cpu() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu().expect("a CPU")).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("this CPU alone");
+}
 
 impl Daemon<'_> {
     /// The process id of its engine, if there is one just now.

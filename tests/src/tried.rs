@@ -8,10 +8,9 @@ use isatap_engine::fib::RulebookBuilder;
 use isatap_engine::io::ebpf::{Action, Programs, Shared, Tried};
 use isatap_engine::reason::DropReason;
 use isatap_engine::stats::Direction;
-use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::daemon::TUNNEL;
+use crate::processes::stay_on_this_cpu;
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -54,9 +53,7 @@ impl Trial {
     /// # Panics
     /// When the kernel refuses anything.
     pub fn new(slots: u32) -> Self {
-        let mut one = CpuSet::new();
-        one.set(sched_getcpu().expect("a CPU")).expect("a CPU");
-        sched_setaffinity(Pid::from_raw(0), &one).expect("this CPU alone");
+        stay_on_this_cpu();
         let programs = Programs::load(slots, TUNNEL).unwrap_or_else(|error| panic!("programs: {error:?}"));
         let shared = Shared::new(&programs.maps().expect("descriptors")).expect("mapped maps");
         Self { programs, shared }
