@@ -19,8 +19,9 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 /// How often a dump is repeated when the kernel says that it changed underneath.
 const MAX_DUMP_ATTEMPTS: usize = 5;
 
-/// How long the kernel may take to answer: its answers can be lost, and the control loop must not wait for ever.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long the kernel may be silent: its answers can be lost, and the control loop must not wait for ever; nor for so long that it would
+/// be taken for wedged.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// A netlink request that failed, by name.
 #[derive(Debug, thiserror::Error)]
@@ -259,9 +260,8 @@ impl Netlink {
         };
         let mut answers = self.handle.clone().request(request).map_err(|_| closed())?;
         let (mut all, mut interrupted) = (Vec::new(), false);
-        let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
         loop {
-            let next = tokio::time::timeout_at(deadline, answers.next()).await;
+            let next = tokio::time::timeout(ANSWER_LIMIT, answers.next()).await;
             let Some(answer) = next.map_err(|_| refused(io::ErrorKind::TimedOut.into()))? else {
                 break;
             };

@@ -9,11 +9,23 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
+/// What a thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs, or would if it had a core.
+    Runnable,
+    /// The kernel holds it in a call that nothing interrupts, not even the end of its process: until others have let go of routing's
+    /// lock, for example.
+    Held,
+    /// It waits for something, or is stopped.
+    Asleep,
+}
+
 /// Where a thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// It runs, or would if it had a core.
-    pub(super) runnable: bool,
+    /// What it does.
+    pub(super) state: State,
     /// For how long it has run; the kernel tells it in ticks, of a hundredth of a second as a rule.
     pub(super) ran: Duration,
 }
@@ -35,7 +47,11 @@ impl Progress {
         let (user, system) = (ticks(11)?, ticks(12)?);
         let tick = Duration::from_secs(1).checked_div(ticks_per_second)?;
         Some(Self {
-            runnable: *fields.first()? == "R",
+            state: match *fields.first()? {
+                "R" => State::Runnable,
+                "D" => State::Held,
+                _ => State::Asleep,
+            },
             ran: tick.saturating_mul(user.saturating_add(system)),
         })
     }
@@ -84,12 +100,17 @@ mod tests {
 
     #[test]
     fn a_line_is_read_behind_any_name() {
-        for (state, runnable) in [("R", true), ("S", false), ("D", false), ("t", false)] {
+        for (letter, state) in [
+            ("R", State::Runnable),
+            ("S", State::Asleep),
+            ("D", State::Held),
+            ("t", State::Asleep),
+        ] {
             let expected = Progress {
-                runnable,
+                state,
                 ran: Duration::from_millis(750),
             };
-            assert_eq!(Progress::parse(&line(state, 50, 25), 100), Some(expected));
+            assert_eq!(Progress::parse(&line(letter, 50, 25), 100), Some(expected));
         }
     }
 
@@ -107,7 +128,11 @@ mod tests {
         let id = std::process::id();
         let before = monotonic();
         let sample = Sample::of(id, nix::unistd::gettid().as_raw().cast_unsigned());
-        assert!(sample.progress.is_some_and(|progress| progress.runnable));
+        assert!(
+            sample
+                .progress
+                .is_some_and(|progress| progress.state == State::Runnable)
+        );
         assert!(sample.at >= before && sample.at <= monotonic());
         assert_eq!(Progress::of(id, 1), None, "init is no thread of ours");
         assert_eq!(Progress::of(id, u32::MAX), None);

@@ -2,11 +2,12 @@
 //! (FAULTS 34, 68). Pure.
 //!
 //! One that is wedged sleeps, or has run for longer than anything that it has to do takes. One that would run and gets no core
-//! is neither; ending it would give the next one no more time, and all of the work to be done again.
+//! is neither; ending it would give the next one no more time, and all of the work to be done again. Nor is one that the kernel holds in
+//! a call: it cannot be ended before it is let go, and the next one would wait in its place.
 
 use std::time::{Duration, Instant};
 
-use super::progress::Progress;
+use super::progress::{Progress, State};
 
 /// Without a word for so long one is looked at ...
 pub const SILENCE: Duration = Duration::from_millis(1500);
@@ -20,7 +21,7 @@ const HARDLY: u32 = 20;
 
 /// Whether a thread waited for a core between two looks at it, `elapsed` apart.
 fn starved(now: &Progress, earlier: &Progress, elapsed: Duration) -> bool {
-    now.runnable && now.ran_since(earlier) < elapsed / HARDLY
+    now.state == State::Runnable && now.ran_since(earlier) < elapsed / HARDLY
 }
 
 /// What a silence means.
@@ -30,6 +31,8 @@ pub enum Meaning {
     Nothing,
     /// It waits for a core; said once each time.
     Starved,
+    /// The kernel holds it; said once each time.
+    Held,
     /// It is stuck.
     Wedged,
 }
@@ -41,7 +44,8 @@ pub struct Silence {
     asleep: u32,
     ran: Duration,
     progress: Option<Progress>,
-    starved: bool,
+    /// That it waits has been said.
+    told: bool,
 }
 
 impl Silence {
@@ -52,7 +56,7 @@ impl Silence {
             asleep: 0,
             ran: Duration::ZERO,
             progress: None,
-            starved: false,
+            told: false,
         }
     }
 
@@ -79,19 +83,23 @@ impl Silence {
         if let Some((now, earlier)) = looks {
             self.ran += now.ran_since(&earlier);
         }
-        let is_runnable = progress.is_some_and(|progress| progress.runnable);
-        if !is_runnable {
+        let state = progress.map_or(State::Asleep, |progress| progress.state);
+        if state == State::Asleep {
             self.asleep += 1;
         }
         if self.asleep >= MAX_ASLEEP || self.ran >= MAX_RUN {
             (self.asleep, self.ran) = (0, Duration::ZERO);
             return Meaning::Wedged;
         }
-        let starved = looks.is_some_and(|(now, earlier)| starved(&now, &earlier, elapsed));
-        if starved && !std::mem::replace(&mut self.starved, true) {
-            return Meaning::Starved;
+        let meaning = match looks {
+            Some((now, earlier)) if starved(&now, &earlier, elapsed) => Meaning::Starved,
+            _ if state == State::Held => Meaning::Held,
+            _ => return Meaning::Nothing,
+        };
+        if std::mem::replace(&mut self.told, true) {
+            return Meaning::Nothing;
         }
-        Meaning::Nothing
+        meaning
     }
 }
 
@@ -102,7 +110,11 @@ mod tests {
     /// With ticks of a hundredth of a second.
     fn at(state: &str, ticks: u64) -> Progress {
         Progress {
-            runnable: state == "R",
+            state: match state {
+                "R" => State::Runnable,
+                "D" => State::Held,
+                _ => State::Asleep,
+            },
             ran: Duration::from_millis(10 * ticks),
         }
     }
@@ -181,7 +193,7 @@ mod tests {
             match silence.lasts(now, || Some(at("R", 10))) {
                 Meaning::Nothing => {}
                 Meaning::Starved => told += 1,
-                Meaning::Wedged => panic!("it waits for a core"),
+                Meaning::Held | Meaning::Wedged => panic!("it waits for a core"),
             }
         }
         assert_eq!(told, 1);
@@ -190,6 +202,24 @@ mod tests {
         assert_eq!(silence.lasts(now, || Some(at("R", 10))), Meaning::Nothing);
         now += SILENCE;
         assert_eq!(silence.lasts(now, || Some(at("R", 10))), Meaning::Starved);
+    }
+
+    /// FAULTS 68: one that the kernel holds is not wedged either, however long; then it has three looks again, no more and no less.
+    #[test]
+    fn an_engine_that_the_kernel_holds_is_not() {
+        let mut now = Instant::now();
+        let mut silence = Silence::new(now);
+        let mut look = |state| {
+            now += SILENCE;
+            silence.lasts(now, || Some(at(state, 10)))
+        };
+        assert_eq!(look("S"), Meaning::Nothing);
+        assert_eq!(look("D"), Meaning::Held);
+        for _ in 0..100 {
+            assert_eq!(look("D"), Meaning::Nothing, "it was said");
+        }
+        assert_eq!(look("S"), Meaning::Nothing);
+        assert_eq!(look("S"), Meaning::Wedged);
     }
 
     /// FAULTS 69: a machine that was asleep finds nobody wedged.

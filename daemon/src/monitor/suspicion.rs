@@ -12,18 +12,18 @@
 //! ```
 //!
 //! What counts is then true of a worker that was woken and has made no turn since. Asleep it did not hear; with a core for
-//! longer than any turn takes it runs in circles; otherwise it waits.
+//! longer than any turn takes it runs in circles; otherwise it waits, for a core or for the kernel to let it go.
 
 use std::time::Duration;
 
-use super::progress::{Progress, Sample};
+use super::progress::{Progress, Sample, State};
 use super::wire::Suspect;
 
 /// Who has had a core for so long should have made a turn: a batch takes a few milliseconds.
 const MAX_TURN: Duration = Duration::from_millis(100);
 /// Who sleeps at so many looks in a row that count is stuck.
 const MAX_ASLEEP: u32 = 2;
-/// When nobody has waited for a core for so long, the next time is told again.
+/// When nobody has waited, for a core or in a call, for so long, the next time is told again.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// What follows from a report.
@@ -33,6 +33,8 @@ pub enum Verdict {
     Nothing,
     /// It waits for a core; said once while workers do.
     Starved,
+    /// The kernel holds it in a call; said as seldom.
+    Held,
     /// It is stuck, and does this meanwhile.
     Stuck(&'static str),
 }
@@ -41,7 +43,7 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Suspicions {
     cases: Vec<Option<Case>>,
-    starved_at: Option<Duration>,
+    waited_at: Option<Duration>,
 }
 
 /// One worker at one turn.
@@ -72,9 +74,9 @@ impl Suspicions {
         }
         let verdict = case.judge();
         case.last = look();
-        if verdict == Verdict::Starved {
+        if matches!(verdict, Verdict::Starved | Verdict::Held) {
             let now = case.last.at;
-            let before = self.starved_at.replace(now);
+            let before = self.waited_at.replace(now);
             if before.is_some_and(|before| now.saturating_sub(before) < QUIET) {
                 return Verdict::Nothing;
             }
@@ -107,11 +109,14 @@ impl Case {
         if ran >= MAX_TURN {
             return Verdict::Stuck("runs in circles");
         }
-        if seen.is_some_and(|seen| seen.runnable) {
-            self.asleep = 0;
-            return Verdict::Starved;
+        match seen.map_or(State::Asleep, |seen| seen.state) {
+            State::Runnable => {
+                self.asleep = 0;
+                return Verdict::Starved;
+            }
+            State::Held => return Verdict::Held,
+            State::Asleep => self.asleep += 1,
         }
-        self.asleep += 1;
         if self.asleep < MAX_ASLEEP {
             Verdict::Nothing
         } else {

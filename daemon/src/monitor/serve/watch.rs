@@ -19,9 +19,11 @@ use crate::monitor::wire::{Cause, Suspect};
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// What helps one that gets no core.
 const MORE_TIME: &str = "waits for a core that others have: give it more (Nice=, CPUWeight= of the unit)";
+/// What helps one that the kernel holds.
+const KERNEL_HOLDS: &str = "is held by the kernel in a call, as a rule until others have let go of routing's lock: it goes on by itself";
 
 impl Running {
-    /// An engine that says nothing is wedged, unless it waits for a core.
+    /// An engine that says nothing is wedged, unless it waits for a core or for the kernel.
     pub(super) fn watch_over(&mut self, spoken: bool) {
         let now = Instant::now();
         if spoken {
@@ -44,11 +46,12 @@ impl Running {
         match self.silence.lasts(now, || Progress::of(id, id)) {
             Meaning::Nothing => {}
             Meaning::Starved => warn!("the engine {MORE_TIME}"),
+            Meaning::Held => warn!("the engine {KERNEL_HOLDS}"),
             Meaning::Wedged => self.condemn(Cause::WedgedControl, "its control loop gives no sign of life"),
         }
     }
 
-    /// A worker that makes no turn is stuck, unless it waits for a core.
+    /// A worker that makes no turn is stuck, unless it waits for a core or for the kernel.
     pub(super) fn suspected(&mut self, suspect: &Suspect) {
         let worker = suspect.worker;
         let workers = self.monitor.holdings.descriptors.workers.len();
@@ -61,6 +64,7 @@ impl Running {
         match self.suspicions.heard(suspect, || Sample::of(id, suspect.thread)) {
             Verdict::Nothing => {}
             Verdict::Starved => warn!("worker {worker} {MORE_TIME}"),
+            Verdict::Held => warn!("worker {worker} {KERNEL_HOLDS}"),
             Verdict::Stuck(how) => {
                 let text = format!("worker {worker} is stuck: it was woken, makes no turn and {how}");
                 self.condemn(Cause::WedgedWorker, &text);
