@@ -84,9 +84,16 @@ pub fn tcp_from(guest: &Guest, within: &str, dst: Ipv6Addr, bytes: u64) {
     );
 }
 
-/// The packets that a `sniff` of the guest has written to `file`: whether it sent them, and their bytes.
-pub fn sniffed(guest: &Guest, file: &str) -> Vec<(bool, Vec<u8>)> {
-    let text = guest.run(&format!("cat {file}"));
+/// The packets that a `sniff` of the guest has written to `file`: whether it sent them, and their bytes. It writes later than the guest
+/// answers: this waits for the packet `last`.
+#[track_caller]
+pub fn sniffed(guest: &Guest, file: &str, last: &[u8]) -> Vec<(bool, Vec<u8>)> {
+    let hex: String = last.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = guest.wait_for(
+        "the last packet to be written down",
+        SOON * 4,
+        &format!("grep -q {hex} {file} && cat {file}"),
+    );
     let line = |line: &str| {
         let (way, hex) = line.split_once(' ')?;
         let byte = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();

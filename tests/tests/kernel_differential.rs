@@ -44,7 +44,8 @@ impl Sender {
         }
     }
 
-    fn send_all(&self, cases: &[Case]) {
+    /// Returns the last packet, which the receiver has answered.
+    fn send_all(&self, cases: &[Case]) -> Vec<u8> {
         let (mut sequence, mut room) = (0, 0);
         for case in cases {
             if room < case.frames.len() {
@@ -54,21 +55,22 @@ impl Sender {
             room -= case.frames.len();
             case.frames.iter().for_each(|frame| self.injector.send(frame));
         }
-        self.fence(sequence);
+        self.fence(sequence)
     }
 
     /// The receiver answers this echo request after everything before it.
-    fn fence(&self, sequence: u16) {
+    fn fence(&self, sequence: u16) -> Vec<u8> {
         let inner = Inner::new(link_local(HOST), link_local(OWN));
-        let request = Outer::new(HOST, OWN).wrap(&inner.echo_request(0xfe7c, sequence, b"fence"));
+        let request = inner.echo_request(0xfe7c, sequence, b"fence");
         self.wire.clear();
-        self.injector.send(&request);
+        self.injector.send(&Outer::new(HOST, OWN).wrap(&request));
         let answer = [&0xfe7c_u16.to_be_bytes()[..], &sequence.to_be_bytes()].concat();
         self.wire.wait_for("the answer to a fence", SOON * 2, |c| {
             let inner = c.outer().and_then(|outer| outer.inner());
             let message = inner.and_then(|inner| inner.icmpv6());
             !c.outgoing && message.is_some_and(|(kind, _, body)| kind == 129 && body.starts_with(&answer))
         });
+        request
     }
 }
 
@@ -112,8 +114,8 @@ fn by_the_kernel(cases: &[Case]) -> Option<Delivered> {
         link_local(GATEWAY)
     ));
     neighbours(&x).iter().for_each(|line| drop(guest.run(line)));
-    Sender::new(&x, guest.mac()).send_all(cases);
-    let packets = sniffed(&guest, "/tmp/seen").into_iter();
+    let last = Sender::new(&x, guest.mac()).send_all(cases);
+    let packets = sniffed(&guest, "/tmp/seen", &last).into_iter();
     Some(by_number(
         "the kernel",
         packets.filter(|(sent, _)| !sent).map(|(_, packet)| packet),

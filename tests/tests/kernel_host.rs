@@ -83,10 +83,12 @@ fn marks_and_hop_limits(scene: &Scene, guest: &Guest) {
     let inside = Sniffer::start(&scene.router, TUNNEL);
     guest.run(&format!("rm -f /tmp/seen; sniff {TUNNEL} /tmp/seen"));
     let injector = Injector::tun(&scene.router, TUNNEL);
+    let mut last = Vec::new();
     for ecn in 0..4 {
         let mut inner = Inner::new(link_local(ROUTER), link_local(guest_v4()));
         inner.traffic_class = 46 << 2 | ecn;
-        injector.send(&inner.udp(1, 5000 + u16::from(ecn), b"marked"));
+        last = inner.udp(1, 5000 + u16::from(ecn), b"marked");
+        injector.send(&last);
         ping_from(
             guest,
             &format!("-Q {} {}", 46 << 2 | ecn, scoped(link_local(ROUTER))),
@@ -102,7 +104,7 @@ fn marks_and_hop_limits(scene: &Scene, guest: &Guest) {
     };
     // Whatever the mark, it arrives as it was sent, and the tunnel is one hop (C1, C3, E6).
     let expected: Vec<_> = (0..4).map(|ecn| (46 << 2 | ecn, 64)).collect();
-    let in_guest = sniffed(guest, "/tmp/seen").into_iter();
+    let in_guest = sniffed(guest, "/tmp/seen", &last).into_iter();
     let in_guest = in_guest
         .filter(|(sent, _)| !sent)
         .map(|(_, packet)| packet)
