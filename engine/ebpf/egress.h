@@ -169,10 +169,12 @@ ALWAYS_INLINE void find_neighbour(__u32 addr, struct flow *flow)
 	struct generation *generation = bpf_map_lookup_elem(&isatap_gen, &zero);
 
 	flow->has_link = 0;
+	flow->doubted = 0;
 	flow->link = (struct link){};
 	if (!neighbour || !generation || neighbour->addr != addr || neighbour->device != flow->device)
 		return;
 	flow->link = neighbour->link;
+	flow->doubted = neighbour->doubted;
 	/* Not while places change: this one may be half written. */
 	keep_order();
 	flow->has_link = ONCE(generation->neighbours_writing) == ONCE(generation->neighbours);

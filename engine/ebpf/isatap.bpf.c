@@ -305,17 +305,21 @@ int isatap_encap(struct __sk_buff *skb)
 			return refuse(ENCAP, LEAVE(CAUSE_OUTDATED));
 		remember(flow, now.both, &inner);
 	}
-	__u32 has_link = flow->has_link;
+	/* By the first packet the kernel begins to ask a neighbour that it doubts, and sends it where the others go. */
+	__u32 by_kernel = !flow->has_link || (!known && flow->doubted);
 
 	if (UNLIKELY(bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)))
 		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
 	/* From here on there is no way back. */
 	if (UNLIKELY((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
-	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0)))
+	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0))) {
+		/* This may have been the packet that the kernel was to ask for. */
+		flow->now = 0;
 		return refuse(ENCAP, DROP(REASON_SEND_ERROR));
+	}
 	carried(generation, counters, ENCAP, len, segments, begin);
-	if (has_link)
+	if (!UNLIKELY(by_kernel))
 		return bpf_redirect(device, 0);
 	/* The kernel's IPv4 finds the neighbour, and looks the route up again. It could be told the neighbour. But then the packet would
 	 * keep the route it had as an IPv6 packet, and a neighbour that does not answer would be reported by that: to an address that is

@@ -65,12 +65,13 @@ struct slot {
 	__u32 more;
 };
 
-/* A host, or a gateway, that the kernel has just heard from, and what frames to it begin with. All zero: there is none. */
+/* A host, or a gateway, that the kernel would send to, and what frames to it begin with. All zero: there is none. */
 struct neighbour {
 	__u32 addr;
 	__u32 device;
 	struct link link;
-	__u8 unused[10];
+	__u8 doubted; /* the kernel asks it once it has a packet for it, and not before */
+	__u8 unused[9];
 };
 
 /* What the rules of one generation said of packets between two addresses: where they go, or that they may enter, and how. One CPU
@@ -94,11 +95,13 @@ struct flow {
 	__u8 by_ports; /* the next hop is a member of a group */
 	__u16 link_limit; /* largest that the device takes whole */
 	__u8 dont_fragment;
-	__u8 has_link; /* the neighbour is known */
+	__u8 has_link; /* the neighbour is known ... */
 	__u16 id; /* the identification, where `dont_fragment` */
 	__u16 dscp; /* as in `config` */
 	__u8 ttl; /* as in `config` */
 	__u8 compat; /* the outer ECN field is cleared */
+	__u8 doubted; /* ... but the first packet to it is for the kernel to send */
+	__u8 unused;
 	struct link link;
 } __attribute__((aligned(64)));
 

@@ -187,7 +187,21 @@ impl<N: Borrow<Netns>> Node<N> {
 
     /// The same by the interface index of a device that need not be there.
     pub fn set_neighbour_at(&self, addr: Ipv4Addr, device: u32, link: Option<[[u8; 6]; 2]>) {
-        self.shared.set_neighbours(&[Neighbour { addr, device, link }]);
+        self.tell(addr, device, link, false);
+    }
+
+    /// Has them know a neighbour that the kernel doubts.
+    pub fn doubt_neighbour_at(&self, addr: Ipv4Addr, device: u32, link: [[u8; 6]; 2]) {
+        self.tell(addr, device, Some(link), true);
+    }
+
+    fn tell(&self, addr: Ipv4Addr, device: u32, link: Option<[[u8; 6]; 2]>, is_doubted: bool) {
+        self.shared.set_neighbours(&[Neighbour {
+            addr,
+            device,
+            link,
+            is_doubted,
+        }]);
     }
 
     /// Has them do so if the kernel finds that host.

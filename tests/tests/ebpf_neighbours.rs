@@ -1,4 +1,4 @@
-//! Whom the programs of the `ebpf` lane send frames to themselves: those that the kernel is sure of, for as long as somebody listens
+//! Whom the programs of the `ebpf` lane send frames to themselves: those that the kernel would send to, for as long as somebody listens
 //! to what the kernel says of them.
 //!
 //! ```text
@@ -58,12 +58,16 @@ fn is_answered(from: &Netns) -> bool {
     from.try_run(&format!("ping -c 1 -W 0.2 {to}")).status.success()
 }
 
-#[test]
-fn frames_go_where_it_is_said() {
-    // All by one CPU, which remembers each answer until there is another one.
+/// Stays on one CPU, which remembers each answer until there is another one.
+fn run_on_one_cpu() {
     let mut one = CpuSet::new();
     one.set(0).expect("a CPU");
     sched_setaffinity(Pid::from_raw(0), &one).expect("CPU 0");
+}
+
+#[test]
+fn frames_go_where_it_is_said() {
+    run_on_one_cpu();
     let (a, b) = nodes();
     let link = || Some([mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)]);
     ping(&a.ns, &on_link(B).to_string(), 1);
@@ -113,6 +117,67 @@ fn frames_go_to_nobody_of_the_same_place() {
     assert!(!is_answered(&a.ns), "by that behind device {behind:?}");
     a.set_neighbour_at(B, device, link);
     assert!(is_answered(&a.ns), "by its own");
+}
+
+/// A neighbour in doubt: the kernel asks it once it has a packet for it, so it gets the first one. The others go as frames.
+#[test]
+fn the_first_packet_to_one_in_doubt_is_the_kernels() {
+    run_on_one_cpu();
+    let (a, b) = nodes();
+    let device = a.index(UNDERLAY);
+    let link = [mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)];
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    a.ns.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    for time in ["first", "second"] {
+        a.doubt_neighbour_at(B, device, link);
+        assert!(!is_answered(&a.ns), "by the kernel's neighbour, the {time} time");
+        assert!(is_answered(&a.ns), "by the neighbour that was told");
+        assert!(is_answered(&a.ns), "by that again");
+    }
+    // Whoever has been asked need not be asked again ...
+    a.set_neighbour_at(B, device, Some(link));
+    assert!(is_answered(&a.ns), "once the doubt is over");
+    a.doubt_neighbour_at(B, device, link);
+    a.set_neighbour_at(B, device, Some(link));
+    assert!(is_answered(&a.ns), "by a neighbour that was doubted for a moment");
+    // ... and one that another frame leads to is another one.
+    a.doubt_neighbour_at(B, device, [[2, 0, 0, 0, 0, 0x99], link[1]]);
+    assert!(!is_answered(&a.ns), "by the kernel's neighbour");
+    assert!(!is_answered(&a.ns), "to somebody else");
+}
+
+/// Whoever asks this machine for its address is known to the kernel, in doubt: that takes nobody's place.
+#[test]
+fn one_in_doubt_takes_no_place_from_one_that_is_sure() {
+    let (a, b) = nodes();
+    let device = a.index(UNDERLAY);
+    let place = NeighbourPlace::of(B, device);
+    let mut addrs = (B.to_bits() + 1..).map(Ipv4Addr::from_bits);
+    let mut other = || {
+        addrs
+            .find(|addr| NeighbourPlace::of(*addr, device) == place)
+            .expect("an address")
+    };
+    let link = [mac(&b.ns, UNDERLAY), mac(&a.ns, UNDERLAY)];
+    ping(&a.ns, &on_link(B).to_string(), 1);
+    a.ns.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    a.set_neighbour(B, UNDERLAY, Some(link));
+    a.doubt_neighbour_at(other(), device, link);
+    assert!(is_answered(&a.ns), "by its own place");
+    let sure = other();
+    a.set_neighbour_at(sure, device, Some(link));
+    assert!(
+        !is_answered(&a.ns),
+        "by that of {sure}, of whom the kernel is sure"
+    );
+    a.set_neighbour_at(sure, device, None);
+    a.doubt_neighbour_at(other(), device, link);
+    a.set_neighbour(B, UNDERLAY, Some(link));
+    assert!(is_answered(&a.ns), "by that of one in doubt");
 }
 
 /// Where a route has a gateway, that is the neighbour.
@@ -200,13 +265,39 @@ fn the_kernel_is_followed() {
         });
         ping(&a, &on_link(B).to_string(), 5);
     }
-    // One that the kernel doubts it asks itself.
+    // One that the kernel doubts it asks itself, as soon as something is sent there.
     a.ip(&format!("neigh change {B} dev {UNDERLAY} nud stale"));
-    wait_neighbours(&at_a, 0);
-    ping(&a, &on_link(B).to_string(), 5);
-    a.ip(&format!("neigh del {B} dev {UNDERLAY}"));
-    ping(&a, &on_link(B).to_string(), 5);
+    wait::holds("the kernel to be sure again", SOON * 6, || {
+        ping(&a, &on_link(B).to_string(), 1);
+        a.ip(&format!("neigh show {B} dev {UNDERLAY}"))
+            .contains("REACHABLE")
+    });
     wait_neighbours(&at_a, 1);
+    a.ip(&format!(
+        "neigh replace {B} lladdr {NOBODY} dev {UNDERLAY} nud permanent"
+    ));
+    wait::holds("frames to follow", SOON, || !is_answered(&a));
+    a.ip(&format!("neigh del {B} dev {UNDERLAY}"));
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    wait_neighbours(&at_a, 1);
+    at_a.stop();
+    at_b.stop();
+}
+
+/// Packets go on to a neighbour for as long as the kernel would send them: not for ever to one that has moved and says nothing.
+#[test]
+fn one_that_moved_in_silence_is_found() {
+    let (a, b) = machines();
+    a.sysctl(&format!("ipv4/neigh/{UNDERLAY}/base_reachable_time_ms"), "1000");
+    a.sysctl(&format!("ipv4/neigh/{UNDERLAY}/retrans_time_ms"), "100");
+    let (mut at_a, mut at_b) = (start(&a, A), start(&b, B));
+    b.sysctl(&format!("ipv4/conf/{UNDERLAY}/arp_notify"), "0");
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    wait_neighbours(&at_a, 1);
+    b.ip(&format!("link set {UNDERLAY} address 02:00:00:00:99:01"));
+    assert!(!is_answered(&a), "by nobody, at first");
+    ping_until(&a, &on_link(B).to_string(), SOON * 6);
+    ping(&a, &on_link(B).to_string(), 5);
     at_a.stop();
     at_b.stop();
 }
@@ -252,6 +343,7 @@ fn programs_do_so_on_an_older_kernel() {
         &[
             "frames_go_where_it_is_said",
             "frames_go_to_nobody_of_the_same_place",
+            "the_first_packet_to_one_in_doubt_is_the_kernels",
             "superpackets_go_that_way",
         ],
         "",

@@ -1,7 +1,8 @@
-//! Neighbours of IPv4 kept current for programs in the kernel, which send frames themselves to those that the kernel is sure of.
+//! Neighbours of IPv4 kept current for programs in the kernel, which send frames themselves to those that the kernel would send to.
 //!
-//! "Sure" is what the kernel's own output means by it (RFC 4861 7.3.2 names the states, which Linux uses for ARP too): one that has
-//! answered within the last half minute, or that somebody has set. To all others packets go by the kernel, which asks them.
+//! RFC 4861 7.3.2 names the states, which Linux uses for ARP too. What the kernel does next about a neighbour that it is sure of, or is
+//! asking, it does by a clock. Only one in doubt (STALE: it has not answered for half a minute) waits for a packet, so the first of each
+//! flow is the kernel's to send. To all others packets go by the kernel, which finds them.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -57,7 +58,7 @@ impl NeighboursWatch {
         Some(messages.filter_map(|message| news(message, devices)).collect())
     }
 
-    /// Those that the kernel is sure of now.
+    /// Those that the kernel would send to now.
     ///
     /// # Errors
     /// When the kernel refuses a dump.
@@ -80,17 +81,26 @@ fn news(message: &RouteNetlinkMessage, devices: &BTreeMap<u32, Ethernet>) -> Opt
     }
     let device = neighbour.header.ifindex;
     let src = devices.get(&device)?.link?;
-    let dst = is_sure(neighbour).then(|| link_of(neighbour)).flatten();
+    let link = if is_there && is_sent_to(neighbour) {
+        link_of(neighbour).map(|dst| [dst, src])
+    } else {
+        None
+    };
     Some(Neighbour {
         addr: addr_of(neighbour)?,
         device,
-        link: dst.filter(|_| is_there).map(|dst| [dst, src]),
+        link,
+        is_doubted: link.is_some() && neighbour.header.state == NeighbourState::Stale,
     })
 }
 
-fn is_sure(neighbour: &NeighbourMessage) -> bool {
-    use NeighbourState::{Noarp, Permanent, Reachable};
-    matches!(neighbour.header.state, Noarp | Permanent | Reachable)
+/// Whether the kernel would send it a packet at once, by the link address that it has.
+fn is_sent_to(neighbour: &NeighbourMessage) -> bool {
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    matches!(
+        neighbour.header.state,
+        Noarp | Permanent | Reachable | Stale | Delay | Probe
+    )
 }
 
 fn addr_of(neighbour: &NeighbourMessage) -> Option<Ipv4Addr> {
@@ -141,32 +151,35 @@ mod tests {
         message
     }
 
-    /// What is known of the neighbour's frames after this message.
-    fn link(message: NeighbourMessage) -> Option<[[u8; 6]; 2]> {
+    /// What is known of the neighbour's frames after this message, and whether the kernel doubts it.
+    fn told(message: NeighbourMessage) -> (Option<[[u8; 6]; 2]>, bool) {
         let found = news(&RouteNetlinkMessage::NewNeighbour(message), &devices());
         let found = found.expect("news");
         assert_eq!((found.addr, found.device), (ADDR, DEVICE));
-        found.link
+        (found.link, found.is_doubted)
     }
 
     #[test]
-    fn frames_go_to_those_that_the_kernel_is_sure_of() {
+    fn frames_go_to_those_that_the_kernel_sends_to() {
         use NeighbourState::{
             Delay, Failed, Incomplete, Noarp, None as Nothing, Other, Permanent, Probe, Reachable, Stale,
         };
-        for state in [Reachable, Permanent, Noarp] {
-            assert_eq!(link(message(state, &THEIRS)), Some([THEIRS, OURS]));
+        for state in [Reachable, Permanent, Noarp, Delay, Probe] {
+            assert_eq!(told(message(state, &THEIRS)), (Some([THEIRS, OURS]), false));
         }
-        for state in [Stale, Delay, Probe, Failed, Incomplete, Nothing, Other(0x81)] {
-            assert_eq!(link(message(state, &THEIRS)), None, "{state:?}");
+        assert_eq!(told(message(Stale, &THEIRS)), (Some([THEIRS, OURS]), true));
+        for state in [Failed, Incomplete, Nothing, Other(0x81)] {
+            assert_eq!(told(message(state, &THEIRS)), (None, false), "{state:?}");
         }
     }
 
     #[test]
-    fn one_that_goes_is_not_sure() {
-        let gone = RouteNetlinkMessage::DelNeighbour(message(NeighbourState::Reachable, &THEIRS));
-        assert_eq!(news(&gone, &devices()).and_then(|news| news.link), None);
-        assert!(news(&gone, &devices()).is_some());
+    fn no_frame_goes_to_one_that_is_gone() {
+        for state in [NeighbourState::Reachable, NeighbourState::Stale] {
+            let gone = RouteNetlinkMessage::DelNeighbour(message(state, &THEIRS));
+            let news = news(&gone, &devices()).expect("news");
+            assert_eq!((news.link, news.is_doubted), (None, false));
+        }
     }
 
     #[test]
@@ -179,7 +192,9 @@ mod tests {
             &[2; 5],
             &[2; 8],
         ] {
-            assert_eq!(link(message(NeighbourState::Reachable, bytes)), None, "{bytes:?}");
+            for state in [NeighbourState::Reachable, NeighbourState::Stale] {
+                assert_eq!(told(message(state, bytes)), (None, false), "{bytes:?}");
+            }
         }
     }
 

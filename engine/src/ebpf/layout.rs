@@ -41,8 +41,10 @@ pub struct NeighbourPlace {
     pub device: u32,
     /// What frames to it begin with (IEEE 802.3): destination, source, and the type for IPv4.
     pub link: [u8; 14],
+    /// 1: the kernel asks it once it has a packet for it, and not before.
+    pub doubted: u8,
     /// Fills up.
-    pub unused: [u8; 10],
+    pub unused: [u8; 9],
 }
 
 impl NeighbourPlace {

@@ -29,8 +29,10 @@ pub struct Neighbour {
     pub addr: Ipv4Addr,
     /// The interface index of the Ethernet device that it is behind.
     pub device: u32,
-    /// Its link address and that of the device, while the kernel is sure of it.
+    /// Its link address and that of the device, while the kernel would send to it.
     pub link: Option<[[u8; 6]; 2]>,
+    /// The kernel asks it once it has a packet for it, and not before (STALE, RFC 4861 7.3.2).
+    pub is_doubted: bool,
 }
 
 impl Neighbour {
@@ -50,9 +52,20 @@ impl Neighbour {
             addr: self.addr.to_bits(),
             device: self.device,
             link,
+            doubted: u8::from(self.is_doubted),
             ..NeighbourPlace::default()
         }
     }
+}
+
+/// What news of a neighbour makes of its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// The frames stay the same, and what CPUs remember of them stays right: nobody need look again.
+    DoubtEnds,
+    /// Whoever remembers a neighbour looks again.
+    Written,
 }
 
 /// The generations in force, and those that are being written. One process at a time writes them.
@@ -133,25 +146,35 @@ impl Neighbours {
         Mapping::new(map, NEIGHBOURS as usize * PLACE_WORDS).map(Self)
     }
 
-    /// Writes what is another thing than before; a neighbour that is gone takes nobody else's place away.
+    /// Writes what is another thing than before. A neighbour that is gone takes nobody else's place away, and one in doubt not that of
+    /// one that is not: whoever may ask this machine for its address makes the kernel know many of those.
     pub(super) fn set(&self, generation: &Generations, news: &[Neighbour]) {
-        let changed = |news: &&Neighbour| {
-            let (held, wanted) = (self.read(news), news.place());
-            let is_held = (held.addr, held.device) == (news.addr.to_bits(), news.device);
-            held != wanted && (news.link.is_some() || is_held)
+        let changes = |news: &Neighbour| self.change(news) != Change::Nothing;
+        let put = |news: &Neighbour| {
+            if changes(news) {
+                let words = self.words(NeighbourPlace::of(news.addr, news.device));
+                write(words, news.place().as_bytes());
+            }
         };
         // Each is asked again once those before it are written: two may want one place.
-        if news.iter().any(|news| changed(&news)) {
-            self.write(generation, || {
-                for news in news {
-                    if changed(&news) {
-                        write(
-                            self.words(NeighbourPlace::of(news.addr, news.device)),
-                            news.place().as_bytes(),
-                        );
-                    }
-                }
-            });
+        if news.iter().any(|news| self.change(news) == Change::Written) {
+            self.write(generation, || news.iter().for_each(put));
+        } else {
+            news.iter().for_each(put);
+        }
+    }
+
+    fn change(&self, news: &Neighbour) -> Change {
+        let (held, wanted) = (self.read(news), news.place());
+        let is_held = (held.addr, held.device) == (news.addr.to_bits(), news.device);
+        let is_free = held == NeighbourPlace::default() || held.doubted != 0;
+        match news.link {
+            None if !is_held => Change::Nothing,
+            Some(_) if !is_held && news.is_doubted && !is_free => Change::Nothing,
+            // Doubted again: it has been asked meanwhile, and is to be asked once more.
+            Some(_) if held == wanted && !news.is_doubted => Change::Nothing,
+            Some(_) if is_held && held.link == wanted.link && !news.is_doubted => Change::DoubtEnds,
+            _ => Change::Written,
         }
     }
 
