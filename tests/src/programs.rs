@@ -195,6 +195,11 @@ impl<N: Borrow<Netns>> Node<N> {
         self.tell(addr, device, Some(link), true);
     }
 
+    /// Whether such news could be told them a moment later as well.
+    pub fn may_wait(&self, news: &Neighbour) -> bool {
+        self.shared.may_wait(news)
+    }
+
     fn tell(&self, addr: Ipv4Addr, device: u32, link: Option<[[u8; 6]; 2]>, is_doubted: bool) {
         self.shared.set_neighbours(&[Neighbour {
             addr,

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isatap_engine::ebpf::layout::{Counter, NeighbourPlace};
+use isatap_engine::io::ebpf::Neighbour;
 use isatap_engine::stats::Direction;
 use isatap_tests::daemon::{Builder, Daemon, Lane};
 use isatap_tests::netns::Netns;
@@ -178,6 +179,33 @@ fn one_in_doubt_takes_no_place_from_one_that_is_sure() {
     a.doubt_neighbour_at(other(), device, link);
     a.set_neighbour(B, UNDERLAY, Some(link));
     assert!(is_answered(&a.ns), "by that of one in doubt");
+}
+
+/// Each time that something is told CPUs look again. What may wait for more of its kind is a doubt about a neighbour that nothing else is
+/// new of.
+#[test]
+fn only_a_doubt_may_wait() {
+    let (a, _b) = machines();
+    let node = Node::new(a, A, UNDERLAY, MTU);
+    let device = node.index(UNDERLAY);
+    let link = [[2, 0, 0, 0, 0, 2], mac(&node.ns, UNDERLAY)];
+    let news = |link, is_doubted| Neighbour {
+        addr: B,
+        device,
+        link,
+        is_doubted,
+    };
+    let moved = [[2, 0, 0, 0, 0, 3], link[1]];
+    let may_wait = |link, is_doubted| node.may_wait(&news(link, is_doubted));
+    assert!(may_wait(Some(link), true), "about one that is not known");
+    assert!(!may_wait(Some(link), false), "one to be sure of");
+    node.set_neighbour(B, UNDERLAY, Some(link));
+    assert!(may_wait(Some(link), true), "about one that is known");
+    assert!(!may_wait(Some(moved), true), "one that has moved");
+    assert!(!may_wait(None, false), "one that is gone");
+    node.doubt_neighbour_at(B, device, link);
+    assert!(may_wait(Some(link), true), "once more");
+    assert!(!may_wait(Some(link), false), "the end of a doubt");
 }
 
 /// Where a route has a gateway, that is the neighbour.

@@ -120,7 +120,7 @@ impl Programs {
                     self.replaced |= were_in_use;
                     return;
                 }
-                news = self.neighbours.changed(devices) => match news {
+                news = self.neighbours.changed(devices, |news| self.shared.may_wait(news)) => match news {
                     Some(news) => self.shared.set_neighbours(&news),
                     // Whoever looks at the ways looks at all of them.
                     None => {

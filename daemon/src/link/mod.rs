@@ -4,7 +4,7 @@
 //!   netlink notifications --> notices, watch (shell) --> mirror, next_hops (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
-//!   IPv4 neighbours       --> neighbours (shell): whom programs in the kernel may send frames to
+//!   IPv4 neighbours       --> neighbours (shell), doubts (pure): whom programs in the kernel may send frames to
 //!   IPv4 routing          --> ways (shell) --> underlay (pure): which device leads where, for programs in the kernel
 //!   the monitor's questions --> plain (shell): netlink without a runtime, for `change::direct` and `monitor::others`
 //!   a table of raw sockets --> raw_table (pure), for `monitor::others` and `isatapctl doctor`
@@ -14,6 +14,7 @@
 pub mod apply;
 pub mod change;
 pub mod dns;
+mod doubts;
 pub mod losses;
 pub mod mirror;
 pub mod neighbours;

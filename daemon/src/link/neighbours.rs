@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isatap_engine::io::ebpf::Neighbour;
 use rtnetlink::MulticastGroup;
@@ -15,6 +15,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::doubts::Doubts;
 use super::notices::Notices;
 use super::underlay::Ethernet;
 use super::{Netlink, NetlinkError};
@@ -26,6 +27,7 @@ const BLIND_INTERVAL: Duration = Duration::from_secs(1);
 pub struct NeighboursWatch {
     netlink: Netlink,
     notices: Notices,
+    doubts: Doubts,
 }
 
 impl std::fmt::Debug for NeighboursWatch {
@@ -43,26 +45,45 @@ impl NeighboursWatch {
         Ok(Self {
             netlink,
             notices: Notices::open(&[MulticastGroup::Neigh])?,
+            doubts: Doubts::default(),
         })
     }
 
-    /// Waits for news of neighbours. `None` when some were lost: what is known may be wrong, and all are to be looked at. May be
-    /// dropped at any await without losing one.
-    pub async fn changed(&mut self, devices: &BTreeMap<u32, Ethernet>) -> Option<Vec<Neighbour>> {
-        let Ok(burst) = self.notices.next().await else {
-            tokio::time::sleep(BLIND_INTERVAL).await;
-            return None;
-        };
-        let burst = burst?;
-        let messages = burst.iter().map(|(_, message)| message);
-        Some(messages.filter_map(|message| news(message, devices)).collect())
+    /// Waits for news of neighbours; what `may_wait` comes a moment later, with others. `None` when some were lost: what is known may
+    /// be wrong, and all are to be looked at. May be dropped at any await without losing one.
+    pub async fn changed(
+        &mut self,
+        devices: &BTreeMap<u32, Ethernet>,
+        may_wait: impl Fn(&Neighbour) -> bool,
+    ) -> Option<Vec<Neighbour>> {
+        loop {
+            let due = self.doubts.due();
+            let waited = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into());
+            tokio::select! {
+                burst = self.notices.next() => {
+                    let Ok(burst) = burst else {
+                        tokio::time::sleep(BLIND_INTERVAL).await;
+                        return None;
+                    };
+                    let messages = burst?;
+                    let messages = messages.iter().map(|(_, message)| message);
+                    let news = messages.filter_map(|message| news(message, devices)).collect();
+                    let at_once = self.doubts.sort(news, &may_wait, Instant::now());
+                    if !at_once.is_empty() {
+                        return Some(at_once);
+                    }
+                }
+                () = waited, if due.is_some() => return Some(self.doubts.take()),
+            }
+        }
     }
 
     /// Those that the kernel would send to now.
     ///
     /// # Errors
     /// When the kernel refuses a dump.
-    pub async fn look(&self, devices: &BTreeMap<u32, Ethernet>) -> Result<Vec<Neighbour>, NetlinkError> {
+    pub async fn look(&mut self, devices: &BTreeMap<u32, Ethernet>) -> Result<Vec<Neighbour>, NetlinkError> {
+        self.doubts.take();
         let dump = self.netlink.dump_neighbours().await?;
         let all = dump.iter().filter_map(|message| news(message, devices));
         Ok(all.filter(|neighbour| neighbour.link.is_some()).collect())

@@ -11,7 +11,7 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 20] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 21] = [
         daemon,
         readiness,
         machine::capabilities,
@@ -19,6 +19,7 @@ pub(super) fn all(sight: &Sight) -> Vec<Finding> {
         machine::uring,
         machine::ebpf,
         machine::memlock,
+        machine::neighbours,
         machine::sandbox,
         machine::clock,
         other_tunnels,

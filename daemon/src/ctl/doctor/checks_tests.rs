@@ -1,7 +1,7 @@
 //! Each trap is found when it is there, and only then.
 
 use super::*;
-use crate::ctl::doctor::sight::Tools;
+use crate::ctl::doctor::sight::{NeighbourTable, Tools, neighbour_table};
 use crate::ops::status::tests::{example, with_programs};
 use crate::ops::status::{ErrorStatus, LayerStatus, SettingStatus};
 
@@ -35,6 +35,11 @@ fn host() -> Sight {
         clock_is_plausible: true,
         memlock: None,
         missing_layers: Vec::new(),
+        neighbours: Some(NeighbourTable {
+            entries: 818,
+            limit: 1024,
+            refused: 0,
+        }),
     }
 }
 
@@ -79,7 +84,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 21] = [
+    let host_traps: [(&str, Grade, Spoil); 23] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
@@ -99,6 +104,12 @@ fn every_trap_is_found_with_a_remedy() {
             status(s).programs.obstacles = vec!["there are IPsec policies".into()];
         }),
         ("locked memory", Grade::Note, |s| s.memlock = Some(65536)),
+        ("neighbours", Grade::Warning, |s| {
+            s.neighbours.as_mut().unwrap().entries = 820;
+        }),
+        ("neighbours", Grade::Warning, |s| {
+            s.neighbours.as_mut().unwrap().refused = 1;
+        }),
         ("kernel tunnels", Grade::Warning, |s| {
             s.modules = "sit 1 0 - Live\n".into()
         }),
@@ -248,4 +259,27 @@ fn the_ebpf_lane_says_how_it_is() {
     sight.status = Err("no daemon".to_owned());
     sight.ebpf = Some(Ok("both directions, by TCX".to_owned()));
     assert_eq!(about(&sight, "ebpf lane").grade, Grade::Fine);
+}
+
+#[test]
+fn the_table_of_neighbours_is_read_as_the_kernel_writes_it() {
+    let counts = "entries  allocs   destroys hash_grows forced_gc_runs unresolved_discards table_fulls\n\
+        00000400 0000039f 0000038e 00000002 00000000       00000000            0000000a\n\
+        00000400 0000038c 00000389 00000000 00000000       00000000            00000002\n";
+    let read = neighbour_table(Some(counts), Some("1024\n"));
+    let full = NeighbourTable {
+        entries: 1024,
+        limit: 1024,
+        refused: 12,
+    };
+    assert_eq!(read, Some(full));
+    assert_eq!(neighbour_table(None, Some("1024\n")), None, "another namespace");
+    for odd in [
+        "",
+        "entries table_fulls\n",
+        "entries table_fulls\nx y\n",
+        "entries\n1\n",
+    ] {
+        assert_eq!(neighbour_table(Some(odd), Some("1024\n")), None, "{odd:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Traps of the kernel and the container: what they allow, before any packet.
 
 use super::checks::running;
-use super::sight::Sight;
+use super::sight::{NeighbourTable, Sight};
 use super::{Finding, Grade};
 use crate::ctl::share;
 
@@ -99,6 +99,35 @@ pub(super) fn memlock(sight: &Sight) -> Option<Finding> {
         format!("the daemon may lock {} KiB", limit / 1024),
         "kernels before 5.12, and again those of today, count the rings of all processes of a user as locked memory: LimitMEMLOCK=64M in the unit",
     ))
+}
+
+/// What the kernel has no room for is not sent; a router has as many neighbours as there are hosts on its own IPv4 networks.
+pub(super) fn neighbours(sight: &Sight) -> Option<Finding> {
+    let NeighbourTable {
+        entries,
+        limit,
+        refused,
+    } = sight.neighbours?;
+    let found = match refused {
+        0 => format!("the kernel knows {entries} of IPv4 and has room for {limit}"),
+        _ => format!(
+            "the kernel knows {entries} of IPv4 and has room for {limit}; {refused} time(s) there was none since the machine started"
+        ),
+    };
+    Some(if refused == 0 && entries * 5 < limit * 4 {
+        Finding::fine("neighbours", found)
+    } else {
+        let room = limit.max(entries).saturating_mul(4);
+        Finding::new(
+            Grade::Warning,
+            "neighbours",
+            found,
+            format!(
+                "packets to the others are lost: sysctl -w net.ipv4.neigh.default.gc_thresh3={room} net.ipv4.neigh.default.gc_thresh2={}, and in /etc/sysctl.d to keep it",
+                room / 2
+            ),
+        )
+    })
 }
 
 /// FAULTS 71: what the engine is confined by; before a start, what would keep it from one.

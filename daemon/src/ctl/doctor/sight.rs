@@ -43,6 +43,19 @@ pub(super) struct Sight {
     pub(super) missing_layers: Vec<(&'static str, String)>,
     /// `Max locked memory` of the daemon in bytes, if it has a limit.
     pub(super) memlock: Option<u64>,
+    /// The kernel's table of IPv4 neighbours, which is one for all namespaces; `None` where another namespace shows nothing of it.
+    pub(super) neighbours: Option<NeighbourTable>,
+}
+
+/// How full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NeighbourTable {
+    /// Neighbours in it.
+    pub(super) entries: u64,
+    /// How many it takes (`gc_thresh3`).
+    pub(super) limit: u64,
+    /// How often there was no room for one since the machine started.
+    pub(super) refused: u64,
 }
 
 /// Outputs of programs.
@@ -90,6 +103,10 @@ impl Sight {
             clock_is_plausible: clock_is_plausible(),
             memlock: status.as_ref().ok().and_then(|status| locked_memory(status.pid)),
             missing_layers: confine::missing(),
+            neighbours: neighbour_table(
+                read("/proc/net/stat/arp_cache").as_deref(),
+                read("/proc/sys/net/ipv4/neigh/default/gc_thresh3").as_deref(),
+            ),
             tools: Tools {
                 sit_links: output("ip", &["-o", "link", "show", "type", "sit"]),
                 addresses,
@@ -126,6 +143,28 @@ fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
         )),
         Err(error) => Err(format!("{}: {error}", shown())),
     }
+}
+
+/// What `/proc/net/stat/arp_cache` (a line of hexadecimal numbers for each CPU under one of names) and `gc_thresh3` say.
+pub(super) fn neighbour_table(counts: Option<&str>, limit: Option<&str>) -> Option<NeighbourTable> {
+    let mut lines = counts?.lines().map(|line| line.split_whitespace());
+    let names: Vec<&str> = lines.next()?.collect();
+    let column = |name| names.iter().position(|shown| *shown == name);
+    let (entries, refused) = (column("entries")?, column("table_fulls")?);
+    let rows: Option<Vec<Vec<u64>>> = lines
+        .map(|numbers| {
+            numbers
+                .map(|number| u64::from_str_radix(number, 16).ok())
+                .collect()
+        })
+        .collect();
+    let rows = rows?;
+    Some(NeighbourTable {
+        // All rows say the same of the table.
+        entries: *rows.first()?.get(entries)?,
+        limit: limit?.trim().parse().ok()?,
+        refused: rows.iter().filter_map(|row| row.get(refused)).sum(),
+    })
 }
 
 /// The device of an address in the output of `ip -o -4 addr show`.

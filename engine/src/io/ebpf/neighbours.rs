@@ -164,6 +164,14 @@ impl Neighbours {
         }
     }
 
+    /// Whether nothing is known that is wrong if this is told a moment later: that a neighbour is in doubt, who has no other link
+    /// address than it had.
+    pub(super) fn may_wait(&self, news: &Neighbour) -> bool {
+        let (held, wanted) = (self.read(news), news.place());
+        let is_held = (held.addr, held.device) == (news.addr.to_bits(), news.device);
+        news.is_doubted && (!is_held || held.link == wanted.link)
+    }
+
     fn change(&self, news: &Neighbour) -> Change {
         let (held, wanted) = (self.read(news), news.place());
         let is_held = (held.addr, held.device) == (news.addr.to_bits(), news.device);

@@ -132,6 +132,11 @@ impl Shared {
         self.neighbours.set(&self.generation, news);
     }
 
+    /// Whether [`Shared::set_neighbours`] of this may come a moment later: nothing is known that is wrong then.
+    pub fn may_wait(&self, news: &Neighbour) -> bool {
+        self.neighbours.may_wait(news)
+    }
+
     /// No neighbour is known.
     pub fn forget_neighbours(&self) {
         self.neighbours.forget(&self.generation);
