@@ -65,8 +65,8 @@ impl NeighboursWatch {
                         tokio::time::sleep(BLIND_INTERVAL).await;
                         return None;
                     };
-                    let messages = burst?;
-                    let messages = messages.iter().map(|(_, message)| message);
+                    let burst = burst?;
+                    let messages = burst.iter().map(|(_, message)| message);
                     let news = messages.filter_map(|message| news(message, devices)).collect();
                     let at_once = self.doubts.sort(news, &may_wait, Instant::now());
                     if !at_once.is_empty() {
@@ -102,11 +102,8 @@ fn news(message: &RouteNetlinkMessage, devices: &BTreeMap<u32, Ethernet>) -> Opt
     }
     let device = neighbour.header.ifindex;
     let src = devices.get(&device)?.link?;
-    let link = if is_there && is_sent_to(neighbour) {
-        link_of(neighbour).map(|dst| [dst, src])
-    } else {
-        None
-    };
+    let dst = (is_there && is_sent_to(neighbour)).then(|| link_of(neighbour));
+    let link = dst.flatten().map(|dst| [dst, src]);
     Some(Neighbour {
         addr: addr_of(neighbour)?,
         device,
