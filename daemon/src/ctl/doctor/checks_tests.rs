@@ -107,7 +107,7 @@ fn every_trap_is_found_with_a_remedy() {
         ("neighbours", Grade::Warning, |s| {
             s.neighbours.as_mut().unwrap().entries = 820;
         }),
-        ("neighbours", Grade::Warning, |s| {
+        ("neighbours", Grade::Note, |s| {
             s.neighbours.as_mut().unwrap().refused = 1;
         }),
         ("kernel tunnels", Grade::Warning, |s| {

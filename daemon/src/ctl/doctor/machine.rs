@@ -114,16 +114,19 @@ pub(super) fn neighbours(sight: &Sight) -> Option<Finding> {
             "the kernel knows {entries} of IPv4 and has room for {limit}; {refused} time(s) there was none since the machine started"
         ),
     };
-    Some(if refused == 0 && entries * 5 < limit * 4 {
+    let is_full = entries * 5 >= limit * 4;
+    Some(if refused == 0 && !is_full {
         Finding::fine("neighbours", found)
     } else {
+        // The count stays until the machine is started anew, whatever was done about it.
+        let grade = if is_full { Grade::Warning } else { Grade::Note };
         let room = limit.max(entries).saturating_mul(4);
         Finding::new(
-            Grade::Warning,
+            grade,
             "neighbours",
             found,
             format!(
-                "packets to the others are lost: sysctl -w net.ipv4.neigh.default.gc_thresh3={room} net.ipv4.neigh.default.gc_thresh2={}, and in /etc/sysctl.d to keep it",
+                "packets to those without room are lost; if the table is full, or that number grows: sysctl -w net.ipv4.neigh.default.gc_thresh3={room} net.ipv4.neigh.default.gc_thresh2={}, and in /etc/sysctl.d to keep it",
                 room / 2
             ),
         )
