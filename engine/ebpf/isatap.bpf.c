@@ -75,6 +75,13 @@ ALWAYS_INLINE int strip(struct __sk_buff *skb, __u8 next_header)
 	return 0;
 }
 
+/* Whether a frame is of a VLAN (IEEE 802.1Q): the kernel has taken the tag off by now, and nothing else tells it from others. A tag with
+ * number 0 names none, and the kernel passes it over. */
+ALWAYS_INLINE int is_of_vlan(struct __sk_buff *skb)
+{
+	return skb->vlan_present && skb->vlan_tci & VLAN_ID;
+}
+
 /* The flags of these rules. Asked for seldom, and so not in everybody's way. */
 FUNCTION __u32 flags_of(__u32 rules)
 {
@@ -122,16 +129,16 @@ int isatap_decap(struct __sk_buff *skb)
 	if (!UNLIKELY(odd)) {
 		cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
 		flow = flow_of(generation, DECAP, &headers.inner);
-		/* PACKET_HOST is 0. */
-		known = flow && !(cut | skb->pkt_type | (flow->peer ^ src) | (flow->locator ^ dst) | (flow->from ^ skb->ifindex) |
+		/* PACKET_HOST is 0, and so is the tag of a frame without one. */
+		known = flow && !(cut | skb->pkt_type | skb->vlan_tci | (flow->peer ^ src) | (flow->locator ^ dst) | (flow->from ^ skb->ifindex) |
 				  difference(flow, now.both, &headers.inner));
 	}
 	if (UNLIKELY(!known)) {
 		struct config *config = rules_of(now);
 		__u32 locator = config ? is_locator(config, dst) : 0, device;
 
-		/* Not ours: another tunnel's, or on its way to another machine. */
-		if (!config || !locator || skb->pkt_type != PACKET_HOST)
+		/* Not ours: another tunnel's, on its way to another machine, or of a VLAN, whose device comes after this one. */
+		if (!config || !locator || skb->pkt_type != PACKET_HOST || is_of_vlan(skb))
 			return TC_ACT_UNSPEC;
 		if (!(config->flags & FLAG_CARRY_IN))
 			return refuse(DECAP, LEAVE(CAUSE_HELD));

@@ -31,6 +31,7 @@ typedef long long __s64;
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 #define ETH_HLEN 14
+#define VLAN_ID 0x0fff /* of a tag: which VLAN */
 #define PACKET_HOST 0
 
 /* Verdicts of a classifier: on to whoever is next, away, elsewhere. */

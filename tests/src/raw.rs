@@ -25,6 +25,7 @@ use crate::topology::mac;
 /// Packet type of a frame this host sends (`PACKET_OUTGOING`).
 const OUTGOING: u8 = 4;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
 const ETHERNET_LEN: usize = 14;
 /// Larger than any superpacket.
 const LARGEST: usize = 128 * 1024;
@@ -81,6 +82,19 @@ impl Injector {
             socket,
             way: Way::Ethernet(link_header),
         }
+    }
+
+    /// From now on what is sent has the tag of a VLAN (IEEE 802.1Q) with this number.
+    ///
+    /// # Panics
+    /// When this sends out of a TUN device.
+    pub fn tagged(mut self, vlan: u16) -> Self {
+        let Way::Ethernet(before) = &mut self.way else {
+            panic!("a TUN device has no link header");
+        };
+        let at = before.len() - ETHERTYPE_IPV4.len();
+        before.splice(at..at, [ETHERTYPE_VLAN, vlan.to_be_bytes()].concat());
+        self
     }
 
     /// From now on nothing but the Ethernet header of what is sent lies in one piece with the packet, where a packet is larger than a page.

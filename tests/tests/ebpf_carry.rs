@@ -347,6 +347,38 @@ fn a_flow_is_known_by_where_it_comes_from() {
     assert_eq!(pair.b.count(Direction::Decap, Counter::Passed(Cause::Device)), 1);
 }
 
+/// A frame of a VLAN is for the device of that VLAN, whatever address of ours it is for; the kernel has taken its tag off before the programs
+/// see it. A tag of no VLAN, with a priority alone, makes no difference.
+#[test]
+fn what_is_of_a_vlan_is_left_to_it() {
+    let pair = Pair::new();
+    let mut one = CpuSet::new();
+    one.set(0).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("CPU 0");
+    let packet = Outer::new(A, B).wrap(&Inner::new(on_link(A), on_link(B)).udp(1, 9, b"of which VLAN?"));
+    let wire = || Injector::ethernet(&pair.a.ns, DEVICE, mac(&pair.b.ns, DEVICE));
+    let (plain, tagged, priority) = (wire(), wire().tagged(5), wire().tagged(0));
+    // The flow is not known, and then it is.
+    for (way, carried) in [
+        (&tagged, 0),
+        (&priority, 1),
+        (&tagged, 1),
+        (&plain, 2),
+        (&tagged, 2),
+        (&priority, 3),
+    ] {
+        way.send(&packet);
+        wait::holds("all that are of no VLAN to be carried", SOON, || {
+            pair.b.count(Direction::Decap, Counter::Packets) >= carried
+        });
+    }
+    assert_eq!(pair.b.count(Direction::Decap, Counter::Packets), 3);
+    assert_eq!(
+        (pair.b.left(Direction::Decap), pair.b.dropped(Direction::Decap)),
+        (0, 0)
+    );
+}
+
 /// Before Linux 6.3 the outer header is taken off in another way, and must leave as little behind.
 #[test]
 fn a_router_forwards_superpackets_on_an_older_kernel() {
@@ -364,6 +396,7 @@ fn all_this_holds_on_an_older_kernel() {
             "what_is_left_is_left_as_it_was",
             "what_comes_in_is_marked_or_refused",
             "a_flow_is_known_by_where_it_comes_from",
+            "what_is_of_a_vlan_is_left_to_it",
         ],
         "",
         Vec::new(),
