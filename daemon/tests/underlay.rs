@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use isatap_engine::ebpf::Egress;
 use isatap_tests::netns::Netns;
 use isatap_tests::topology::mac;
-use isatapd::link::Netlink;
 use isatapd::link::underlay::{Unusual, ethernet, ways};
+use isatapd::link::{Netlink, WaysWatch};
 use nix::net::if_::if_nametoindex;
 
 struct Machine {
@@ -248,4 +249,29 @@ fn unusual_routing_is_named() {
         machine.ns.ip(remove);
         assert!(machine.ways().is_ok(), "{remove}");
     }
+}
+
+/// Of a nexthop object that goes the kernel tells, and not of the routes that go with it.
+#[test]
+fn routes_that_go_with_their_nexthop_are_missed() {
+    const THERE: Ipv4Addr = Ipv4Addr::new(10, 0, 9, 9);
+    let machine = Machine::new();
+    machine.ns.ip("nexthop add id 5 via 10.1.0.9 dev eth1");
+    machine.ns.ip("route add 10.0.9.0/24 nhid 5");
+    let (tunnel, eth1) = (machine.index("is0"), machine.index("eth1"));
+    machine.asked(async |netlink| {
+        let mut watch = WaysWatch::open(netlink, tunnel).expect("a netlink socket");
+        // Devices that have just been set up are news for a while.
+        let quiet = Duration::from_millis(300);
+        while tokio::time::timeout(quiet, watch.changed()).await.is_ok() {}
+        let device = async |watch: &WaysWatch| {
+            let ways = watch.look().await.expect("a dump");
+            Machine::device(&ways.egress.expect("usual routing"), THERE).0
+        };
+        assert_eq!(device(&watch).await, eth1);
+        machine.ns.ip("nexthop del id 5");
+        let news = tokio::time::timeout(Duration::from_secs(5), watch.changed());
+        news.await.expect("word of it");
+        assert_eq!(device(&watch).await, 0);
+    });
 }

@@ -11,11 +11,13 @@ use super::notices::Notices;
 use super::underlay::{self, Ethernet, Unusual};
 use super::{Netlink, NetlinkError};
 
-/// What tells about changes: devices, IPv4 routes and the rules that choose among tables.
-const GROUPS: [MulticastGroup; 3] = [
+/// What tells about changes: devices, IPv4 routes, the rules that choose among tables, and nexthop objects: of one that goes the
+/// kernel tells, and not of the routes that go with it (remove_nexthop of net/ipv4/nexthop.c).
+const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Nexthop,
 ];
 
 /// Pause after the socket for notifications failed: it is looked at now and then instead.
