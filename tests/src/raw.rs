@@ -116,6 +116,18 @@ impl Injector {
         self
     }
 
+    /// From now on frames are of this type (RFC 894: 0x0800 is IPv4), and what is sent is what they carry.
+    ///
+    /// # Panics
+    /// When this sends out of a TUN device.
+    pub fn of_type(mut self, ethertype: u16) -> Self {
+        let Way::Ethernet(before) = &mut self.way else {
+            panic!("a TUN device has no frames");
+        };
+        before[12..ETHERNET_LEN].copy_from_slice(&ethertype.to_be_bytes());
+        self
+    }
+
     /// Sends IPv6 packets of any content out of a TUN device; its reader gets them unchanged. The device must have
     /// a link-local address.
     ///

@@ -5,6 +5,7 @@
 //!   a 10.0.0.1  eth0 ======== eth0  b 10.0.0.2        is0 on both: 2001:db8:1::/64
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV6};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use isatap_tests::netns::Netns;
 use isatap_tests::older_kernel;
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::programs::Node;
+use isatap_tests::raw::Injector;
 use isatap_tests::scene::{SOON, on_link, set_address};
 use isatap_tests::topology::{Gro, UNDERLAY, connect, mac, set_gro};
 use isatap_tests::traffic::tcp_transfer;
@@ -375,5 +377,62 @@ fn programs_do_so_on_an_older_kernel() {
         ],
         "",
         Vec::new(),
+    );
+}
+
+/// An ARP request (RFC 826) of `from` for `to`.
+fn arp_request(from: Ipv4Addr, link: [u8; 6], to: Ipv4Addr) -> Vec<u8> {
+    let [ethernet, ipv4, lengths, request] = [[0, 1], [0x08, 0], [6, 4], [0, 1]];
+    let asked = (&[0; 6][..], &to.octets()[..]);
+    [
+        &ethernet[..],
+        &ipv4,
+        &lengths,
+        &request,
+        &link,
+        &from.octets(),
+        asked.0,
+        asked.1,
+    ]
+    .concat()
+}
+
+/// Whoever asks this machine for its address is known to the kernel from then on, in doubt: many who ask, one after the other, make no
+/// CPU look again more often than ten times a second.
+#[test]
+fn doubts_are_told_together() {
+    let (a, b) = machines();
+    let daemon = start(&a, A);
+    let device = a
+        .enter(|| nix::net::if_::if_nametoindex(UNDERLAY))
+        .expect("a device");
+    // Each with a place of its own.
+    let mut places = BTreeSet::new();
+    let hosts = (10..).map(|host| Ipv4Addr::from_bits(A.to_bits() & !0xff | host));
+    let hosts: Vec<_> = hosts
+        .take(100)
+        .filter(|host| places.insert(NeighbourPlace::of(*host, device)))
+        .collect();
+    let generations = || {
+        daemon
+            .metrics()
+            .sum("isatapd_kernel_generations_total", &[("of", "neighbours")])
+    };
+    let before = generations();
+    let arp = Injector::ethernet(&b, UNDERLAY, mac(&a, UNDERLAY)).of_type(0x0806);
+    let begun = Instant::now();
+    for host in &hosts {
+        arp.send(&arp_request(*host, mac(&b, UNDERLAY), A));
+        wait::holds("the kernel to know it", SOON, || {
+            a.ip(&format!("neigh show {host}")).contains("STALE")
+        });
+    }
+    wait_neighbours(&daemon, hosts.len() as u64);
+    let tenths = begun.elapsed().as_millis() as u64 / 100;
+    let times = generations() - before;
+    assert!(
+        (1..=tenths).contains(&times),
+        "{} hosts: {times} times in {tenths} tenths of a second",
+        hosts.len()
     );
 }

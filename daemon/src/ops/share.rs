@@ -14,6 +14,8 @@ pub struct KernelShare {
     pub latencies: Latencies,
     /// Which generation of the rules is in force; 0 before the first.
     pub generation: u32,
+    /// Which generation of the neighbours is in force.
+    pub neighbour_generation: u32,
     /// Neighbours that the programs send frames to themselves.
     pub neighbours: usize,
     /// Names of the devices where packets from the IPv4 network come to the programs.
@@ -46,6 +48,7 @@ impl KernelShare {
             decap: read(Direction::Decap),
             latencies: shared.latencies(),
             generation: shared.generation(),
+            neighbour_generation: shared.neighbour_generation(),
             neighbours: shared.neighbours(),
             ..Self::default()
         }

@@ -24,6 +24,15 @@ impl Scrape {
         let help = "Neighbours on the IPv4 links that the kernel's programs send frames to without asking for a route";
         let mut neighbours = family(encoder, MetricType::Gauge, "isatapd_kernel_neighbours", help)?;
         neighbours.gauge(&[], u64::try_from(share.neighbours).unwrap_or(u64::MAX))?;
+        let help = "Generations of what the kernel's programs decide by: each ends what CPUs remember of it, and the next packet of each \
+                    flow looks again";
+        let mut generations = family(encoder, MetricType::Counter, "isatapd_kernel_generations", help)?;
+        for (of, generation) in [
+            ("rules", share.generation),
+            ("neighbours", share.neighbour_generation),
+        ] {
+            generations.counter(&[("of", of)], u64::from(generation))?;
+        }
         let help = "Packets that the kernel's programs left to a worker, by cause; they are not among the kernel's packets, and \
                     counted again as the worker's";
         let mut left = family(encoder, MetricType::Counter, "isatapd_left_packets", help)?;

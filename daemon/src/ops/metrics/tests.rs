@@ -61,6 +61,8 @@ fn with_programs() -> Scrape {
                 carries: false,
                 ..share()
             },
+            generation: 5,
+            neighbour_generation: 8,
             neighbours: 3,
             ..KernelShare::default()
         }),
@@ -91,6 +93,8 @@ fn the_kernel_is_counted_beside_the_workers() {
         "isatapd_kernel_carries{direction=\"encap\"} 1",
         "isatapd_kernel_carries{direction=\"decap\"} 0",
         "isatapd_kernel_neighbours 3",
+        "isatapd_kernel_generations_total{of=\"rules\"} 5",
+        "isatapd_kernel_generations_total{of=\"neighbours\"} 8",
     ];
     assert_lines(&text, &lines);
     let left = text

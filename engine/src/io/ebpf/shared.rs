@@ -91,6 +91,11 @@ impl Shared {
         self.generation.read().active
     }
 
+    /// Which generation packets read neighbours by. Each ends what CPUs remember of them.
+    pub fn neighbour_generation(&self) -> u32 {
+        self.generation.read().neighbours
+    }
+
     /// Makes `image` the rules. Only one process, and one thread of it, may do so at a time.
     ///
     /// # Errors
