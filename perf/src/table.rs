@@ -75,13 +75,29 @@ pub(crate) enum Method {
     /// The same from networks behind routers, as many as there are routers.
     FromRouters,
     /// Request and response, one at a time.
-    Idle,
+    RoundTrip { transport: Transport, pace: Pace },
     /// The rate without loss, and latency at 80 % of it.
     Loaded,
     /// Memory and time of the daemon.
     Footprint,
     /// From start to first packet.
     Start,
+}
+
+/// What carries requests and responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// When the next request follows a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// When everybody has gone to sleep.
+    Idle,
+    /// At once.
+    Steady,
 }
 
 const PLAIN: &[Underlay] = &[Underlay::Plain];
@@ -206,12 +222,45 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
         "rr",
         Everybody,
         PLAIN,
-        Method::Idle,
+        Method::RoundTrip {
+            transport: Transport::Udp,
+            pace: Pace::Idle,
+        },
         &[
             less("rr-p50", "round trip, idle, p50", "us"),
             less("rr-p99", "round trip, idle, p99", "us"),
         ],
         "A small UDP request every 2 ms and its response, by two processes: every wake-up on the way counts.",
+    ),
+    row(
+        "udp-rr",
+        Everybody,
+        PLAIN,
+        Method::RoundTrip {
+            transport: Transport::Udp,
+            pace: Pace::Steady,
+        },
+        &[
+            less("udp-rr-p50", "UDP transaction, p50", "us"),
+            less("udp-rr-p99", "UDP transaction, p99", "us"),
+            more("udp-rr-rate", "UDP transactions", "thousands/s"),
+        ],
+        "The same without a pause, as UDP_RR of netperf: each request follows the response to the last.",
+    ),
+    row(
+        "tcp-rr",
+        Everybody,
+        PLAIN,
+        Method::RoundTrip {
+            transport: Transport::Tcp,
+            pace: Pace::Steady,
+        },
+        &[
+            less("tcp-rr-p50", "TCP transaction, p50", "us"),
+            less("tcp-rr-p99", "TCP transaction, p99", "us"),
+            more("tcp-rr-rate", "TCP transactions", "thousands/s"),
+        ],
+        "The same over one TCP connection, as TCP_RR of netperf.",
     ),
     row(
         "loaded",
@@ -335,7 +384,10 @@ impl Method {
             Self::Tcp { flows } => 0.3 + Self::tcp_seconds(flows, settings),
             Self::Udp { .. } | Self::Imix | Self::Flood { .. } => 0.3 + packets,
             Self::Hosts | Self::Networks | Self::FromRouters => 0.5 + packets,
-            Self::Idle => 0.8,
+            Self::RoundTrip { pace: Pace::Idle, .. } => 0.8,
+            Self::RoundTrip {
+                pace: Pace::Steady, ..
+            } => 0.1 + packets,
             Self::Loaded => 3.4 + packets,
             Self::Footprint => 7.5,
             Self::Start => 0.9,

@@ -132,6 +132,13 @@ pub(crate) fn judge(record: &Record, engine: Option<&Engine>) -> Vec<Judged> {
         ratio("rr-p50", (Plain, "ebpf"), (Plain, "bare")),
         lane,
     );
+    for (figure, text) in [
+        ("udp-rr-p50", "UDP transaction, p50: ebpf lane / bare veth"),
+        ("tcp-rr-p50", "TCP transaction, p50: ebpf lane / bare veth"),
+    ] {
+        let value = ratio(figure, (Plain, "ebpf"), (Plain, "bare"));
+        line("P9", text, "", Bound::AtMost(1.1), value, lane);
+    }
     let bench = match engine {
         Some(engine) => format!("criterion, newest estimate {}", engine.taken),
         None => "run `make bench` first; its estimates are read from target/criterion".into(),
@@ -281,18 +288,25 @@ mod tests {
             series("rr-p50", Plain, "bare", &[40.0]),
             series("rr-p50", Plain, "baseline", &[100.0]),
             series("rr-p50", Plain, "uring", &[99.0]),
+            series("udp-rr-p50", Plain, "bare", &[100.0]),
+            series("udp-rr-p50", Plain, "ebpf", &[109.0]),
+            series("tcp-rr-p50", Plain, "bare", &[100.0]),
+            series("tcp-rr-p50", Plain, "ebpf", &[111.0]),
             series("cpu-idle", Plain, "uring", &[0.5]),
         ]);
         let judged = judge(&record, None);
         assert_eq!(of(&judged, "P1"), [Some(false)]);
         assert_eq!(of(&judged, "P2"), [Some(true)]);
         assert_eq!(of(&judged, "P3"), [None]);
-        assert_eq!(of(&judged, "P9"), [None, Some(true), None]);
+        assert_eq!(
+            of(&judged, "P9"),
+            [None, Some(true), Some(false), Some(true), None]
+        );
         assert_eq!(of(&judged, "P12"), [Some(false)], "below, not at");
         let p9 = judged
             .iter()
             .filter(|line| line.id == "P9")
-            .nth(1)
+            .nth(3)
             .and_then(|line| line.value);
         assert_eq!(p9, Some(59.0 / 60.0));
     }

@@ -1,8 +1,8 @@
 //! How fast, how many, how late: one measurement each, over a scene that carries packets.
 
 pub(crate) mod footprint;
-mod idle;
 mod loaded;
+mod round_trip;
 mod start;
 mod tcp;
 pub(crate) mod udp;
@@ -59,7 +59,7 @@ pub(crate) fn take(context: &Context<'_>) -> Result<Taken> {
         Method::Imix => udp::windowed(context, crate::generate::imix::imix(context.settings.mtu)),
         Method::Flood { size } => udp::flood(context, size),
         Method::Hosts | Method::Networks | Method::FromRouters => udp::spread(context),
-        Method::Idle => idle::measure(context),
+        Method::RoundTrip { transport, pace } => round_trip::measure(context, transport, pace),
         Method::Loaded => loaded::measure(context),
         Method::Footprint => footprint::measure(context),
         Method::Start => start::measure(context),

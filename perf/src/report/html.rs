@@ -16,7 +16,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
         "Packets a second",
         &["udp64", "udp512", "udp1280", "imix", "flood"],
     ),
-    ("Latency", &["rr", "loaded"]),
+    ("Latency", &["rr", "udp-rr", "tcp-rr", "loaded"]),
     (
         "Sweeps",
         &[
@@ -161,6 +161,8 @@ fn cards(record: &Record, pictures: &[Vec<&Series>], measurement: &str) -> Strin
     if !latencies.is_empty() {
         let (title, about) = match measurement {
             "rr" => ("Round trip by percentile, idle", "All rounds together."),
+            "udp-rr" => ("UDP transactions by percentile", "All rounds together."),
+            "tcp-rr" => ("TCP transactions by percentile", "All rounds together."),
             _ => (
                 "One way by percentile, at 80 % of the rate without loss",
                 "All rounds together. Each peer is loaded at 80 % of its own rate.",
