@@ -7,15 +7,20 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use isatap_engine::ebpf::Cause;
+use isatap_engine::reason::DropReason;
+use isatap_engine::stats::WorkerSnapshot;
 use isatapd::config::names::{Key, Reload, Repeat};
+use isatapd::ops::metrics::{self, Scrape};
+use isatapd::ops::share::KernelShare;
 
 const EXAMPLE: &str = include_str!("../isatapd.conf");
 /// Of the last change that somebody who reads the pages would notice.
-const DATE: &str = "2026-11-29";
+const DATE: &str = "2026-11-30";
 
 const PROCESSES: &str = "The daemon is two processes. The monitor, whose process id is in the pid file and which signals go \
     to, keeps CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_SETPCAP and, unless Lane says \
@@ -56,14 +61,17 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// A program on one page, its commands included.
 fn page(program: &Command) -> Result<Vec<u8>> {
-    let man = Man::new(program.clone())
+    let man = Man::new(program.clone().mut_args(with_aliases))
         .section("8")
         .manual("isatapd")
         .date(DATE);
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
-    man.render_synopsis_section(&mut out)?;
+    let mut synopsis = Roff::default();
+    synopsis.control("SH", ["SYNOPSIS"]);
+    synopsis.text([bold(usage(program))]);
+    synopsis.to_writer(&mut out)?;
     man.render_description_section(&mut out)?;
     man.render_options_section(&mut out)?;
     let commands: Vec<_> = program
@@ -75,14 +83,7 @@ fn page(program: &Command) -> Result<Vec<u8>> {
     }
     for command in commands {
         let mut roff = Roff::default();
-        roff.control(
-            "SS",
-            [command
-                .clone()
-                .render_usage()
-                .to_string()
-                .trim_start_matches("Usage: ")],
-        );
+        roff.control("SS", [usage(command).as_str()]);
         roff.text([roman(
             command.get_about().map(ToString::to_string).unwrap_or_default(),
         )]);
@@ -92,8 +93,8 @@ fn page(program: &Command) -> Result<Vec<u8>> {
         {
             let Some(help) = argument.get_help() else { continue };
             roff.control("TP", []);
-            roff.text([bold(argument.to_string())]);
-            roff.text([roman(help.to_string())]);
+            roff.text([bold(option(argument))]);
+            roff.text([roman(format!("{help}{}", values(argument)))]);
         }
         if let Some(text) = command.get_after_help() {
             for paragraph in text.to_string().split("\n\n") {
@@ -104,15 +105,23 @@ fn page(program: &Command) -> Result<Vec<u8>> {
         roff.to_writer(&mut out)?;
     }
     let mut roff = Roff::default();
+    let is_daemon = program.get_name() == "isatapd";
     if let Some(text) = program.get_after_help() {
-        roff.control("SH", ["EXIT STATUS AND SIGNALS"]);
+        let title = match is_daemon {
+            true => "EXIT STATUS AND SIGNALS",
+            false => "EXIT STATUS",
+        };
+        roff.control("SH", [title]);
         roff.text([roman(text.to_string())]);
     }
-    if program.get_name() == "isatapd" {
+    if is_daemon {
         lanes(&mut roff);
         service(&mut roff);
         roff.control("SH", ["PROCESSES"]);
         roff.text([roman(PROCESSES)]);
+        figures(&mut roff);
+    } else {
+        reasons(&mut roff);
     }
     roff.control("SH", ["FILES"]);
     for (file, what) in [
@@ -124,19 +133,134 @@ fn page(program: &Command) -> Result<Vec<u8>> {
         roff.text([italic(file)]);
         roff.text([roman(what)]);
     }
-    roff.control("SH", ["SEE ALSO"]);
-    roff.text([
-        bold("isatapd"),
-        roman("(8), "),
-        bold("isatapctl"),
-        roman("(8), "),
-        bold("isatapd.conf"),
-        roman("(5), "),
-        bold("radvd.conf"),
-        roman("(5), RFC 5214"),
-    ]);
+    see_also(&mut roff, program.get_name());
     roff.to_writer(&mut out)?;
     Ok(out)
+}
+
+/// The other pages than `page`.
+fn see_also(roff: &mut Roff, page: &str) {
+    roff.control("SH", ["SEE ALSO"]);
+    let pages = [
+        ("isatapd", 8),
+        ("isatapctl", 8),
+        ("isatapd.conf", 5),
+        ("radvd.conf", 5),
+    ];
+    let mut line = Vec::new();
+    for (name, section) in pages.into_iter().filter(|(name, _)| *name != page) {
+        line.extend([bold(name), roman(format!("({section}), "))]);
+    }
+    line.push(roman("RFC 5214"));
+    roff.text(line);
+}
+
+/// How a program or command is called.
+fn usage(command: &Command) -> String {
+    let text = command.clone().render_usage().to_string();
+    text.trim_start_matches("Usage: ").to_owned()
+}
+
+/// The help of an option says its other names, too.
+fn with_aliases(argument: Arg) -> Arg {
+    let Some(aliases) = argument.get_visible_aliases().filter(|all| !all.is_empty()) else {
+        return argument;
+    };
+    let names: Vec<_> = aliases.iter().map(|name| format!("--{name}")).collect();
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    argument.help(format!("{help} [alias: {}]", names.join(", ")))
+}
+
+/// All that may be written for an option: `-w, --write <FILE>`.
+fn option(argument: &Arg) -> String {
+    match argument.get_short() {
+        Some(letter) => format!("-{letter}, {argument}"),
+        None => argument.to_string(),
+    }
+}
+
+/// What an option takes, and what it is without.
+fn values(argument: &Arg) -> String {
+    let mut text = String::new();
+    let possible: Vec<_> = match argument.is_hide_possible_values_set() {
+        true => Vec::new(),
+        false => argument.get_possible_values(),
+    };
+    let possible: Vec<_> = possible.iter().map(|value| value.get_name()).collect();
+    if argument.get_action().takes_values() && !possible.is_empty() {
+        text.push_str(&format!(" [possible values: {}]", possible.join(", ")));
+    }
+    let defaults: Vec<_> = argument.get_default_values().iter().collect();
+    if argument.get_action().takes_values() && !defaults.is_empty() {
+        let defaults: Vec<_> = defaults.iter().map(|value| value.to_string_lossy()).collect();
+        text.push_str(&format!(" [default: {}]", defaults.join(" ")));
+    }
+    text
+}
+
+/// Each reason to drop, and each cause for which the programs leave a packet to a worker.
+fn reasons(roff: &mut Roff) {
+    roff.control("SH", ["REASONS"]);
+    roff.text([roman(
+        "Each packet that is dropped has one of these reasons: in isatapctl drops and capture, and as the label reason of \
+         isatapd_drops_total.",
+    )]);
+    for reason in DropReason::ALL {
+        roff.control("TP", []);
+        roff.text([bold(reason.name())]);
+        roff.text([roman(reason.help())]);
+    }
+    roff.control("PP", []);
+    roff.text([roman(
+        "What the programs of the ebpf lane leave to workers has one of these causes: in isatapctl workers, and as the label cause of \
+         isatapd_left_packets_total.",
+    )]);
+    for cause in Cause::ALL {
+        roff.control("TP", []);
+        roff.text([bold(cause.name())]);
+        roff.text([roman(cause.help())]);
+    }
+}
+
+/// What is served over HTTP: the pages, and each metric as its own page describes it.
+fn figures(roff: &mut Roff) {
+    roff.control("SH", ["HTTP AND METRICS"]);
+    roff.text([roman(
+        "MetricsListen (127.0.0.1:9441 unless configured otherwise) serves:",
+    )]);
+    for (path, what) in [
+        ("/", "a dashboard, without anything from elsewhere"),
+        ("/metrics", "the metrics below, for Prometheus"),
+        ("/healthz", "status 200 while the daemon lives"),
+        (
+            "/ready",
+            "status 200 while packets can be carried, else 503 with the reasons",
+        ),
+        ("/api/v1/status", "what isatapctl status --json prints"),
+        ("/api/v1/live", "the same once a second (text/event-stream)"),
+    ] {
+        roff.control("TP", []);
+        roff.text([bold(path)]);
+        roff.text([roman(what)]);
+    }
+    roff.control("PP", []);
+    roff.text([roman(
+        "A packet is one read from or written to the kernel, a superpacket too. In each direction received = packets + punted + drops. \
+         Bytes are those of inner packets. worker=\"kernel\" is what the programs of the ebpf lane carry.",
+    )]);
+    let page = metrics::encode(Scrape {
+        workers: vec![WorkerSnapshot::default()],
+        share: Some(KernelShare::default()),
+        ..Scrape::default()
+    });
+    for line in page.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) else {
+            continue;
+        };
+        roff.control("TP", []);
+        roff.text([bold(name)]);
+        roff.text([roman(help)]);
+    }
 }
 
 /// What the daemon is to a service manager and a log.
@@ -195,11 +319,12 @@ fn configuration() -> Result<Vec<u8>> {
     roff.text([roman(
         "One name with its values per line. Names are read in any case; # starts a comment; values of a list are separated by \
          blanks or commas. A file of the program of 2006 works unchanged. Without any line the daemon is a router at the only \
-         IPv4 address of the machine. ",
+         IPv4 address of the machine.",
     )]);
     roff.text([
         bold("isatapd --check-config"),
-        roman(" says what would run, or which line is wrong and what was expected."),
+        roman(" says what would run, or which line is wrong and what was expected. The file belongs to root or to the user who starts \
+               the daemon, and nobody else may write it."),
     ]);
     roff.control("SH", ["NAMES"]);
     for key in Key::ALL.iter().copied() {
@@ -215,13 +340,24 @@ fn configuration() -> Result<Vec<u8>> {
             Repeat::Many => " May be repeated.",
             Repeat::OncePlusNetworks => " May be repeated with networks.",
         };
-        roff.text([roman(format!("{text} {reload}{repeat}"))]);
+        let line = match key.has_default() {
+            true => "Default:",
+            false => "Example:",
+        };
+        roff.text([roman(format!("{text} {reload}{repeat} {line}"))]);
         roff.control("RS", []);
         roff.control("EX", []);
         roff.text([roman(example)]);
         roff.control("EE", []);
         roff.control("RE", []);
     }
+    roff.control("SH", ["FILES"]);
+    roff.control("TP", []);
+    roff.text([italic("/etc/isatapd.conf")]);
+    roff.text([roman(
+        "read unless isatapd --config names another; it need not exist",
+    )]);
+    see_also(&mut roff, "isatapd.conf");
     let mut out = Vec::new();
     roff.to_writer(&mut out)?;
     Ok(out)

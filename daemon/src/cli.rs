@@ -139,7 +139,7 @@ struct Arguments {
     #[arg(long = READY_ON_STDIN, hide = true)]
     ready_on_stdin: bool,
 
-    /// ISATAP router: an IPv4 address or a host name
+    /// ISATAP router: an IPv4 address or a host name; several may be named
     #[arg(value_name = "ROUTER", value_parser = router)]
     routers: Vec<Host>,
 }

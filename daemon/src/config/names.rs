@@ -108,6 +108,22 @@ impl Key {
             .find(|key| key.name().eq_ignore_ascii_case(text))
     }
 
+    /// Whether the example file shows its default; the line of any other is an example.
+    pub const fn has_default(self) -> bool {
+        !matches!(
+            self,
+            Self::ServerAddress
+                | Self::PeerRouter
+                | Self::Workers
+                | Self::AdvertisePrefix
+                | Self::AdvertiseRoute
+                | Self::AdvertiseDns
+                | Self::AdvertiseSearch
+                | Self::AdvertiseMtu
+                | Self::SandboxWaive
+        )
+    }
+
     /// Whether the value is a path, in which a comma separates nothing.
     pub const fn takes_path(self) -> bool {
         matches!(self, Self::ControlSocket | Self::ChrootDir | Self::PidFile)

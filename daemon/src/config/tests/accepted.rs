@@ -180,23 +180,7 @@ fn the_example_file_names_everything_and_its_values_are_right() {
         named.push(key);
         match parse(body) {
             // What the file shows as a default is the default.
-            Ok(_)
-                if !matches!(
-                    key,
-                    Key::ServerAddress
-                        | Key::PeerRouter
-                        | Key::Workers
-                        | Key::ControlSocket
-                        | Key::AdvertisePrefix
-                        | Key::AdvertiseRoute
-                        | Key::AdvertiseDns
-                        | Key::AdvertiseSearch
-                        | Key::AdvertiseMtu
-                        | Key::SandboxWaive
-                ) =>
-            {
-                assert_eq!(load(body), defaults, "{line}");
-            }
+            Ok(_) if key.has_default() => assert_eq!(load(body), defaults, "{line}"),
             Ok(_) => {}
             Err(wrong) => panic!("{wrong:?}"),
         }
