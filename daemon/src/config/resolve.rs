@@ -265,7 +265,10 @@ impl Resolver<'_> {
         let name = match &host.value {
             Host::Addr(addr) if is_usable(*addr) => return vec![*addr],
             Host::Addr(addr) => {
-                self.refuse(&host.origin, format!("{addr} is not the address of a host"));
+                self.refuse(
+                    &host.origin,
+                    format!("{addr} is not the address of a host; a unicast one is expected"),
+                );
                 return Vec::new();
             }
             Host::Name(name) => name,
@@ -273,7 +276,10 @@ impl Resolver<'_> {
         match self.machine.resolve(name) {
             Err(reason) => self.refuse(
                 &host.origin,
-                format!("the name {} cannot be resolved: {reason}", quoted(name)),
+                format!(
+                    "the name {} cannot be resolved: {reason}; put it into /etc/hosts, or write its address here",
+                    quoted(name)
+                ),
             ),
             Ok(answers) => {
                 let usable: Vec<_> = answers.iter().copied().filter(|addr| is_usable(*addr)).collect();
@@ -472,7 +478,10 @@ impl Resolver<'_> {
             Some((group, Ok(None))) => {
                 self.refuse(
                     &origin,
-                    format!("ControlSocket: there is no group {}", quoted(group)),
+                    format!(
+                        "ControlSocket: there is no group {}; create it, or name another",
+                        quoted(group)
+                    ),
                 );
                 return None;
             }

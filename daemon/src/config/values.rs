@@ -265,13 +265,15 @@ pub fn is_domain(text: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label_ok)
 }
 
+const HOST_BITS: &str = "bits after the prefix length are set; make them 0, or the length longer";
+
 /// An IPv4 network; a bare address is a network of one.
 ///
 /// # Errors
 /// [`Refusal::Expected`] or [`Refusal::Because`] when bits after the prefix are set.
 pub fn ipv4_network(text: &str) -> Result<Ipv4Prefix, Refusal> {
     text.parse::<Ipv4Prefix>().map_err(|error| match error {
-        PrefixError::HostBits => Refusal::Because("bits after the prefix length are set".into()),
+        PrefixError::HostBits => Refusal::Because(HOST_BITS.into()),
         PrefixError::Length(_) => Refusal::Because("an IPv4 prefix length is a number from 0 to 32".into()),
         PrefixError::Address => EXPECTED,
     })
@@ -286,7 +288,7 @@ pub fn ipv6_prefix(text: &str) -> Result<Ipv6Prefix, Refusal> {
         return Err(EXPECTED);
     }
     let prefix = text.parse::<Ipv6Prefix>().map_err(|error| match error {
-        PrefixError::HostBits => Refusal::Because("bits after the prefix length are set".into()),
+        PrefixError::HostBits => Refusal::Because(HOST_BITS.into()),
         PrefixError::Length(_) => Refusal::Because("an IPv6 prefix length is a number from 0 to 128".into()),
         PrefixError::Address => EXPECTED,
     })?;

@@ -63,11 +63,22 @@ pub fn control(settings: &ControlSocket) -> Result<UnixListener, ExitError> {
     remove_stale(path)?;
     // Until the permissions are set, the umask of the start (022) keeps everybody but root from connecting.
     let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
+    // A start that ends here leaves no socket behind.
+    let mut file = SocketFile::of(path);
     if let Some(gid) = settings.gid {
-        lchown(path, None, Some(gid)).map_err(|error| failed(&error))?;
+        lchown(path, None, Some(gid)).map_err(|error| {
+            let group = settings.group.as_deref().unwrap_or_default();
+            ExitError::from_io(
+                &error,
+                ExitStatus::Config,
+                format!("{}: group {group}", name(path)),
+            )
+            .with_remedy("put the daemon's user into the group, or name no group in ControlSocket")
+        })?;
     }
     let permissions = std::fs::Permissions::from_mode(settings.mode);
     std::fs::set_permissions(path, permissions).map_err(|error| failed(&error))?;
+    file.id = None;
     Ok(listener)
 }
 

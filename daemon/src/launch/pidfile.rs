@@ -176,8 +176,12 @@ fn failed(path: &Path, errno: Errno) -> ExitError {
         }
         Errno::EACCES | Errno::EPERM => {
             ExitError::not_permitted(format!("pid file {path}: {}", errno.desc()))
+                .with_remedy("choose a folder that this user may write to with --pidfile")
         }
-        _ => ExitError::config(format!("pid file {path}: {}", errno.desc())),
+        Errno::ENOENT => ExitError::config(format!("pid file {path}: its folder does not exist"))
+            .with_remedy("make it, or choose another file with --pidfile"),
+        _ => ExitError::config(format!("pid file {path}: {}", errno.desc()))
+            .with_remedy("choose another file with --pidfile"),
     }
 }
 

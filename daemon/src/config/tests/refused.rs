@@ -79,7 +79,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "BindAddress 127.0.0.1",
-            "f:1:13: 127.0.0.1 is not the address of a host",
+            "f:1:13: 127.0.0.1 is not the address of a host; a unicast one is expected",
         ),
         (
             "BindAddress fe80::1",
@@ -87,7 +87,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "BindAddress nowhere",
-            "f:1:13: the name \"nowhere\" cannot be resolved: Name or service not known",
+            "f:1:13: the name \"nowhere\" cannot be resolved: Name or service not known; put it into /etc/hosts, or write its address here",
         ),
         (
             "BindAddress elsewhere.example",
@@ -95,7 +95,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "ServerAddress 192.0.2.1,224.0.0.5",
-            "f:1:25: 224.0.0.5 is not the address of a host",
+            "f:1:25: 224.0.0.5 is not the address of a host; a unicast one is expected",
         ),
         (
             "PeerRouter empty.example",
@@ -123,7 +123,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "SiteNetwork 10.0.0.1/8",
-            "f:1:13: SiteNetwork \"10.0.0.1/8\": bits after the prefix length are set",
+            "f:1:13: SiteNetwork \"10.0.0.1/8\": bits after the prefix length are set; make them 0, or the length longer",
         ),
         (
             "SiteNetwork 10.0.0.0/33",
@@ -151,7 +151,7 @@ fn each_kind_of_error_tells_what_to_change() {
         ),
         (
             "ControlSocket /x nogroup",
-            "f:1:15: ControlSocket: there is no group \"nogroup\"",
+            "f:1:15: ControlSocket: there is no group \"nogroup\"; create it, or name another",
         ),
         (
             "ControlSocket /x netops 999",

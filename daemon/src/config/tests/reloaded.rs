@@ -146,7 +146,7 @@ fn a_reload_inside_the_chroot_keeps_what_it_knew() {
     write("PeerRouter isatap.example mixed.example\n");
     let error = loader.load().unwrap_err().to_string();
     assert!(
-        error.ends_with(":1:27: the name \"mixed.example\" cannot be resolved: no resolver here"),
+        error.ends_with(":1:27: the name \"mixed.example\" cannot be resolved: no resolver here; put it into /etc/hosts, or write its address here"),
         "{error}"
     );
 }

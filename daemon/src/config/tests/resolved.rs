@@ -116,7 +116,7 @@ fn the_command_line_wins_and_routers_add_up() {
     };
     let error = load_with("", &root, &Fake::default()).unwrap_err();
     let expected = "\
-command line: ROUTER: 127.0.0.1 is not the address of a host
+command line: ROUTER: 127.0.0.1 is not the address of a host; a unicast one is expected
 command line: --user: the user \"root\" is root or in its group; choose an account without privileges";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.status(), ExitStatus::Config);
