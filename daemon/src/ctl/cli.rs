@@ -14,8 +14,6 @@ use crate::ops::capture::{
 
 /// Where the daemon listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/isatapd/control.sock";
-/// The configuration file unless another is named.
-pub const DEFAULT_CONFIG: &str = "/etc/isatapd.conf";
 
 /// What people should know before they capture. The figures are instructions of whole turns of `cargo bench --bench turn`, counted
 /// by callgrind.
@@ -39,7 +37,7 @@ packet is not wanted, 125 % when 112 bytes of it are copied, 200 % when it is 14
 #[derive(Debug, Parser)]
 #[command(name = "isatapctl", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit status: 0 done, 1 refused by the daemon, 2 usage, 69 no daemon, 78 check failed."
+    after_help = "Exit status: 0 done, 1 refused or failed (ready: not ready, doctor: an obstacle), 2 usage, 69 no daemon, 77 not permitted, 78 check failed."
 )]
 pub struct Cli {
     /// Control socket of the daemon (ControlSocket in its configuration)
@@ -108,9 +106,8 @@ pub enum Order {
     Upgrade,
     /// Check a configuration file without a daemon
     Check {
-        /// The file
-        #[arg(default_value = DEFAULT_CONFIG)]
-        file: PathBuf,
+        /// The file; without it /etc/isatapd.conf, which need not exist
+        file: Option<PathBuf>,
         /// Do not look up the names of routers: a daemon starts without them, too
         #[arg(long)]
         no_lookup: bool,

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::source::DEFAULT_PATH;
 use crate::config::{ConfigError, Loader, Overrides};
 use crate::exit::{ExitError, ExitStatus};
 use crate::ops::protocol::Command;
@@ -33,7 +34,7 @@ use client::Client;
 pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
     let mut obstacles = 0;
     let text = match &cli.order {
-        Order::Check { file, no_lookup } => check(file, !no_lookup)?,
+        Order::Check { file, no_lookup } => check(file.as_deref(), !no_lookup)?,
         Order::Status { schema: true, .. } => json(&crate::ops::schema::status())?,
         Order::Doctor => {
             let (report, found) = doctor::run(&cli.socket);
@@ -133,9 +134,9 @@ fn json(value: &serde_json::Value) -> Result<String, ExitError> {
 }
 
 /// Parses and resolves the file as the daemon would on this machine, and looks up every name in it unless told not to.
-fn check(file: &Path, lookup: bool) -> Result<String, ExitError> {
+fn check(file: Option<&Path>, lookup: bool) -> Result<String, ExitError> {
     let refused = |error: ConfigError| ExitError::new(ExitStatus::Config, error.to_string());
-    let loader = Loader::open(Some(file.to_owned()), Overrides::default()).map_err(refused)?;
+    let loader = Loader::open(file.map(Path::to_owned), Overrides::default()).map_err(refused)?;
     let loaded = loader.load().map_err(refused)?;
     if lookup {
         resolver::check(&loaded).map_err(refused)?;
@@ -145,7 +146,11 @@ fn check(file: &Path, lookup: bool) -> Result<String, ExitError> {
         .iter()
         .map(|warning| format!("warning: {warning}\n"))
         .collect();
-    text.push_str(&format!("{}: can be used\n", file.display()));
+    let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).display();
+    text.push_str(&match loaded.settings.config_path {
+        None if file.is_none() => format!("{shown} does not exist: the defaults can be used\n"),
+        _ => format!("{shown}: can be used\n"),
+    });
     Ok(text)
 }
 
@@ -157,7 +162,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("isatapd.conf");
         std::fs::write(&file, content).unwrap();
-        let order = Order::Check { file, no_lookup };
+        let order = Order::Check {
+            file: Some(file),
+            no_lookup,
+        };
         let mut out = Vec::new();
         let cli = Cli {
             socket: "/nonexistent".into(),
