@@ -355,6 +355,31 @@ fn maintainer_scripts_restart_what_the_new_version_can_run() {
     assert!(!asked(&root).contains("invoke start"));
 }
 
+/// A new version of the package takes over the daemon that runs, as its unit confines it: nobody is asked for a restart.
+#[test]
+fn a_new_version_takes_over_what_runs() {
+    let (package, root) = (Package::build(), ScratchRoot::new());
+    let first = bring_in(&root, package.file());
+    let second = bring_in(&root, &package.next_version("9.0.0", "# new"));
+    pretend_systemd(&root);
+    root.write("etc/isatapd.conf", "BindAddress 10.0.0.1\n");
+    dpkg(&root, &format!("-i {first}"));
+    let unit_path = root.run("dpkg -L isatapd-rs | grep isatapd.service");
+    let site = Site::new();
+    let rtr = site.member("rtr", 1);
+    let service = Service::start(&root, &rtr, &Unit::parse(&root.read(unit_path.trim())));
+    let interface = rtr.ip("-o link show is0");
+    asked(&root);
+
+    dpkg(&root, &format!("-i {second}"));
+    assert!(!asked(&root).contains("invoke"), "{}", service.log());
+    let status = root.run("isatapctl status --json");
+    assert!(status.contains("\"upgrades\": 1"), "{status}{}", service.log());
+    assert_eq!(rtr.ip("-o link show is0"), interface, "the interface stays");
+    assert_eq!(service.reload(), Ok(()));
+    assert_eq!(service.stop(), Some(0));
+}
+
 #[test]
 fn make_install_and_uninstall() {
     let (root, docs) = (ScratchRoot::new(), documents());
