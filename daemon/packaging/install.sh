@@ -42,7 +42,7 @@ files() {
 END
 }
 
-# The unit names the programs by where they will be.
+# The units name the programs by where they will be.
 unit() {
     sed -e "s|@BINDIR@|$PREFIX/bin|" -e "s|@SBINDIR@|$PREFIX/sbin|" daemon/packaging/isatapd.service
 }
@@ -52,6 +52,7 @@ install)
     files | while read -r mode from to; do
         install -D -m "$mode" "$from" "$DESTDIR$to"
     done
+    sed -i "s|^ExecStart=/usr/bin/|ExecStart=$PREFIX/bin/|" "$DESTDIR$DOCDIR/anycast/isatap-up.service"
     install -d "$DESTDIR$UNITDIR"
     unit >"$DESTDIR$UNITDIR/isatapd.service"
     chmod 644 "$DESTDIR$UNITDIR/isatapd.service"

@@ -396,6 +396,8 @@ fn make_install_and_uninstall() {
         unit.one("ExecStart")
             .starts_with("/usr/local/sbin/isatapd --foreground")
     );
+    let holds = root.read("usr/local/share/doc/isatapd/anycast/isatap-up.service");
+    assert!(holds.contains("\nExecStart=/usr/local/bin/isatapctl ready --hold"));
     assert!(
         root.run("isatapd --help").contains("--check-config"),
         "it is in the path"
