@@ -34,6 +34,9 @@ FUNCTION int check_sender(struct config *config, __u32 src)
 		return LEAVE(CAUSE_RULES);
 	if (is_no_host(src) || is_locator(config, src) || is_broadcast(config, src))
 		return DROP(REASON_OUTER_FORBIDDEN);
+	/* Not a rule of ours: the kernel would not let it through to a worker. */
+	if (contains(config, TAG_OWN_V4, src, 0))
+		return LEAVE(CAUSE_MARTIAN);
 	if (!is_site_host(config, src) && !is_router(config, src))
 		return DROP(REASON_NOT_SITE);
 	return 0;

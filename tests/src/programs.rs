@@ -144,6 +144,7 @@ impl<N: Borrow<Netns>> Node<N> {
             carry_in: true,
             carry_out: true,
             alone: true,
+            own_v4: Vec::new(),
             egress: vec![Egress {
                 network: "0.0.0.0/0".parse().expect("a prefix"),
                 device: self.index(device),

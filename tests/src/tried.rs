@@ -31,6 +31,7 @@ pub fn by_loopback(mtu: u16) -> Surroundings {
         carry_in: true,
         carry_out: true,
         alone: true,
+        own_v4: Vec::new(),
         egress: vec![Egress {
             network: "0.0.0.0/0".parse().expect("a prefix"),
             device: LOOPBACK,

@@ -344,6 +344,7 @@ const DECAP_CAUSES: &[Cause] = &[
     Cause::Device,
     Cause::Options,
     Cause::Checksum,
+    Cause::Martian,
     Cause::Fragment,
     Cause::Length,
     Cause::Multicast,

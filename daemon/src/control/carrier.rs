@@ -152,6 +152,7 @@ mod tests {
             carry_in: true,
             carry_out: true,
             alone: true,
+            own_v4: vec![US],
             egress: vec![Egress {
                 network: "10.0.0.0/24".parse().unwrap(),
                 device: DEVICE,

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::ebpf::layout::Counter;
@@ -65,12 +66,14 @@ pub(super) struct Programs {
 }
 
 /// What is to be known besides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Moment {
     /// The interface is up.
     up: bool,
     /// Somebody captures.
     captured: bool,
+    /// The machine's IPv4 addresses.
+    own_v4: BTreeSet<Ipv4Addr>,
 }
 
 impl Programs {
@@ -236,7 +239,7 @@ impl Programs {
     }
 
     /// What is in the way of carrying anything.
-    fn held_by(&self, moment: Moment) -> Vec<String> {
+    fn held_by(&self, moment: &Moment) -> Vec<String> {
         let mut why = Vec::new();
         let mut held = |holds: bool, text: &str| {
             if holds {
@@ -257,7 +260,7 @@ impl Programs {
         why
     }
 
-    fn surroundings_at(&self, moment: Moment, locators: &[Locator]) -> Surroundings {
+    fn surroundings_at(&self, moment: &Moment, locators: &[Locator]) -> Surroundings {
         let carries = self.held_by(moment).is_empty();
         // An address that has come since may have brought routes of its own: with it by the device of before, packets would teach
         // our neighbours there a wrong place for it. Workers ask the kernel's routing of each packet.
@@ -269,6 +272,7 @@ impl Programs {
             carry_in: carries,
             carry_out: carries,
             alone: self.others.is_some_and(|others| !others.listeners),
+            own_v4: moment.own_v4.iter().copied().collect(),
             egress: egress.cloned().unwrap_or_default(),
         }
     }
@@ -279,7 +283,7 @@ impl Programs {
     }
 
     /// Makes `rules` those of the programs.
-    fn publish(&mut self, rules: &Rulebook, moment: Moment) {
+    fn publish(&mut self, rules: &Rulebook, moment: &Moment) {
         if !self.is_informed() {
             return;
         }
@@ -298,7 +302,7 @@ impl Programs {
     }
 
     /// Says what is in the way, when it is something else than before.
-    fn tell(&mut self, moment: Moment) {
+    fn tell(&mut self, moment: &Moment) {
         if !self.is_informed() {
             return;
         }
@@ -346,9 +350,9 @@ impl Daemon {
             programs.look(now, rules.locators()).await;
         }
         // Rules come first: after an upgrade, programs are put into the places of those that carry.
-        let surroundings = programs.surroundings_at(moment, rules.locators());
+        let surroundings = programs.surroundings_at(&moment, rules.locators());
         if programs.is_informed() && programs.in_force.as_ref() != Some(&surroundings) {
-            programs.publish(&rules, moment);
+            programs.publish(&rules, &moment);
         }
         let devices = programs.devices(&self.attached);
         let is_settled = programs.attached == Some(devices) && !programs.replaced;
@@ -366,7 +370,7 @@ impl Daemon {
                 programs.attached = None;
                 programs.look_at = Some(now + LOOK_AGAIN);
             }
-            programs.tell(moment);
+            programs.tell(&moment);
         }
     }
 
@@ -374,14 +378,16 @@ impl Daemon {
     pub(super) fn publish_programs(&mut self) {
         let moment = self.moment();
         if let Some(programs) = &mut self.programs {
-            programs.publish(&self.publisher.current(), moment);
+            programs.publish(&self.publisher.current(), &moment);
         }
     }
 
     fn moment(&self) -> Moment {
+        let state = self.watch.state();
         Moment {
-            up: self.watch.state().is_up(),
+            up: state.is_up(),
             captured: self.engine.captures() > 0,
+            own_v4: state.v4().map(|own| own.addr).collect(),
         }
     }
 }

@@ -45,6 +45,8 @@ causes! {
     Options = "options",
     /// The outer header's checksum is wrong: the kernel's IPv4 drops it.
     Checksum = "checksum",
+    /// The sender's IPv4 address is one of this machine's own: the kernel's IPv4 drops such a packet, unless it is told otherwise (accept_local).
+    Martian = "martian",
     /// A fragment of an outer packet: the kernel puts them together first.
     Fragment = "fragment",
     /// More or fewer bytes than the headers say: padding has to be cut off.

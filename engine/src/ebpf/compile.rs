@@ -11,8 +11,8 @@ use super::numbers::{
     DSCP_INHERIT, FLAG_ALONE, FLAG_ANY_SITE, FLAG_CARRY_IN, FLAG_CARRY_OUT, FLAG_LOOP_CHECKS, FLAG_NESTED,
     FLAG_OWNS_FOREIGN, FLAG_STRICT, GROUP_SLOTS, HOP_GROUP, HOP_NONE, HOP_ON_LINK, HOP_UNREACHABLE, HOP_VIA,
     MAX_LEVELS, MAX_LOCATORS, PEER_COMPAT, PEER_DYNAMIC, PREFIX_TABLES, TAG_BROADCAST, TAG_EGRESS, TAG_GROUP,
-    TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_PATH, TAG_PEER, TAG_ROUTE,
-    TAG_ROUTER, TAG_SITE,
+    TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_OWN_V4, TAG_PATH, TAG_PEER,
+    TAG_ROUTE, TAG_ROUTER, TAG_SITE,
 };
 use super::table::Table;
 use crate::fib::group::SLOTS;
@@ -51,6 +51,9 @@ pub struct Surroundings {
     pub carry_out: bool,
     /// Nobody else on this machine listens to protocol 41, so that what is refused may be dropped at once.
     pub alone: bool,
+    /// IPv4 addresses of this machine, locators or not: nobody else sends from one, and the kernel's IPv4 sees to that before a worker
+    /// reads a packet.
+    pub own_v4: Vec<Ipv4Addr>,
     /// The ways to next hops.
     pub egress: Vec<Egress>,
 }
@@ -140,6 +143,9 @@ pub fn compile(
     config.levels = [routes, site, policies, ways];
 
     entries.sets(rules);
+    for addr in &surroundings.own_v4 {
+        entries.add_v4(TAG_OWN_V4, *addr, 0);
+    }
     for (number, group) in (0u32..).zip(rules.groups()) {
         entries.group(rules, number, group);
     }

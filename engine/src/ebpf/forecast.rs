@@ -5,6 +5,8 @@
 //! (`tests/tests/ebpf_differential.rs`): a packet with such a cause is never carried, and one that is left has the
 //! cause it is counted for. Superpackets are not looked into.
 
+use std::net::Ipv4Addr;
+
 use super::cause::Cause;
 use super::compile::{Egress, Surroundings};
 use crate::fib::Rulebook;
@@ -63,6 +65,11 @@ impl Arrival<'_> {
             Cause::Checksum => packet
                 .get(..MIN_HEADER_LEN)
                 .is_none_or(|header| checksum::sum(header) != 0),
+            Cause::Martian => {
+                let own = self.surroundings.own_v4.iter();
+                own.map(Ipv4Addr::octets)
+                    .any(|addr| Some(&addr[..]) == packet.get(12..16))
+            }
             Cause::Fragment => self.byte(6) & 0x3f != 0 || self.byte(7) != 0,
             Cause::Length => {
                 let inner_total = HEADER_LEN + be16(inner, 4);
@@ -136,6 +143,7 @@ impl Departure<'_> {
             | Cause::Device
             | Cause::Options
             | Cause::Checksum
+            | Cause::Martian
             | Cause::Fragment
             | Cause::Ecn
             | Cause::Merged

@@ -106,4 +106,6 @@ numbers! {
     TAG_GROUP_SLOT = 12;
     /// Members of a group, active or not: the group in the high half of the key, the address in the low one.
     TAG_MEMBER = 13;
+    /// IPv4 addresses of this machine.
+    TAG_OWN_V4 = 14;
 }

@@ -130,6 +130,11 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
         carry_in: !draw.once_in(30),
         carry_out: !draw.once_in(30),
         alone: !draw.once_in(5),
+        own_v4: if draw.once_in(3) {
+            draw.some(2, Draw::host)
+        } else {
+            Vec::new()
+        },
         egress,
     }
 }

@@ -185,6 +185,7 @@ fn rules(slots: usize) -> Option<crate::ebpf::Image> {
         carry_in: true,
         carry_out: true,
         alone: false,
+        own_v4: Vec::new(),
         egress: vec![Egress {
             network: Ipv4Prefix::containing(FAR, 24).ok()?,
             device: 1,
