@@ -199,6 +199,30 @@ fn others_are_left_alone() {
     }
 }
 
+/// What others do with packets they do first: shape them, count them, refuse them. TCX would come before all filters.
+#[test]
+fn filters_of_others_come_first() {
+    const EVERYTHING: &str = "u32 match u32 0 0 flowid 1:1";
+    let (ns, _other) = device();
+    let mut programs = load(&ns, "is0");
+    let mut attach = || {
+        ns.enter(|| programs.attach(Direction::Decap, DEVICE))
+            .expect("attached")
+    };
+    ns.run(&format!("tc qdisc add dev {DEVICE} clsact"));
+    ns.run(&format!(
+        "tc filter add dev {DEVICE} ingress prio 9 protocol ip {EVERYTHING}"
+    ));
+    let attachment = attach();
+    assert_eq!(attachment.hook(), Hook::Clsact);
+    assert_eq!(filters(&ns).len(), 1);
+    detach(&ns, attachment);
+    ns.run(&format!("tc filter del dev {DEVICE} ingress"));
+    let attachment = attach();
+    assert_eq!(attachment.hook(), Hook::of_the_kernel().expect("a hook"));
+    detach(&ns, attachment);
+}
+
 /// Two tunnels share a device, and neither takes the other's filter for its own.
 #[test]
 fn two_tunnels_share_a_device() {

@@ -1,6 +1,7 @@
 //! Programs at their devices: by TCX, or where the kernel has none (before Linux 6.6), as filters of a `clsact` queueing discipline.
 //!
-//! Either way they come behind the programs of others, as far as those pass packets on. TCX detaches a program when the last
+//! Either way they come behind the programs of others that are there by then, as far as those pass packets on: TCX comes before all filters, so that ours
+//! are filters as well where others have some. TCX detaches a program when the last
 //! process that holds its [`Attachment`] ends (or has been handed it, see [`super::handover`]); a filter stays, so that whoever attaches for the same tunnel again finds
 //! the one that a crash has left, and replaces it in place: no packet passes between the two. A tunnel is known by the name of
 //! its interface, since two may share a device.
@@ -93,6 +94,25 @@ impl Hook {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The way to attach at a device: that of the kernel, unless somebody has filters for what comes in there. (What goes out is that of an
+/// interface of ours.)
+///
+/// # Errors
+/// As [`Hook::of_the_kernel`].
+pub(super) fn hook_at(direction: Direction, device: &str) -> Result<Hook, LoadError> {
+    let hook = Hook::of_the_kernel()?;
+    let is_behind = hook == Hook::Tcx && direction == Direction::Decap && has_filters(device);
+    Ok(if is_behind { Hook::Clsact } else { hook })
+}
+
+/// Whether others have filters for what comes in at a device.
+fn has_filters(device: &str) -> bool {
+    let [(_, ingress), _] = clsact::BOTH_ENDS;
+    let index = if_nametoindex(device).unwrap_or(0);
+    let found = clsact::filters(index, ingress).unwrap_or_default();
+    found.iter().any(|(priority, _)| !PRIORITIES.contains(priority))
 }
 
 /// Takes away the filters that a process has left without detaching them, for the tunnel of this name, at whatever device of this

@@ -141,7 +141,7 @@ impl Programs {
     /// # Errors
     /// What the kernel says: no such device, for one.
     pub fn attach(&mut self, direction: Direction, device: &str) -> Result<Attachment, LoadError> {
-        self.attach_by(Hook::of_the_kernel()?, direction, device)
+        self.attach_by(attach::hook_at(direction, device)?, direction, device)
     }
 
     /// Attaches a program by a hook of the caller's choice.
