@@ -428,7 +428,7 @@ fn doubts_are_told_together() {
         });
     }
     wait_neighbours(&daemon, hosts.len() as u64);
-    let tenths = begun.elapsed().as_millis() as u64 / 100;
+    let tenths = u64::try_from(begun.elapsed().as_millis()).expect("no ages") / 100;
     let times = generations() - before;
     assert!(
         (1..=tenths).contains(&times),
