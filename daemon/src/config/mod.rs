@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub mod advertise;
 pub mod diagnostic;
 mod display;
+mod doubtful;
 pub mod engine_types;
 pub mod file;
 pub mod kept;
@@ -109,9 +110,9 @@ impl<M: Machine> Loader<M> {
             }
         };
         let names = resolve::server_names(&file, &self.overrides);
+        let mut warnings = doubtful::doubtful(&file);
         let settings = resolve::resolve(file, &self.overrides, path, &self.machine)?;
         self.machine.seal();
-        let mut warnings = Vec::new();
         if let Some(content) = content
             && !content.readable_by(&settings.user)
         {

@@ -10,6 +10,8 @@ use crate::config::resolved::Bind;
 use crate::config::{ConfigError, Loaded};
 use crate::prl::names::LookupError;
 
+const REMEDY: &str = "put the routers' addresses into DNS or /etc/hosts, or write them here";
+
 /// Looks the server names of `loaded` up; returns the whole potential router list.
 ///
 /// # Errors
@@ -58,8 +60,8 @@ fn diagnostic(name: &Sourced<String>, message: String) -> Diagnostic {
 
 fn cannot(name: &str, error: &LookupError) -> String {
     match error {
-        LookupError::NoAddress => format!("the name {} has no IPv4 address", quoted(name)),
-        error => format!("the name {} cannot be resolved: {error}", quoted(name)),
+        LookupError::NoAddress => format!("the name {} has no IPv4 address; {REMEDY}", quoted(name)),
+        error => format!("the name {} cannot be resolved: {error}; {REMEDY}", quoted(name)),
     }
 }
 
@@ -82,7 +84,7 @@ fn usable(name: &str, addrs: &[Ipv4Addr], bind: Bind) -> Result<Vec<Ipv4Addr>, S
             "the name {name} leads to our own address alone ({shown}); to be a router, name no ServerAddress and no ROUTER"
         )
     } else {
-        format!("the name {name} has no IPv4 address that a host can have ({shown})")
+        format!("the name {name} has no IPv4 address that a host can have ({shown}); {REMEDY}")
     })
 }
 
@@ -103,7 +105,7 @@ mod tests {
         );
         assert_eq!(
             check(&["0.0.0.0", "224.0.0.1"]).unwrap_err(),
-            "the name \"x\" has no IPv4 address that a host can have (0.0.0.0, 224.0.0.1)"
+            format!("the name \"x\" has no IPv4 address that a host can have (0.0.0.0, 224.0.0.1); {REMEDY}")
         );
         assert!(
             check(&["10.0.0.5"])
