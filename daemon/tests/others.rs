@@ -15,6 +15,7 @@ const NOBODY: Others = Others {
     firewall: false,
     ipsec: false,
     listeners: false,
+    shaping: false,
 };
 const FIREWALL: Others = Others {
     firewall: true,

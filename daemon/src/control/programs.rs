@@ -260,6 +260,13 @@ impl Programs {
         why
     }
 
+    /// What is in the way of carrying what goes out, besides.
+    fn held_out(&self) -> Option<String> {
+        let shaping = self.others.is_some_and(|others| others.shaping && !self.insists);
+        let text = "there is traffic control at the ISATAP interface, which would not see what goes out (Lane ebpf carries it all the same)";
+        shaping.then(|| text.to_owned())
+    }
+
     fn surroundings_at(&self, moment: &Moment, locators: &[Locator]) -> Surroundings {
         let carries = self.held_by(moment).is_empty();
         // An address that has come since may have brought routes of its own: with it by the device of before, packets would teach
@@ -270,7 +277,7 @@ impl Programs {
         Surroundings {
             link_len: 0,
             carry_in: carries,
-            carry_out: carries,
+            carry_out: carries && self.held_out().is_none(),
             alone: self.others.is_some_and(|others| !others.listeners),
             own_v4: moment.own_v4.iter().copied().collect(),
             egress: egress.cloned().unwrap_or_default(),
@@ -307,6 +314,7 @@ impl Programs {
             return;
         }
         let mut why = self.held_by(moment);
+        why.extend(self.held_out());
         why.extend(self.unfit.clone());
         why.extend(self.refused.clone());
         match &self.ways {

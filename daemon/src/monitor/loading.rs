@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::others::Lookout;
 use super::programs::{self, Held};
+use super::shaping::Shaping;
 use crate::exit::{ExitError, ExitStatus};
 
 /// What has become of them.
@@ -40,6 +41,8 @@ pub struct Here {
     pub maps: MapFds,
     /// Looks out for others who have a say about outer packets.
     pub lookout: Lookout,
+    /// Looks at their traffic control.
+    pub shaping: Shaping,
 }
 
 impl Programs {
@@ -62,12 +65,17 @@ impl Programs {
         }
     }
 
-    /// Those that are there, to be attached.
-    pub fn held_mut(&mut self) -> Option<&mut Held> {
+    /// Those that are there, to be changed.
+    pub fn here_mut(&mut self) -> Option<&mut Here> {
         match self {
-            Self::Here(here) => Some(&mut here.held),
+            Self::Here(here) => Some(here),
             Self::Coming(_) | Self::Without(_) => None,
         }
+    }
+
+    /// Those that are there, to be attached.
+    pub fn held_mut(&mut self) -> Option<&mut Held> {
+        self.here_mut().map(|here| &mut here.held)
     }
 }
 

@@ -28,6 +28,7 @@ pub mod policy;
 pub mod programs;
 pub mod progress;
 pub mod serve;
+pub mod shaping;
 pub mod silence;
 pub mod suspicion;
 pub mod text;

@@ -50,6 +50,8 @@ pub struct Others {
     pub ipsec: bool,
     /// Others than this daemon listen to protocol 41: raw sockets, or sit tunnels that are up.
     pub listeners: bool,
+    /// Others shape or filter what goes out by the ISATAP interface ([`super::shaping`] looks for that).
+    pub shaping: bool,
 }
 
 /// Looks for [`Others`] in the network namespace of the thread that uses it.
@@ -90,6 +92,7 @@ impl Lookout {
             ipsec: self.policies.ask(policies),
             listeners: self.sockets.ask(|| self.foreign_sockets())
                 || self.tunnels.ask(|| self.devices.tunnels().map(Some)),
+            shaping: false,
         }
     }
 

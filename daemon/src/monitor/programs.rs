@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds, Programs};
+use isatap_engine::io::ebpf::{Attachment, Hook, LoadError, MapFds, Programs, filters_ingress};
 use isatap_engine::stats::Direction;
 use nix::libc;
 use nix::net::if_::if_indextoname;
@@ -157,6 +157,26 @@ impl Held {
         }
     }
 
+    /// Puts programs behind the filters of others at their devices, which TCX comes before; whether all that are there are ours, or else
+    /// it is to be asked for again.
+    pub fn go_behind_filters(&mut self) -> bool {
+        let is_before = |spot: &Spot| spot.attachment().hook() == Hook::Tcx;
+        let behind = self.at_devices.iter().filter(|(index, spot)| {
+            matches!(spot, Spot::Ours(_)) && is_before(spot) && filters_ingress(**index).unwrap_or(false)
+        });
+        for index in behind.map(|(index, _)| *index).collect::<Vec<_>>() {
+            // The one of before goes when the other is there: no packet passes between the two.
+            match attach(&mut self.programs, index) {
+                Ok(attachment) => {
+                    self.at_devices.insert(index, Spot::Ours(attachment));
+                    info!("the program at {} goes behind the filters there", name_of(index));
+                }
+                Err(why) => warn!("a program stays before the filters of others: {why}"),
+            }
+        }
+        self.at_devices.values().all(|spot| matches!(spot, Spot::Ours(_)))
+    }
+
     /// Puts our programs into the places of those of the monitor before, if an engine has written rules for them. Where that
     /// fails there is none afterwards, so that whoever asks for one has it attached.
     pub fn exchange(&mut self) {
@@ -234,6 +254,11 @@ pub fn sweep(interface: &str) {
         ),
         Err(error) => warn!("filters of a daemon that was killed may be left: {error}"),
     }
+}
+
+fn name_of(index: u32) -> String {
+    let name = if_indextoname(index).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|_| format!("device {index}"))
 }
 
 fn attach(programs: &mut Programs, index: u32) -> Result<Attachment, String> {

@@ -21,7 +21,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -407,7 +407,7 @@ structures! {
     MapsShape { slots, cpus }
     Filter { priority, added }
     Place { direction, device, filter }
-    Others { firewall, ipsec, listeners }
+    Others { firewall, ipsec, listeners, shaping }
     Bounds { now, before }
     LookedUp { name, addresses }
     Left { bounds, looked_up }

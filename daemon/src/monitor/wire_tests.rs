@@ -153,10 +153,11 @@ fn order() -> impl Strategy<Value = Order> {
         ".{0,200}".prop_map(Order::WithoutPrograms),
         left().prop_map(Order::Left),
         place().prop_map(Order::Attached),
-        any::<[bool; 3]>().prop_map(|[firewall, ipsec, listeners]| Order::Others(Others {
+        any::<[bool; 4]>().prop_map(|[firewall, ipsec, listeners, shaping]| Order::Others(Others {
             firewall,
             ipsec,
             listeners,
+            shaping,
         })),
         Just(Order::Begin),
         (any::<u32>(), answer).prop_map(|(number, answer)| Order::Answer(number, answer)),

@@ -11,7 +11,8 @@ use super::attach::Given;
 use crate::exit::ExitError;
 use crate::monitor::holdings;
 use crate::monitor::loading::{Here, Loading, Programs};
-use crate::monitor::others::Lookout;
+use crate::monitor::others::{Lookout, Others};
+use crate::monitor::shaping::Shaping;
 use crate::monitor::wire::Order;
 
 impl Running {
@@ -48,7 +49,13 @@ impl Running {
         let maps = held.maps()?;
         let own = self.monitor.holdings.descriptors.raw_sockets();
         let lookout = Lookout::open(own).map_err(LoadError::Descriptor)?;
-        Ok(Here { held, maps, lookout })
+        let shaping = Shaping::open().map_err(LoadError::Descriptor)?;
+        Ok(Here {
+            held,
+            maps,
+            lookout,
+            shaping,
+        })
     }
 
     /// Has the engine know of the programs, as soon as there is something to know.
@@ -69,10 +76,14 @@ impl Running {
 
     /// Has the engine know who else has a say about outer packets; as often as it gives a sign of life.
     pub(super) fn tell_of_others(&mut self) {
-        let (Some(here), Some(engine)) = (self.monitor.programs.here(), &self.engine) else {
+        let (Some(here), Some(engine)) = (self.monitor.programs.here_mut(), &self.engine) else {
             return;
         };
-        let others = here.lookout.look();
+        let tunnel = self.monitor.holdings.descriptors.shape.if_index;
+        let others = Others {
+            shaping: here.shaping.look(tunnel, &mut here.held),
+            ..here.lookout.look()
+        };
         if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() {
             self.others = Some(others);
         }

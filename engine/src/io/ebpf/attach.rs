@@ -1,6 +1,6 @@
 //! Programs at their devices: by TCX, or where the kernel has none (before Linux 6.6), as filters of a `clsact` queueing discipline.
 //!
-//! Either way they come behind the programs of others that are there by then, as far as those pass packets on: TCX comes before all filters, so that ours
+//! Either way they come behind the programs and filters of others that are there by then, as far as those pass packets on: TCX comes before all filters, so that ours
 //! are filters as well where others have some. TCX detaches a program when the last
 //! process that holds its [`Attachment`] ends (or has been handed it, see [`super::handover`]); a filter stays, so that whoever attaches for the same tunnel again finds
 //! the one that a crash has left, and replaces it in place: no packet passes between the two. A tunnel is known by the name of
@@ -103,16 +103,33 @@ impl Hook {
 /// As [`Hook::of_the_kernel`].
 pub(super) fn hook_at(direction: Direction, device: &str) -> Result<Hook, LoadError> {
     let hook = Hook::of_the_kernel()?;
-    let is_behind = hook == Hook::Tcx && direction == Direction::Decap && has_filters(device);
+    let has_filters = || if_nametoindex(device).is_ok_and(|index| filters_ingress(index).unwrap_or(false));
+    let is_behind = hook == Hook::Tcx && direction == Direction::Decap && has_filters();
     Ok(if is_behind { Hook::Clsact } else { hook })
 }
 
-/// Whether others have filters for what comes in at a device.
-fn has_filters(device: &str) -> bool {
+/// Whether others have filters for what comes in at a device, of this interface index.
+///
+/// # Errors
+/// When the kernel does not say: no such device, for one.
+pub fn filters_ingress(device: u32) -> io::Result<bool> {
     let [(_, ingress), _] = clsact::BOTH_ENDS;
-    let index = if_nametoindex(device).unwrap_or(0);
-    let found = clsact::filters(index, ingress).unwrap_or_default();
-    found.iter().any(|(priority, _)| !PRIORITIES.contains(priority))
+    has_foreign(device, ingress)
+}
+
+/// Whether others shape or filter what goes out by a device, of this interface index: by a queueing discipline that somebody chose, or
+/// filters.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn shapes_egress(device: u32) -> io::Result<bool> {
+    let [_, (_, egress)] = clsact::BOTH_ENDS;
+    Ok(clsact::is_chosen(device)? || has_foreign(device, egress)?)
+}
+
+fn has_foreign(device: u32, parent: u32) -> io::Result<bool> {
+    let found = clsact::filters(device, parent)?;
+    Ok(found.iter().any(|(priority, _)| !PRIORITIES.contains(priority)))
 }
 
 /// Takes away the filters that a process has left without detaching them, for the tunnel of this name, at whatever device of this

@@ -154,6 +154,19 @@ fn read(mut bytes: &[u8], answer: &mut impl FnMut(&Message, &[u8])) -> io::Resul
     Ok(false)
 }
 
+/// Whether somebody has chosen a queueing discipline for what goes out by a device: those that the kernel chooses have no handle.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn is_chosen(device: u32) -> io::Result<bool> {
+    let mut found = false;
+    ask(RTM_GETQDISC, NLM_F_DUMP, 0, 0, 0, |message, _| {
+        let is_for_output = message.kind == RTM_NEWQDISC && message.parent != PARENT;
+        found |= is_for_output && message.device == device && message.handle != 0;
+    })?;
+    Ok(found)
+}
+
 fn name_of_kind(mut attributes: &[u8]) -> Option<String> {
     while let Some(&[len, len_high, kind, kind_high]) = attributes.first_chunk::<4>() {
         let len = usize::from(u16::from_ne_bytes([len, len_high]));

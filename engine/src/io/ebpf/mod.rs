@@ -19,7 +19,7 @@ pub mod neighbours;
 pub mod programs;
 pub mod shared;
 
-pub use attach::{Attachment, Hook, sweep};
+pub use attach::{Attachment, Hook, filters_ingress, shapes_egress, sweep};
 pub use features::{Features, Lacking};
 pub use handover::{Filter, Place};
 pub use neighbours::Neighbour;
