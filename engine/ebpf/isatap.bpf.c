@@ -75,6 +75,23 @@ ALWAYS_INLINE int strip(struct __sk_buff *skb, __u8 next_header)
 	return 0;
 }
 
+/* Makes room for the outer header of a packet that has come in by this tunnel and goes out by it again. What GRO has put together on the
+ * way in is still said to be encapsulated, in IPv4, with inner headers that are where they were: all that is to be said of it. The kernel
+ * refuses to say it twice, but room alone it gives. What is missing is that this is IPv4 from now on; taking a header off can say so
+ * (Linux 6.3), and so there is one more.
+ */
+FUNCTION int make_room_again(struct __sk_buff *skb)
+{
+	if (bpf_skb_adjust_room(skb, 2 * OUTER_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return LEAVE(CAUSE_ROOM);
+	if (!bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4))
+		return 0;
+	/* As it was. */
+	if (bpf_skb_adjust_room(skb, -2 * OUTER_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return DROP(REASON_SEND_ERROR);
+	return LEAVE(CAUSE_ROOM);
+}
+
 /* Whether a frame is of a VLAN (IEEE 802.1Q): the kernel has taken the tag off by now, and nothing else tells it from others. A tag with
  * number 0 names none, and the kernel passes it over. */
 ALWAYS_INLINE int is_of_vlan(struct __sk_buff *skb)
@@ -315,9 +332,13 @@ int isatap_encap(struct __sk_buff *skb)
 	/* By the first packet the kernel begins to ask a neighbour that it doubts, and sends it where the others go. */
 	__u32 by_kernel = !flow->has_link || (!known && flow->doubted);
 
-	if (UNLIKELY(bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)))
-		return refuse(ENCAP, LEAVE(CAUSE_ROOM));
+	long error = bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+
+	if (UNLIKELY(error)) {
+		verdict = error == -EALREADY && skb->ingress_ifindex == skb->ifindex ? make_room_again(skb) : LEAVE(CAUSE_ROOM);
+		if (verdict)
+			return refuse(ENCAP, verdict);
+	}
 	/* From here on there is no way back. */
 	if (UNLIKELY((link_len == 0 && bpf_skb_change_head(skb, ETH_HLEN, 0)) ||
 	    bpf_skb_store_bytes(skb, 0, &headers.link, ETH_HLEN + OUTER_LEN, 0))) {

@@ -40,6 +40,8 @@ typedef long long __s64;
 
 /* What helpers answer to flags that they do not know. */
 #define EINVAL 22
+/* What bpf_skb_adjust_room answers to one header more around a packet that is said to have one. */
+#define EALREADY 114
 
 #define BPF_F_INGRESS 1
 #define BPF_F_RECOMPUTE_CSUM 1
@@ -48,6 +50,7 @@ typedef long long __s64;
 #define BPF_F_ADJ_ROOM_FIXED_GSO 1
 #define BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 2
 /* Linux 6.3. */
+#define BPF_F_ADJ_ROOM_DECAP_L3_IPV4 128
 #define BPF_F_ADJ_ROOM_DECAP_L3_IPV6 256
 
 /* The context of a classifier, as far as it is read. */

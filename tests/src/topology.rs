@@ -88,6 +88,14 @@ impl Site {
         self.switch.ip(&format!("link set port{port} master br0"));
     }
 
+    /// Sets up both directions of the interface that was attached as number `port` (from 0): single packets travel, and the member's
+    /// end merges what comes, or does not.
+    pub fn set_gro(&self, port: u32, ns: &Netns, device: &str, gro: Gro) {
+        let port = format!("port{port}");
+        set_gro(&self.switch, &port, ns, device, gro);
+        set_gro(ns, device, &self.switch, &port, Gro::Off);
+    }
+
     /// Takes a member's interface away and puts another one in its place, with the same name, number, Ethernet address and
     /// IPv4 address.
     pub fn replace(&self, ns: &Netns, device: &str, address: Ipv4Addr) {
