@@ -141,6 +141,8 @@ pub(super) struct Daemon {
     pub(super) was_mtu: u32,
     pub(super) was_present: bool,
     pub(super) warned_ambiguous: bool,
+    /// Other ISATAP interfaces of this machine with one of our locators, by name.
+    pub(super) shared_with: Vec<String>,
     /// When to look again for an address that can carry the tunnel.
     pub(super) follow_at: Option<Instant>,
     pub(super) latencies: LatencyBook,

@@ -72,8 +72,8 @@ pub(super) fn router_counts(routers: &Routers) -> String {
 /// back; what an operator configured stays.
 pub(super) fn stale_addresses(state: &MirrorState, locators: &[Ipv4Addr]) -> Vec<V6Address> {
     let is_stale = |own: &V6Address| {
-        let made_for = iid::embedded(&own.addr);
-        iid::is_link_local_64(&own.addr) && made_for.is_some_and(|addr| !locators.contains(&addr))
+        let made_for = iid::link_local_locator(&own.addr);
+        made_for.is_some_and(|addr| !locators.contains(&addr))
     };
     state.own6().filter(is_stale).collect()
 }
@@ -226,6 +226,7 @@ impl Daemon {
                 address: self.locator,
                 automatic: self.settings.bind.is_auto(),
                 present: self.is_present(),
+                shared_with: self.shared_with.clone(),
             },
             routers: self
                 .routers

@@ -205,6 +205,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         was_mtu: 0,
         was_present: present,
         warned_ambiguous: false,
+        shared_with: Vec::new(),
         follow_at: None,
         latencies: LatencyBook::default(),
         losses: Losses::default(),
@@ -235,6 +236,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         metrics_server: None,
     };
     daemon.follow_own_addresses();
+    daemon.look_for_others();
     daemon.set_advertising(now);
     daemon.catch_up().await?;
     if !setup.successor {

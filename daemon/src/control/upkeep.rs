@@ -120,7 +120,34 @@ impl Daemon {
             }
             self.was_present = present;
         }
+        self.look_for_others();
         self.look_at_interface();
+    }
+
+    /// Another ISATAP interface with one of our locators is told of, whenever it comes (FAULTS 36).
+    pub(super) fn look_for_others(&mut self) {
+        let others: Vec<_> = self
+            .watch
+            .state()
+            .also_at(&self.locators())
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        if others == self.shared_with {
+            return;
+        }
+        let name = &self.interface.name;
+        if others.is_empty() {
+            info!(interface = %name, "{name} is the only tunnel interface with its address again");
+        } else {
+            warn!(
+                interface = %name,
+                "{} has an address of {name} as well: of what arrives there each has a copy, or one has all; stop one of the two, \
+                 or give each its own BindAddress",
+                others.join(", ")
+            );
+        }
+        self.shared_with = others;
     }
 
     /// The interface may need repair; what was refused before may be possible now.

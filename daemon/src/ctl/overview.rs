@@ -100,6 +100,13 @@ fn identity(status: &Status) -> Lines {
         ),
         ("addresses", or_none(interface.addresses.join(", "))),
     ];
+    if !locator.shared_with.is_empty() {
+        let others = locator.shared_with.join(", ");
+        lines.push((
+            "conflict",
+            format!("{others} has the locator as well: isatapctl doctor"),
+        ));
+    }
     lines.extend(share::summary(status).map(|said| ("programs", said)));
     if status.captures > 0 {
         lines.push(("captures", format!("{} running", status.captures)));

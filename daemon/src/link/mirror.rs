@@ -83,8 +83,12 @@ pub struct MirrorState {
     sixtofour: BTreeSet<(u32, Ipv6Addr)>,
     routes: BTreeMap<RouteKey, Vec<Hop>>,
     v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
+    /// Locators of other ISATAP interfaces, by device: their link-local addresses tell.
+    others: BTreeSet<(u32, Ipv4Addr)>,
     /// MTUs of the machine's other devices, as far as heard of.
     mtus: BTreeMap<u32, u32>,
+    /// Their names.
+    names: BTreeMap<u32, String>,
 }
 
 impl MirrorState {
@@ -97,7 +101,9 @@ impl MirrorState {
             sixtofour: BTreeSet::new(),
             routes: BTreeMap::new(),
             v4: BTreeMap::new(),
+            others: BTreeSet::new(),
             mtus: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -164,6 +170,16 @@ impl MirrorState {
     /// The device that has this IPv4 address.
     pub fn device_of(&self, addr: Ipv4Addr) -> Option<u32> {
         self.v4.values().find(|v4| v4.addr == addr).map(|v4| v4.if_index)
+    }
+
+    /// Other ISATAP interfaces with one of these locators, by name.
+    pub fn also_at(&self, locators: &[Ipv4Addr]) -> BTreeSet<&str> {
+        let shared = self
+            .others
+            .iter()
+            .filter(|(_, locator)| locators.contains(locator));
+        let name = |(device, _): &(u32, Ipv4Addr)| self.names.get(device).map_or("?", String::as_str);
+        shared.map(name).collect()
     }
 
     /// The MTU of each other device in bytes, by interface index.
@@ -234,7 +250,7 @@ impl MirrorState {
         }
         let mtu = mtu_of(message);
         if message.header.index != self.if_index {
-            return self.new_device(message.header.index, mtu);
+            return self.new_device(message, mtu);
         }
         let old = self.link.unwrap_or_default();
         let new = LinkState {
@@ -250,11 +266,21 @@ impl MirrorState {
         }
     }
 
-    /// Another device of the machine: of interest for its MTU when it has an IPv4 address.
-    fn new_device(&mut self, device: u32, mtu: Option<u32>) -> Effect {
-        let Some(mtu) = mtu else { return Effect::Nothing };
-        let is_news = self.mtus.insert(device, mtu) != Some(mtu);
-        changed(is_news && self.v4.keys().any(|(owner, ..)| *owner == device))
+    /// Another device of the machine: of interest for its MTU when it has an IPv4 address, for its name when it is another
+    /// ISATAP interface.
+    fn new_device(&mut self, message: &LinkMessage, mtu: Option<u32>) -> Effect {
+        let device = message.header.index;
+        let has_name = name_of(message).is_some_and(|name| {
+            let is_news = self.names.get(&device).is_none_or(|known| known != name);
+            if is_news {
+                self.names.insert(device, name.to_owned());
+            }
+            is_news
+        });
+        let has_mtu = mtu.is_some_and(|mtu| self.mtus.insert(device, mtu) != Some(mtu));
+        let is_ipv4 = || self.v4.keys().any(|(owner, ..)| *owner == device);
+        let is_other = || self.others.iter().any(|(owner, _)| *owner == device);
+        changed(has_mtu && is_ipv4() || has_name && is_other())
     }
 
     fn del_link(&mut self, message: &LinkMessage) -> Effect {
@@ -265,6 +291,7 @@ impl MirrorState {
         } else {
             if message.header.interface_family == AddressFamily::Unspec {
                 self.mtus.remove(&message.header.index);
+                self.names.remove(&message.header.index);
             }
             Effect::Nothing
         }
@@ -294,12 +321,19 @@ impl MirrorState {
                 };
                 changed(self.own6.insert(addr, address) != Some(address))
             }
-            AddressFamily::Inet6 => match local_address(message) {
-                Some(IpAddr::V6(addr)) if is_6to4(addr) => {
-                    changed(self.sixtofour.insert((message.header.index, addr)))
+            AddressFamily::Inet6 => {
+                let device = message.header.index;
+                match (local_address(message), locator_of(message)) {
+                    (_, Some(locator)) if !self.others.insert((device, locator)) => Effect::Nothing,
+                    // Its name is what people know it by.
+                    (_, Some(_)) if !self.names.contains_key(&device) => Effect::Resync,
+                    (_, Some(_)) => Effect::Changed,
+                    (Some(IpAddr::V6(addr)), _) if is_6to4(addr) => {
+                        changed(self.sixtofour.insert((device, addr)))
+                    }
+                    _ => Effect::Nothing,
                 }
-                _ => Effect::Nothing,
-            },
+            }
             _ => Effect::Nothing,
         }
     }
@@ -314,7 +348,11 @@ impl MirrorState {
                 changed(self.own6.remove(&addr).is_some())
             }
             (AddressFamily::Inet6, Some(IpAddr::V6(addr))) => {
-                changed(self.sixtofour.remove(&(message.header.index, addr)))
+                let device = message.header.index;
+                changed(match locator_of(message) {
+                    Some(locator) => self.others.remove(&(device, locator)),
+                    None => self.sixtofour.remove(&(device, addr)),
+                })
             }
             _ => Effect::Nothing,
         }
@@ -408,6 +446,22 @@ fn mtu_of(message: &LinkMessage) -> Option<u32> {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
+}
+
+/// The name of the device in a message about a link.
+fn name_of(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// The locator whose link-local address a message is about.
+pub(super) fn locator_of(message: &AddressMessage) -> Option<Ipv4Addr> {
+    match local_address(message) {
+        Some(IpAddr::V6(addr)) => iid::link_local_locator(&addr),
+        _ => None,
+    }
 }
 
 fn changed(yes: bool) -> Effect {

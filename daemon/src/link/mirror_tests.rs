@@ -369,3 +369,52 @@ fn what_links_took_ends_with_a_message() {
         assert_eq!(ended(&message), expected, "{message:?}");
     }
 }
+
+/// FAULTS 36.
+#[test]
+fn other_isatap_interfaces_are_told_by_their_link_local_addresses() {
+    let named = |name: &str| {
+        let mut message = link(OTHER, true, 1280);
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+    };
+    let addr = |index, text| address(index, IpAddr::V6(v6(text)), 64);
+    let new = |message| RouteNetlinkMessage::NewAddress(message);
+    let mut state = MirrorState::new(OURS);
+    let at = |state: &MirrorState, locator| {
+        state
+            .also_at(&[locator])
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let unknown = addr(OTHER + 1, "fe80::5efe:10.0.0.3");
+    assert_eq!(state.apply(0, &new(unknown.clone())), Effect::Resync);
+    state.apply(0, &RouteNetlinkMessage::DelAddress(unknown));
+    state.apply(0, &RouteNetlinkMessage::NewLink(named("is1")));
+    // Ours, one of a prefix, and one that is of no locator, are no other tunnel.
+    for message in [
+        addr(OURS, "fe80::5efe:10.0.0.1"),
+        addr(OTHER, "2001:db8::5efe:10.0.0.1"),
+        addr(OTHER, "fe80::1"),
+    ] {
+        state.apply(0, &new(message));
+        assert_eq!(at(&state, ROUTER_A), [] as [&str; 0]);
+    }
+    for text in ["fe80::5efe:10.0.0.1", "fe80::200:5efe:10.0.0.2"] {
+        assert_eq!(state.apply(0, &new(addr(OTHER, text))), Effect::Changed);
+        assert_eq!(state.apply(0, &new(addr(OTHER, text))), Effect::Nothing);
+    }
+    assert_eq!(at(&state, ROUTER_A), ["is1"]);
+    assert_eq!(at(&state, ROUTER_B), ["is1"]);
+    assert_eq!(at(&state, Ipv4Addr::new(10, 0, 0, 3)), [] as [&str; 0]);
+    assert_eq!(
+        state.apply(0, &RouteNetlinkMessage::NewLink(named("site"))),
+        Effect::Changed
+    );
+    assert_eq!(at(&state, ROUTER_A), ["site"]);
+    let gone = RouteNetlinkMessage::DelAddress(addr(OTHER, "fe80::5efe:10.0.0.1"));
+    assert_eq!(state.apply(0, &gone), Effect::Changed);
+    assert_eq!(at(&state, ROUTER_A), [] as [&str; 0]);
+    assert_eq!(at(&state, ROUTER_B), ["site"]);
+}

@@ -16,6 +16,8 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::mirror::locator_of;
+
 /// How often a dump is repeated when the kernel says that it changed underneath.
 const MAX_DUMP_ATTEMPTS: usize = 5;
 
@@ -55,21 +57,21 @@ impl NetlinkError {
     }
 }
 
-/// Devices whose MTU is asked for at most.
+/// Devices of each kind that are asked about at most.
 const MAX_DEVICES: usize = 64;
 
-/// The devices besides `if_index` that have IPv4 addresses: their MTUs are of interest.
-fn devices_with_v4(dump: &[RouteNetlinkMessage], if_index: u32) -> BTreeSet<u32> {
-    let device = |message: &RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewAddress(address) if address.header.family == AddressFamily::Inet => {
-            Some(address.header.index)
-        }
-        _ => None,
+/// The devices besides `if_index` that have IPv4 addresses, whose MTUs are of interest, and other ISATAP interfaces, whose names are.
+fn devices_of_interest(dump: &[RouteNetlinkMessage], if_index: u32) -> BTreeSet<u32> {
+    let devices = |is_meant: fn(&AddressMessage) -> bool| {
+        let device = move |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewAddress(address) if is_meant(address) => Some(address.header.index),
+            _ => None,
+        };
+        let all = dump.iter().filter_map(device).filter(|index| *index != if_index);
+        all.collect::<BTreeSet<_>>().into_iter().take(MAX_DEVICES)
     };
-    let all = dump.iter().filter_map(device).filter(|index| *index != if_index);
-    all.collect::<BTreeSet<_>>()
-        .into_iter()
-        .take(MAX_DEVICES)
+    devices(|address| address.header.family == AddressFamily::Inet)
+        .chain(devices(|address| locator_of(address).is_some()))
         .collect()
 }
 
@@ -112,7 +114,7 @@ impl Netlink {
                     .await?,
             );
         }
-        for device in devices_with_v4(&all, if_index) {
+        for device in devices_of_interest(&all, if_index) {
             let mut link = LinkMessage::default();
             link.header.index = device;
             // One that has just gone is none of our business.

@@ -216,6 +216,10 @@ pub struct LocatorStatus {
     pub automatic: bool,
     /// Whether the machine has it now.
     pub present: bool,
+    /// Other ISATAP interfaces of this machine with this locator, or with another one of the set, by name: of what arrives
+    /// each has a copy, or one has all.
+    #[serde(default)]
+    pub shared_with: Vec<String>,
 }
 
 /// One router of the PRL.

@@ -46,6 +46,7 @@ pub(crate) fn example() -> Status {
             address: Ipv4Addr::new(10, 0, 0, 5),
             automatic: true,
             present: true,
+            shared_with: Vec::new(),
         },
         routers: vec![RouterStatus {
             address: Ipv4Addr::new(10, 0, 0, 1),

@@ -81,6 +81,11 @@ pub fn is_link_local_64(addr: &Ipv6Addr) -> bool {
     addr.to_bits() >> 64 == 0xfe80_0000_0000_0000
 }
 
+/// The locator whose link-local address this is, with either `u` bit; `None` for every other address.
+pub fn link_local_locator(addr: &Ipv6Addr) -> Option<Ipv4Addr> {
+    is_link_local_64(addr).then(|| embedded(addr)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 21] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 22] = [
         daemon,
         readiness,
         machine::capabilities,
@@ -24,6 +24,7 @@ pub(super) fn all(sight: &Sight) -> Vec<Finding> {
         machine::clock,
         other_tunnels,
         other_receivers,
+        same_locator,
         forwarding,
         router_address,
         radvd,
@@ -136,6 +137,24 @@ fn other_receivers(sight: &Sight) -> Option<Finding> {
         )
     } else {
         Finding::fine("protocol 41", "no other program receives it")
+    })
+}
+
+/// FAULTS 36: another ISATAP interface at the same address.
+fn same_locator(sight: &Sight) -> Option<Finding> {
+    let locator = &running(sight)?.locator;
+    Some(if locator.shared_with.is_empty() {
+        Finding::fine("locator", "no other tunnel interface has it")
+    } else {
+        let others = locator.shared_with.join(", ");
+        Finding::new(
+            Grade::Obstacle,
+            "locator",
+            format!("{others} has it as well: of what arrives each has a copy, or one has all"),
+            format!(
+                "stop the isatapd of {others} (a tunnel of the kernel's goes with ip link del {others}), or give each its own BindAddress"
+            ),
+        )
     })
 }
 

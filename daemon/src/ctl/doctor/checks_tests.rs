@@ -84,7 +84,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 23] = [
+    let host_traps: [(&str, Grade, Spoil); 24] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
@@ -118,6 +118,9 @@ fn every_trap_is_found_with_a_remedy() {
         }),
         ("protocol 41", Grade::Warning, |s| {
             s.raw_sockets += "   9: 00000000:0029 00000000:0000 07\n";
+        }),
+        ("locator", Grade::Obstacle, |s| {
+            status(s).locator.shared_with.push("is1".into());
         }),
         ("rp_filter", Grade::Note, |s| {
             s.rp_filter.push(("eth0".into(), "1".into()))
