@@ -25,7 +25,7 @@ use super::listen::{self, SocketFile};
 use super::log::{self, Destination, Logs};
 use super::pidfile::PidFile;
 use super::privilege::{self, ChrootDir};
-use super::{confine, descriptors, notify, require};
+use super::{alone, confine, descriptors, notify, require};
 use crate::cli::Options;
 use crate::config::kept::Kept;
 use crate::config::resolved::{Facility, Lane, Layer, Role};
@@ -41,8 +41,8 @@ use crate::monitor::upgrade::Taken;
 use crate::monitor::wire::{Cause, Setup, VERSION};
 use crate::monitor::{programs, text, upgrade};
 
-/// How long the interface's name may still be taken, and how often to look.
-const NAME_LIMIT: Duration = Duration::from_millis(600);
+/// How long a daemon that was killed may still hold the interface's name, or the address, and how often to look for the name.
+const KILLED_LIMIT: Duration = Duration::from_millis(600);
 const NAME_RETRY: Duration = Duration::from_millis(20);
 
 /// Runs the daemon, in the foreground or at the end of a launcher's socket, until it is told to stop.
@@ -194,7 +194,10 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let control = listen::control(&settings.control_socket)?;
     let socket_file = SocketFile::of(&settings.control_socket.path);
     let (metrics, control) = never_blocking(metrics, control)?;
-    let descriptors = open_descriptors(settings)?;
+    let deadline = Instant::now() + KILLED_LIMIT;
+    alone::require(settings, deadline)?;
+    let descriptors = open_descriptors(settings, deadline)?;
+    alone::tell_of_listeners(&descriptors);
     let shape = &descriptors.shape;
     let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
@@ -354,8 +357,7 @@ fn never_blocking(
 
 /// A daemon that was killed leaves its interface behind for a moment, until the kernel has taken its rings apart: one
 /// that is started at once waits for that (FAULTS 60).
-fn open_descriptors(settings: &Settings) -> Result<Descriptors, ExitError> {
-    let deadline = Instant::now() + NAME_LIMIT;
+fn open_descriptors(settings: &Settings, deadline: Instant) -> Result<Descriptors, ExitError> {
     loop {
         match Descriptors::open(&settings.interface, settings.workers) {
             Err(SetupError::InterfaceTaken { .. }) if Instant::now() < deadline => {

@@ -8,6 +8,7 @@
 //!   IPv4 routing          --> ways (shell) --> underlay (pure): which device leads where, for programs in the kernel
 //!   the monitor's questions --> plain (shell): netlink without a runtime, for `change::direct` and `monitor::others`
 //!   a table of raw sockets --> raw_table (pure), for `monitor::others` and `isatapctl doctor`
+//!   a table of IPv6 addresses --> inet6_table (pure), for a start that is not to be the second one
 //!   a scrape              --> losses (shell): what the kernel dropped
 //! ```
 
@@ -15,6 +16,7 @@ pub mod apply;
 pub mod change;
 pub mod dns;
 mod doubts;
+pub mod inet6_table;
 pub mod losses;
 pub mod mirror;
 pub mod neighbours;
