@@ -299,8 +299,8 @@ fn lanes(roff: &mut Roff) {
         "A packet that the kernel carries passes no hook of netfilter for its outer header, no IPsec policy, no rp_filter and no other socket for \
          protocol 41. tcpdump on the ISATAP interface sees what comes in and not what goes out, and the counters of that interface stand still; \
          those of the daemon do not (worker=\"kernel\"). Therefore auto leaves everything to the workers while netfilter has rules for IPv4 or there \
-         are IPsec policies, and what goes out while the ISATAP interface has a queueing discipline or filters for that; and each lane does while isatapctl capture runs. What the programs refuse they drop themselves only where nobody else \
-         listens to protocol 41.",
+         are IPsec policies, and what goes out while the ISATAP interface has a queueing discipline or filters for that; and each lane does \
+         while isatapctl capture runs. What the programs refuse they drop themselves only where nobody else listens to protocol 41.",
     )]);
     roff.control("PP", []);
     roff.text([roman(
