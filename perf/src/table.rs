@@ -141,6 +141,17 @@ const fn row(
     }
 }
 
+const fn round_trip(
+    id: &'static str,
+    transport: Transport,
+    pace: Pace,
+    figures: &'static [Figure],
+    about: &'static str,
+) -> Measurement {
+    let method = Method::RoundTrip { transport, pace };
+    row(id, Who::Everybody, PLAIN, method, figures, about)
+}
+
 const fn swept(stage: Stage, sweep: Sweep, row: Measurement) -> Measurement {
     Measurement {
         stage,
@@ -218,28 +229,20 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
         &[more("flood", "UDP, 64 bytes, delivered of a flood", "kpackets/s")],
         "The sender never waits. What counts is how much of it comes through while the machine is kept busy with what does not.",
     ),
-    row(
+    round_trip(
         "rr",
-        Everybody,
-        PLAIN,
-        Method::RoundTrip {
-            transport: Transport::Udp,
-            pace: Pace::Idle,
-        },
+        Transport::Udp,
+        Pace::Idle,
         &[
             less("rr-p50", "round trip, idle, p50", "us"),
             less("rr-p99", "round trip, idle, p99", "us"),
         ],
         "A small UDP request every 2 ms and its response, by two processes: every wake-up on the way counts.",
     ),
-    row(
+    round_trip(
         "udp-rr",
-        Everybody,
-        PLAIN,
-        Method::RoundTrip {
-            transport: Transport::Udp,
-            pace: Pace::Steady,
-        },
+        Transport::Udp,
+        Pace::Steady,
         &[
             less("udp-rr-p50", "UDP transaction, p50", "us"),
             less("udp-rr-p99", "UDP transaction, p99", "us"),
@@ -247,14 +250,10 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
         ],
         "The same without a pause, as UDP_RR of netperf: each request follows the response to the last.",
     ),
-    row(
+    round_trip(
         "tcp-rr",
-        Everybody,
-        PLAIN,
-        Method::RoundTrip {
-            transport: Transport::Tcp,
-            pace: Pace::Steady,
-        },
+        Transport::Tcp,
+        Pace::Steady,
         &[
             less("tcp-rr-p50", "TCP transaction, p50", "us"),
             less("tcp-rr-p99", "TCP transaction, p99", "us"),

@@ -160,6 +160,24 @@ pub fn write_flow_header(data: &mut [u8], flow: u16, sequence: u32) {
     data[10..14].copy_from_slice(&sequence.to_be_bytes());
 }
 
+/// Sends small datagrams, one by one and then in superpackets (USO), and sees that each arrives once and in order.
+///
+/// # Panics
+/// When one does not.
+#[track_caller]
+pub fn assert_datagrams_arrive(from: &Netns, src: Ipv6Addr, to: &Netns, dst: Ipv6Addr) {
+    for batch in [1, 16] {
+        let flows = UdpFlows {
+            flows: 8,
+            packets: 1600,
+            sizes: &[200],
+            batch,
+        };
+        let book = flows.run(from, src, to, dst, 0);
+        book.assert_exactly_once_in_order("datagrams", flows.flows, flows.packets);
+    }
+}
+
 /// UDP flows to send: each from a port of its own, all to [`FLOW_PORT`].
 #[derive(Clone, Copy, Debug)]
 pub struct UdpFlows {
