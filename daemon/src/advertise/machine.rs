@@ -44,8 +44,6 @@ const SENT_BURST: u32 = 1024;
 pub const MAX_PER_TURN: usize = 128;
 /// How often silent hosts are forgotten.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
-/// Where a host without an address listens.
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A solicitation that passed every check.
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +177,7 @@ impl Advertiser {
     /// One that is silent.
     pub fn new(now: Instant, jitter: Jitter) -> Self {
         Self {
-            clients: Clients::default(),
+            clients: Clients::new(now),
             voice: Voice::Silent,
             rounds: None,
             withdrawn: Withdrawn::default(),
@@ -241,13 +239,7 @@ impl Advertiser {
 
     /// Takes a solicitation.
     pub fn solicited(&mut self, now: Instant, heard: &Solicitation) -> Heard {
-        // The unspecified address cannot be answered: the group can (RFC 4861 6.2.6).
-        let addr = if heard.src.is_unspecified() {
-            ALL_NODES
-        } else {
-            heard.src
-        };
-        if !self.clients.hear(now, heard.from, addr, heard.locator) {
+        if !self.clients.hear(now, heard.from, heard.src, heard.locator) {
             return Heard::TableFull;
         }
         if !matches!(self.voice, Voice::Advertising(..)) {
@@ -276,7 +268,7 @@ impl Advertiser {
         self.keep_up(now);
         let mut list = Vec::new();
         while list.len() < MAX_PER_TURN
-            && let Some((v4, client)) = self.clients.take_due(now)
+            && let Some(client) = self.clients.take_due(now)
         {
             let clock = now.saturating_duration_since(self.began);
             if !self
@@ -286,7 +278,7 @@ impl Advertiser {
                 self.limited += 1;
                 continue;
             }
-            list.extend(self.message(v4, &client));
+            list.extend(self.message(&client));
         }
         list
     }
@@ -302,7 +294,7 @@ impl Advertiser {
         everybody
             .into_iter()
             .flatten()
-            .filter_map(|(content, (v4, client))| self.build(content, Tone::Final, v4, client))
+            .filter_map(|(content, client)| self.build(content, Tone::Final, &client))
     }
 
     /// When [`Advertiser::due`] has something to do.
@@ -364,7 +356,7 @@ impl Advertiser {
 
     /// Everybody, one after the other.
     fn schedule_all(&mut self, now: Instant) {
-        let everybody: Vec<_> = self.clients.iter().map(|(v4, _)| v4).collect();
+        let everybody: Vec<_> = self.clients.iter().map(|client| client.v4).collect();
         let count = u32::try_from(everybody.len()).unwrap_or(u32::MAX);
         let period = MAX_DELAY.max(Duration::from_secs(1) * count / ROUND_PER_SECOND);
         for v4 in everybody {
@@ -373,34 +365,34 @@ impl Advertiser {
         }
     }
 
-    fn message(&self, v4: Ipv4Addr, client: &Client) -> Option<Outgoing> {
+    fn message(&self, client: &Client) -> Option<Outgoing> {
         match &self.voice {
             Voice::Silent => None,
-            Voice::Advertising(content, tone) => self.build(content, *tone, v4, client),
-            Voice::Ceasing(content) => self.build(content, Tone::Final, v4, client),
+            Voice::Advertising(content, tone) => self.build(content, *tone, client),
+            Voice::Ceasing(content) => self.build(content, Tone::Final, client),
             Voice::Spreading(packet) => Some(Outgoing {
                 from: self.spoken_from(packet)?,
-                to: v4,
+                to: client.v4,
                 packet: packet.clone(),
                 kind: Kind::Spread,
             }),
         }
     }
 
-    fn build(&self, content: &Content, tone: Tone, v4: Ipv4Addr, client: &Client) -> Option<Outgoing> {
+    fn build(&self, content: &Content, tone: Tone, client: &Client) -> Option<Outgoing> {
         // An address that is gone speaks no more.
         let has = |locator: &&Ipv4Addr| **locator == client.locator;
         let from = *self.locators.iter().find(has).or(self.locators.first())?;
         let ends = (iid::link_local(from), client.addr);
         let (kind, withdrawn) = match tone {
             Tone::Final => (Kind::Final, Vec::new()),
-            Tone::Normal if client.asked => (Kind::Solicited, self.withdrawn.options_for(content, v4)),
-            Tone::Normal => (Kind::Unsolicited, self.withdrawn.options_for(content, v4)),
+            Tone::Normal if client.asked => (Kind::Solicited, self.withdrawn.options_for(content, client.v4)),
+            Tone::Normal => (Kind::Unsolicited, self.withdrawn.options_for(content, client.v4)),
         };
         Some(Outgoing {
             from,
-            to: v4,
-            packet: content.packet(tone, ends, v4, withdrawn).into(),
+            to: client.v4,
+            packet: content.packet(tone, ends, client.v4, withdrawn).into(),
             kind,
         })
     }

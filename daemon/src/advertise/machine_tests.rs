@@ -8,6 +8,7 @@ use isatap_engine::wire::nd::Preference;
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ALSO_US: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 fn prefix(prefix: &str, hosts: Option<&str>) -> AdvertisedPrefix {
     AdvertisedPrefix {
@@ -95,21 +96,36 @@ fn a_solicitation_is_answered_once() {
     assert!((25..=75).contains(&early), "{early} of 100 in the first half");
 }
 
-/// T5: the answer goes to where the question came from, whatever it contains; `::` is answered at the group.
+/// T3, T5: the answer goes to where the question came from, whatever it contains: to the host's link-local address with the
+/// identifier that it gave, right or not; whoever gave none is answered at the group.
 #[test]
 fn the_answer_goes_where_the_question_came_from() {
     let now = Instant::now();
-    let mut machine = advertiser(now);
-    let nameless = Solicitation {
-        src: Ipv6Addr::UNSPECIFIED,
-        ..from(HOST)
-    };
-    machine.solicited(now, &nameless);
-    let (_, answer) = run(&mut machine, now + MAX_DELAY).remove(0);
-    assert_eq!(
-        (answer.to, &answer.packet[24..40]),
-        (HOST, &ALL_NODES.octets()[..])
-    );
+    let group = ALL_NODES.to_string();
+    let askers = [
+        ("fe80::5efe:10.0.0.5", "fe80::5efe:10.0.0.5"),
+        ("fe80::200:5efe:10.0.0.5", "fe80::200:5efe:10.0.0.5"),
+        ("2001:db8:1::5efe:10.0.0.5", "fe80::5efe:10.0.0.5"),
+        ("2001:db8:1::200:5efe:10.0.0.5", "fe80::200:5efe:10.0.0.5"),
+        ("::", &group),
+        ("2001:db8:1::5", &group),
+        ("fe80::5efe:10.0.0.6", &group),
+    ];
+    for (src, dst) in askers {
+        let mut machine = advertiser(now);
+        let asked = Solicitation {
+            src: src.parse().unwrap(),
+            ..from(HOST)
+        };
+        machine.solicited(now, &asked);
+        let (_, answer) = run(&mut machine, now + MAX_DELAY).remove(0);
+        let dst: Ipv6Addr = dst.parse().unwrap();
+        assert_eq!(
+            (answer.to, &answer.packet[24..40]),
+            (HOST, &dst.octets()[..]),
+            "from {src}"
+        );
+    }
 }
 
 /// T10: each network its own prefixes; whoever is in none gets none.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  solicitation --> machine (delays, limits, rounds) --> message --> the one host who asked
-//!                     |-- clients: who solicited lately
+//!                     |-- clients: who solicited lately; order: who of them is forgotten first
 //!                     `-- withdrawn: what a reload took back
 //!  a peer router's advertisement --> consistency --> log and counter
 //!  configuration --> own --> addresses and routes of this router's interface
@@ -16,6 +16,7 @@ mod clients;
 pub mod consistency;
 mod machine;
 pub mod message;
+mod order;
 pub mod own;
 mod withdrawn;
 
