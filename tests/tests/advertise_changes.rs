@@ -2,13 +2,14 @@
 //! Topology: see `advertise.rs`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
 use isatap_tests::configured::Configured;
 use isatap_tests::daemon::{Builder, Daemon, TUNNEL};
+use isatap_tests::fault::{kill_engine, let_it_live, wait_successor};
 use isatap_tests::metrics::Direction;
-use isatap_tests::nd;
+use isatap_tests::nd::{self, ROUTER_SOLICITATION};
 use isatap_tests::packet::{isatap, link_local};
 use isatap_tests::ping::ping_until;
 use isatap_tests::scene::{DUT, Opposite, ROUTER, SERVER, SOON, Scene, host_v4};
@@ -53,6 +54,62 @@ fn the_stop_is_told() {
         if gone { Ok(()) } else { Err(format!("{has:?}")) }
     });
     host.conservation();
+}
+
+/// T7: an engine that dies takes no host along, nor does a program that hands over: whoever follows tells them of changes, and that
+/// the router goes. By that alone nothing has changed for a host, and none is told anything.
+#[test]
+fn the_next_engine_knows_the_hosts() {
+    let scene = Opposite::new();
+    let says =
+        |mtu: u16| format!("BindAddress {DUT}\nMtu 1400\nWorkers 1\nAdvertise yes\nAdvertiseMtu {mtu}\n");
+    let mut router = Builder::new(&scene.dut).config(&says(1300)).start();
+    let modest = Asker::new(&scene.site, 20, &scene.dut, DUT);
+    // One that takes its address for unique in the world.
+    let proud = Asker::new(&scene.site, 21, &scene.dut, DUT);
+    let proud_addr = v6("fe80::200:5efe:10.0.0.21");
+    modest.ask(ALL_ROUTERS);
+    let question = nd::router_solicitation();
+    proud.send(&nd::packet(
+        proud_addr,
+        ALL_ROUTERS,
+        ROUTER_SOLICITATION,
+        &question,
+    ));
+    let hosts = [(&modest, modest.addr()), (&proud, proud_addr)];
+    for (host, _) in hosts {
+        host.wait(1, ANSWERED);
+    }
+    let change_to = |router: &Daemon<'_>, mtu: u16| {
+        let name = "isatapd_router_advertisements_sent_total";
+        assert_eq!(router.metrics().sum(name, &[]), 0);
+        hosts.iter().for_each(|(host, _)| host.forget());
+        router.rewrite_config(&says(mtu));
+        assert!(router.ctl("reload").status.success());
+        for (host, addr) in hosts {
+            let told = host.wait(1, ANSWERED).remove(0);
+            let told_mtu = told.of_type(5).remove(0);
+            assert_eq!((told.outer, told.inner.1), ((DUT, host.v4), addr));
+            assert_eq!(told_mtu[4..], mtu.to_be_bytes());
+        }
+    };
+    let_it_live(Instant::now());
+    let old = kill_engine(&router);
+    wait_successor(&router, old);
+    router.wait_log("known from the engine before: 2 host(s)");
+    change_to(&router, 1310);
+
+    let output = router.ctl("upgrade");
+    assert!(output.status.success(), "{output:?}\n{}", router.log());
+    change_to(&router, 1320);
+    router.conservation();
+
+    hosts.iter().for_each(|(host, _)| host.forget());
+    router.stop();
+    for (host, addr) in hosts {
+        let told = host.wait_such("last words", SOON, |told| told.lifetime() == 0);
+        assert_eq!((told.outer, told.inner.1), ((DUT, host.v4), addr));
+    }
 }
 
 /// T6, V12, RFC 4861 6.2.4 and 6.2.7: a reload is told to the hosts known: the new prefix comes, the old one is

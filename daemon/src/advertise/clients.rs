@@ -1,16 +1,15 @@
 //! The hosts that solicited lately: whom an advertisement to all nodes is for, and who waits for one now.
 //!
-//! Bounded, and tight, so that a large site fits: anybody may solicit in any name. When the table is full, whoever solicited once and is silent for longest gives
-//! way first; hosts that came back, as real ones do, go last (FAULTS 52).
+//! Bounded, and tight, so that a large site fits: anybody may solicit in any name. When the table is full, whoever solicited once
+//! and is silent for longest gives way first; hosts that came back, as real ones do, go last (FAULTS 52).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use isatap_engine::isatap::iid;
-
 use super::order::{Order, Place, Queue};
+use super::record::{RECORD_LEN, Record, Tenths};
 
 /// Hosts remembered at most, in less than a megabyte.
 pub const MAX_CLIENTS: usize = 16_384;
@@ -22,9 +21,6 @@ const MEMORY: Duration = Duration::from_secs(9000);
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// How many waiting ones are passed over to find one to forget.
 const MAX_PASSED_OVER: usize = 64;
-/// Where a host without an address listens.
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-
 /// One host.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client {
@@ -38,59 +34,38 @@ pub(super) struct Client {
     pub(super) asked: bool,
 }
 
-/// Tenths of a second since the table began: for thirteen years.
-type Tenths = u32;
-
-/// What is kept of a host.
-#[derive(Clone, Copy, Debug)]
-struct Record {
-    v4: Ipv4Addr,
-    locator: Ipv4Addr,
-    /// The first half of its interface identifier, with the `u` bit as it has it; 0 when it gave none.
-    identifier: u32,
-    heard_at: Tenths,
-    queue: Queue,
-    waits: bool,
-    asked: bool,
-}
-
-impl Record {
-    /// It has a link-local address with the identifier that it solicited with, under whatever prefix (RFC 5214 6.2). Whoever
-    /// gave none is told by the group (RFC 4861 6.2.6).
-    fn client(&self) -> Client {
-        let identifier = u128::from(self.identifier) << 32 | u128::from(self.v4.to_bits());
-        let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | identifier);
-        Client {
-            v4: self.v4,
-            addr: if self.identifier == 0 {
-                ALL_NODES
-            } else {
-                link_local
-            },
-            locator: self.locator,
-            asked: self.asked,
+impl From<&Record> for Client {
+    fn from(record: &Record) -> Self {
+        Self {
+            v4: record.v4,
+            addr: record.addr(),
+            locator: record.locator,
+            asked: record.asked,
         }
     }
 }
 
+/// Bytes of the hosts that an engine leaves to the next: each has its place.
+pub const MEMORY_LEN: usize = MAX_CLIENTS * RECORD_LEN;
+
 /// The table.
 #[derive(Debug)]
 pub(super) struct Clients {
-    began: Instant,
+    epoch: Instant,
     places: HashMap<Ipv4Addr, Place>,
     records: Vec<Record>,
     /// Places of records that are forgotten.
     free: Vec<Place>,
     order: Order,
-    /// Who waits, by microseconds since the table began.
+    /// Who waits, by microseconds since the epoch.
     due: BinaryHeap<Reverse<(u64, Place)>>,
 }
 
 impl Clients {
-    /// An empty one.
-    pub(super) fn new(now: Instant) -> Self {
+    /// An empty one. `epoch`: before all that happens, and the same for every engine that is to go on with this table.
+    pub(super) fn new(epoch: Instant) -> Self {
         Self {
-            began: now,
+            epoch,
             places: HashMap::new(),
             records: Vec::new(),
             free: Vec::new(),
@@ -102,12 +77,7 @@ impl Clients {
     /// Notes a solicitation from `addr`, which is the host's address inside; false when there is no room for a new host.
     pub(super) fn hear(&mut self, now: Instant, v4: Ipv4Addr, addr: Ipv6Addr, locator: Ipv4Addr) -> bool {
         let heard_at = self.tenths(now);
-        let identifier = match iid::embedded(&addr) {
-            Some(embedded) if embedded == v4 => {
-                u32::try_from(addr.to_bits() >> 32 & 0xffff_ffff).unwrap_or(0)
-            }
-            _ => 0,
-        };
+        let identifier = Record::identifier_of(&addr, v4);
         if let Some(&place) = self.places.get(&v4) {
             let record = &mut self.records[usize::from(place)];
             self.order.take(record.queue, place);
@@ -123,9 +93,7 @@ impl Clients {
             locator,
             identifier,
             heard_at,
-            queue: Queue::Stranger,
-            waits: false,
-            asked: false,
+            ..Record::NOBODY
         };
         if self.places.len() >= MAX_CLIENTS && !self.forget_one() {
             return false;
@@ -148,6 +116,42 @@ impl Clients {
         true
     }
 
+    /// What the next engine is to remember of a host: the bytes, and where among those of all hosts.
+    pub(super) fn kept(&self, v4: Ipv4Addr) -> Option<(usize, [u8; RECORD_LEN])> {
+        let place = *self.places.get(&v4)?;
+        Some((usize::from(place) * RECORD_LEN, self.record(place).encode()))
+    }
+
+    /// Remembers, in an empty table, what an engine before this one has kept; each host has its place again.
+    pub(super) fn recall(&mut self, now: Instant, kept: &[u8]) {
+        let now = self.tenths(now);
+        let is_fresh = |record: &Record| {
+            now.checked_sub(record.heard_at)
+                .is_some_and(|silent_for| silent_for < tenths(MEMORY))
+        };
+        let kept = kept.chunks_exact(RECORD_LEN).take(MAX_CLIENTS);
+        let kept = kept.map(|bytes| Record::decode(bytes).filter(is_fresh));
+        let mut heard = Vec::new();
+        for (place, record) in (0..).zip(kept) {
+            match record {
+                Some(record) => heard.push((record.heard_at, place)),
+                None => self.free.push(place),
+            }
+            self.records.push(record.unwrap_or(Record::NOBODY));
+        }
+        heard.sort_unstable();
+        for (_, place) in heard {
+            let Record { v4, queue, .. } = *self.record(place);
+            // It was forgotten once, and came to another place.
+            if let Some(before) = self.places.get(&v4).copied() {
+                self.forget(before);
+                self.records[usize::from(before)] = Record::NOBODY;
+            }
+            self.places.insert(v4, place);
+            self.order.push(queue, place);
+        }
+    }
+
     /// Has a host wait until `at`; false when it waits already, and goes on as before. `asked`: because it solicited.
     pub(super) fn schedule(&mut self, v4: Ipv4Addr, at: Instant, asked: bool) -> bool {
         let Some(&place) = self.places.get(&v4) else {
@@ -168,7 +172,7 @@ impl Clients {
         let &Reverse((_, place)) = self.due.peek().filter(|Reverse((at, _))| *at <= now)?;
         self.due.pop();
         let record = &mut self.records[usize::from(place)];
-        let taken = record.client();
+        let taken = Client::from(&*record);
         (record.waits, record.asked) = (false, false);
         Some(taken)
     }
@@ -184,7 +188,7 @@ impl Clients {
     /// When the next wait is over.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let Reverse((at, _)) = self.due.peek()?;
-        Some(self.began + Duration::from_micros(*at))
+        Some(self.epoch + Duration::from_micros(*at))
     }
 
     /// Forgets who has been silent for too long and waits for nothing.
@@ -200,7 +204,7 @@ impl Clients {
 
     /// Every host.
     pub(super) fn iter(&self) -> impl Iterator<Item = Client> {
-        self.places.values().map(|place| self.record(*place).client())
+        self.places.values().map(|place| self.record(*place).into())
     }
 
     /// How many there are.
@@ -228,11 +232,11 @@ impl Clients {
     }
 
     fn tenths(&self, at: Instant) -> Tenths {
-        tenths(at.saturating_duration_since(self.began))
+        tenths(at.saturating_duration_since(self.epoch))
     }
 
     fn micros(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -243,6 +247,7 @@ fn tenths(duration: Duration) -> Tenths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isatap_engine::isatap::iid;
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
@@ -304,6 +309,65 @@ mod tests {
         assert_eq!(clients.take_due(now).unwrap().v4, v4(0));
         assert!(hear(&mut clients, now, MAX_CLIENTS));
         assert_eq!(clients.len(), MAX_CLIENTS);
+    }
+
+    /// T7: an engine that dies, or is exchanged, takes no host along.
+    #[test]
+    fn the_next_engine_remembers() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut memory = vec![0; MEMORY_LEN];
+        let mut hear = |clients: &mut Clients, now, number| {
+            assert!(hear(clients, now, number));
+            let (offset, bytes) = clients.kept(v4(number)).unwrap();
+            memory[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        };
+        let mut before = Clients::new(start);
+        for number in 0..MAX_CLIENTS {
+            hear(&mut before, at(number as u64 / 16), number);
+        }
+        // One comes back, and a new one takes the place of the longest silent.
+        hear(&mut before, at(2000), 0);
+        hear(&mut before, at(2000), MAX_CLIENTS);
+
+        let mut next = Clients::new(start);
+        next.recall(at(2001), &memory);
+        let all = |clients: &Clients| {
+            let mut list: Vec<_> = clients
+                .iter()
+                .map(|client| (client.v4, client.addr, client.locator))
+                .collect();
+            list.sort_unstable();
+            list
+        };
+        assert_eq!(all(&next), all(&before));
+        for queue in [Queue::Stranger, Queue::Steady] {
+            assert!(next.order.iter(queue).eq(before.order.iter(queue)), "{queue:?}");
+        }
+        // What has gone old meanwhile, or was said to be of the future, is not remembered; its places are used again.
+        for (now, left) in [(at(9000 + 500), MAX_CLIENTS - 501 * 16 + 2), (at(1), 30)] {
+            let mut next = Clients::new(start);
+            next.recall(now, &memory);
+            assert_eq!(next.len(), left);
+            for number in 0..MAX_CLIENTS - left {
+                assert!(super::tests::hear(&mut next, now, 2 * MAX_CLIENTS + number));
+            }
+            assert_eq!((next.len(), next.records.len()), (MAX_CLIENTS, MAX_CLIENTS));
+        }
+    }
+
+    /// Whatever is in there: it is a table.
+    #[test]
+    fn nonsense_is_not_remembered() {
+        let now = Instant::now();
+        let mut clients = Clients::new(now);
+        hear(&mut clients, now, 1);
+        let (_, bytes) = clients.kept(v4(1)).unwrap();
+        let twice = [&bytes[..], &[0xff; RECORD_LEN], &bytes[..], &bytes[..7]].concat();
+        let mut next = Clients::new(now);
+        next.recall(now, &twice);
+        assert_eq!((next.len(), next.iter().count(), next.free.len()), (1, 1, 2));
+        assert_eq!(next.order.iter(Queue::Stranger).count(), 1);
     }
 
     #[test]

@@ -169,15 +169,15 @@ pub struct Advertiser {
     jitter: Jitter,
     limit: TokenBucket,
     limited: u64,
-    began: Instant,
+    epoch: Instant,
     expired_at: Instant,
 }
 
 impl Advertiser {
-    /// One that is silent.
-    pub fn new(now: Instant, jitter: Jitter) -> Self {
+    /// One that is silent. `epoch`: before all that happens, and the same for every engine that recalls what this one keeps.
+    pub fn new(epoch: Instant, jitter: Jitter) -> Self {
         Self {
-            clients: Clients::new(now),
+            clients: Clients::new(epoch),
             voice: Voice::Silent,
             rounds: None,
             withdrawn: Withdrawn::default(),
@@ -186,8 +186,8 @@ impl Advertiser {
             jitter,
             limit: TokenBucket::new(SENT_BURST, SENT_PER_SECOND),
             limited: 0,
-            began: now,
-            expired_at: now,
+            epoch,
+            expired_at: epoch,
         }
     }
 
@@ -253,6 +253,19 @@ impl Advertiser {
         }
     }
 
+    /// What the next engine is to remember of a host: the bytes, and where among [`MEMORY_LEN`](super::MEMORY_LEN).
+    pub fn kept(&self, v4: Ipv4Addr) -> Option<(usize, impl AsRef<[u8]>)> {
+        self.clients.kept(v4)
+    }
+
+    /// Remembers the hosts that an engine before this one has kept, as long as none is known. They have been told what there
+    /// was to tell, so that this is news for none of them.
+    pub fn recall(&mut self, now: Instant, kept: &[u8]) {
+        if self.clients.len() == 0 {
+            self.clients.recall(now, kept);
+        }
+    }
+
     /// Another program on this machine says `packet` to all nodes: everybody who solicited lately gets it. The newest
     /// words replace older ones that are still on their way.
     pub fn spread(&mut self, now: Instant, packet: Bytes) {
@@ -270,7 +283,7 @@ impl Advertiser {
         while list.len() < MAX_PER_TURN
             && let Some(client) = self.clients.take_due(now)
         {
-            let clock = now.saturating_duration_since(self.began);
+            let clock = now.saturating_duration_since(self.epoch);
             if !self
                 .limit
                 .take(u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX))

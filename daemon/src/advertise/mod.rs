@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  solicitation --> machine (delays, limits, rounds) --> message --> the one host who asked
-//!                     |-- clients: who solicited lately; order: who of them is forgotten first
+//!                     |-- clients: who solicited lately; order: who of them is forgotten first; record: what is
+//!                     |            remembered of each, also by the next engine
 //!                     `-- withdrawn: what a reload took back
 //!  a peer router's advertisement --> consistency --> log and counter
 //!  configuration --> own --> addresses and routes of this router's interface
@@ -18,9 +19,10 @@ mod machine;
 pub mod message;
 mod order;
 pub mod own;
+mod record;
 mod withdrawn;
 
-pub use clients::MAX_CLIENTS;
+pub use clients::{MAX_CLIENTS, MEMORY_LEN};
 pub use machine::{
     Advertiser, FINAL_ROUNDS, HEARD_RESULTS, Heard, Kind, MAX_PER_TURN, Outgoing, SENT_RESULTS, Solicitation,
 };

@@ -50,6 +50,20 @@ impl Daemon {
         self.advertiser.set(now, says, tone);
     }
 
+    /// Remembers the hosts that the engine before this one knew.
+    pub(super) fn recall_hosts(&mut self, now: Instant) {
+        match self.known_hosts.read() {
+            Ok(kept) => self.advertiser.recall(now, &kept),
+            Err(error) => warn!("the hosts that the engine before this one knew cannot be read: {error}"),
+        }
+        if self.advertiser.clients() > 0 {
+            info!(
+                "known from the engine before: {} host(s)",
+                self.advertiser.clients()
+            );
+        }
+    }
+
     /// A host asked for a router.
     pub(super) fn solicited_by_host(&mut self, punt: &Punt) {
         let heard = Ipv6View::new(&punt.packet).ok().zip(punt.outer);
@@ -61,7 +75,11 @@ impl Daemon {
                     src: inner.src(),
                     locator: outer.dst,
                 };
-                self.advertiser.solicited(Instant::now(), &solicitation).name()
+                let heard = self.advertiser.solicited(Instant::now(), &solicitation);
+                if let Some((offset, bytes)) = self.advertiser.kept(solicitation.from) {
+                    self.known_hosts.keep(offset, bytes.as_ref());
+                }
+                heard.name()
             }
         };
         count(&mut self.counters.solicitations_received, result);

@@ -44,6 +44,7 @@ use crate::link::dns::DnsHandover;
 use crate::link::losses::Losses;
 use crate::link::setup::Interface;
 use crate::link::{Effect, Netlink, NetlinkError, Watch, rulebook};
+use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::wire::{Asked, Cause};
 use crate::ops::query::{Ask, Queries, Query};
 use crate::ops::status::ControlStatus;
@@ -165,6 +166,8 @@ pub(super) struct Daemon {
     pub(super) redirects: Redirects,
     /// Tells hosts about this router.
     pub(super) advertiser: Advertiser,
+    /// Those it knows, for the next engine.
+    pub(super) known_hosts: KnownHosts,
     /// Since when this router is being taken out of service.
     pub(super) drained_at: Option<Instant>,
     /// When somebody last asked whether packets can be carried.

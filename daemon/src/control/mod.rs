@@ -50,6 +50,7 @@ use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
 use crate::launch::confine::Confinement;
 use crate::launch::notify::Notice;
+use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::wire::{Cause, Setup};
 use crate::prl::resolver::Resolver;
 
@@ -70,6 +71,8 @@ pub struct Startup {
     pub loader: Loader,
     /// What the monitor said.
     pub setup: Setup,
+    /// The hosts that the engine before this one knew, and where to keep them for the next.
+    pub known_hosts: KnownHosts,
     /// Queues and sockets for the packet engine.
     pub descriptors: Descriptors,
     /// Listens on `ControlSocket`.

@@ -41,6 +41,7 @@ use crate::link::dns::DnsHandover;
 use crate::link::losses::Losses;
 use crate::link::setup::Interface;
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
+use crate::monitor::known_hosts::epoch;
 use crate::monitor::wire::{Cause, Setup};
 use crate::ops;
 use crate::ops::status::ControlStatus;
@@ -58,6 +59,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         drained,
         loader,
         setup,
+        known_hosts,
         descriptors,
         control,
         metrics,
@@ -225,7 +227,8 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         all_routers_limit: TokenBucket::new(ALL_ROUTERS_PER_SECOND, ALL_ROUTERS_PER_SECOND),
         redirect_limit: TokenBucket::new(REDIRECTS_PER_SECOND, REDIRECTS_PER_SECOND),
         redirects: Redirects::default(),
-        advertiser: Advertiser::new(now, Jitter::from_environment()),
+        advertiser: Advertiser::new(epoch(), Jitter::from_environment()),
+        known_hosts,
         drained_at: drained.then_some(now),
         watched_at: None,
         disagreements: Told::default(),
@@ -238,6 +241,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.follow_own_addresses();
     daemon.look_for_others();
     daemon.set_advertising(now);
+    if setup.successor {
+        daemon.recall_hosts(now);
+    }
     daemon.catch_up().await?;
     if !setup.successor {
         descriptors::require_spare(&daemon.link)?;

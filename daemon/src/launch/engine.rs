@@ -30,6 +30,7 @@ use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::sysctl;
 use crate::monitor::engine::ARGUMENT;
 use crate::monitor::holdings::Holdings;
+use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::text;
 use crate::monitor::wire::{Cause, Say};
 use crate::prl::resolver::Resolver;
@@ -118,6 +119,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         metrics,
         names,
         text,
+        known_hosts,
     } = holdings;
     let waived: Vec<_> = Layer::ALL
         .into_iter()
@@ -144,6 +146,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         loader,
         setup,
         descriptors,
+        known_hosts: KnownHosts::new(known_hosts),
         control: control.into(),
         metrics: metrics.map(Into::into),
         names: names.map(Into::into),

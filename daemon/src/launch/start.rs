@@ -35,6 +35,7 @@ use crate::link::change::direct::Direct;
 use crate::link::dns::DnsHelper;
 use crate::monitor::binding::Binding;
 use crate::monitor::holdings::Holdings;
+use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::loading::{Otherwise, Programs};
 use crate::monitor::serve::Monitor;
 use crate::monitor::upgrade::Taken;
@@ -204,6 +205,8 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     })?;
     let kept = text::keep(&loader.keep(settings).encode())
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
+    let known_hosts = KnownHosts::nobody()
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "memory for known hosts"))?;
     let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
@@ -216,6 +219,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
             descriptors,
             root,
             text: kept,
+            known_hosts,
             control,
             metrics,
             names,

@@ -1,7 +1,7 @@
 //! What the monitor holds for its engines, how it is handed out, and how the other side takes it.
 //!
 //! ```text
-//!  Setup    root directory, configuration in force, control socket, raw socket of control, [metrics], [names]
+//!  Setup    root directory, configuration in force, known hosts, control socket, raw socket of control, [metrics], [names]
 //!  Worker 0 queue, receive socket, send socket
 //!  ...
 //!  Begin
@@ -39,6 +39,8 @@ pub struct Holdings {
     pub names: Option<OwnedFd>,
     /// The configuration in force, see [`super::text`].
     pub text: OwnedFd,
+    /// The hosts that a router knows, see [`super::known_hosts`].
+    pub known_hosts: OwnedFd,
 }
 
 /// Why an engine could not take over what it was handed.
@@ -80,6 +82,7 @@ impl Holdings {
         let mut along = vec![
             self.root.as_fd(),
             self.text.as_fd(),
+            self.known_hosts.as_fd(),
             self.control.as_fd(),
             self.descriptors.control.as_fd(),
         ];
@@ -119,6 +122,7 @@ impl Holdings {
         let required = |found: Option<OwnedFd>| found.ok_or(TakeError::Unexpected("a descriptor"));
         let root = required(one(true)?)?;
         let text = required(one(true)?)?;
+        let known_hosts = required(one(true)?)?;
         let control = required(one(true)?)?;
         let raw = required(one(true)?)?;
         let (metrics, names) = (one(setup.metrics)?, one(setup.names)?);
@@ -165,6 +169,7 @@ impl Holdings {
             metrics,
             names,
             text,
+            known_hosts,
         };
         Ok((setup, holdings))
     }
@@ -302,6 +307,7 @@ mod tests {
             metrics: metrics.then(|| file(dir, "metrics")),
             names: None,
             text: file(dir, "text"),
+            known_hosts: file(dir, "hosts"),
         }
     }
 
@@ -327,6 +333,7 @@ mod tests {
                 let mut list = vec![
                     inode(&holdings.root),
                     inode(&holdings.text),
+                    inode(&holdings.known_hosts),
                     inode(&holdings.control),
                     inode(&holdings.descriptors.control),
                 ];

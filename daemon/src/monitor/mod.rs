@@ -13,7 +13,7 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime, and no second thread once the programs of the `ebpf` lane are loaded. The monitor runs through
-//! [`serve`]; [`holdings`] says what an engine is handed, [`loading`], [`programs`], [`devices`], [`binding`] and [`others`] what
+//! [`serve`]; [`holdings`] says what an engine is handed, [`known_hosts`] what one leaves to the next, [`loading`], [`programs`], [`devices`], [`binding`] and [`others`] what
 //! it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is taken for dead, [`policy`] when it is followed by the
 //! next, [`upgrade`] how another program takes over.
 
@@ -22,6 +22,7 @@ pub mod devices;
 pub mod engine;
 pub mod gate;
 pub mod holdings;
+pub mod known_hosts;
 pub mod loading;
 pub mod others;
 pub mod policy;
