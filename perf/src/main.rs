@@ -51,6 +51,7 @@ use cli::{Cli, CompareOptions, Order, RunOptions};
 use plan::Plan;
 use record::Record;
 use run::Run;
+use table::{MEASUREMENTS, Measurement};
 
 fn main() -> ExitCode {
     // A message for people, whatever RUST_BACKTRACE says.
@@ -146,6 +147,15 @@ fn list(plan: &Plan) -> Result<ExitCode> {
         }
     }
     println!("{}", announcement(plan));
+    let is_planned = |row: &Measurement| {
+        let mut steps = plan.groups.iter().flat_map(|group| &group.steps);
+        steps.any(|step| step.row.id == row.id)
+    };
+    let mut others = MEASUREMENTS.iter().filter(|row| !is_planned(row)).peekable();
+    if others.peek().is_some() {
+        println!("\nWhen asked for, by --only or --full:");
+    }
+    others.for_each(|row| println!("{:28} {}", row.id, row.about));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -148,6 +148,27 @@ impl Peer {
         }
     }
 
+    /// Starts as a host that learns from a router how to reach others, or as that router.
+    pub(crate) fn start_between<'a>(
+        &self,
+        settings: &Settings,
+        ns: &'a Netns,
+        tunnel: &Tunnel<'_>,
+    ) -> Runner<'a> {
+        if !self.is_daemon() {
+            return Runner::Nobody;
+        }
+        let mut builder = self.daemon(settings, ns, tunnel);
+        if tunnel.routers.is_empty() {
+            builder = builder.config(&format!("Advertise yes\nAdvertisePrefix {}/64", scene::PREFIX));
+        }
+        let daemon = builder.start();
+        if *self == Self::Ebpf {
+            daemon.wait_programs();
+        }
+        Runner::Daemon(daemon)
+    }
+
     /// The daemon in this lane, about to be started; any lane for a peer that is none.
     pub(crate) fn daemon<'a>(&self, settings: &Settings, ns: &'a Netns, tunnel: &Tunnel<'_>) -> Builder<'a> {
         let builder = match tunnel.routers {

@@ -88,8 +88,10 @@ impl Plan {
         let mut peers = options.peers.clone();
         peers.extend(external.map(|external| Peer::External(Arc::new(external.clone()))));
         let mut groups: Vec<Group> = Vec::new();
-        let wanted =
-            |row: &&Measurement| options.only.is_empty() || options.only.iter().any(|id| id == row.id);
+        let wanted = |row: &&Measurement| match &options.only[..] {
+            [] => options.full || !row.on_request,
+            only => only.iter().any(|id| id == row.id),
+        };
         for row in MEASUREMENTS.iter().filter(wanted) {
             for step in steps(row, options.full) {
                 let scene = step.scene(&settings);
@@ -233,12 +235,17 @@ mod tests {
         let default = plan(&[]);
         assert!(default.seconds() < 6.5 * 60.0, "{} s", default.seconds());
         let shown: Vec<_> = default.groups.iter().flat_map(|group| &group.steps).collect();
+        let is_in = |steps: &[&Step], row: &Measurement| steps.iter().any(|step| step.row.id == row.id);
         assert!(
             MEASUREMENTS
                 .iter()
-                .all(|row| shown.iter().any(|step| step.row.id == row.id))
+                .all(|row| is_in(&shown, row) != row.on_request)
         );
-        assert!(plan(&["--full"]).seconds() > default.seconds());
+        let full = plan(&["--full"]);
+        assert!(full.seconds() > default.seconds());
+        let shown: Vec<_> = full.groups.iter().flat_map(|group| &group.steps).collect();
+        assert!(MEASUREMENTS.iter().all(|row| is_in(&shown, row)));
+        assert_eq!(plan(&["--only", "hub-tcp"]).groups.len(), 2);
     }
 
     #[test]

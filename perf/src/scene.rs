@@ -6,6 +6,9 @@
 //!           |   peer                            |   peer
 //!          eth0 10.0.0.1/24 ------------------ eth0 10.0.0.2/24
 //!
+//!   hub    left and right are hosts, 10.0.0.1 and 10.0.0.2; between them the switch of a site and a router, 10.0.0.3, which all goes
+//!          through, since the prefix is not on-link (RFC 6964 3.5)
+//!
 //!   out    a peer at the left only; at the right a raw socket counts what comes for 10.64.0.0/10
 //!   in     a peer at the right only; at the left a raw socket sends from 10.64.0.0/10
 //! ```
@@ -21,7 +24,7 @@ use isatap_tests::daemon::{Daemon, TUNNEL};
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::link_local;
 use isatap_tests::ping::ping_until;
-use isatap_tests::topology::{UNDERLAY, connect};
+use isatap_tests::topology::{Gro, Site, UNDERLAY, connect};
 use serde::{Deserialize, Serialize};
 
 use crate::peer::{Peer, Runner, Tunnel};
@@ -29,6 +32,8 @@ use crate::plan::Settings;
 
 pub(crate) const LEFT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The router that two hosts have between them.
+pub(crate) const HUB: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 /// Where the site's further hosts are.
 const SITE: &str = "10.64.0.0/10";
 const FIRST_HOST: u32 = 0x0a40_0001;
@@ -57,6 +62,8 @@ impl Underlay {
 pub(crate) enum Stage {
     /// A peer at both ends.
     Pair,
+    /// A peer at both ends, and another one between them.
+    Hub,
     /// A peer that sends to many hosts.
     Out,
     /// A peer that receives from many hosts.
@@ -83,11 +90,23 @@ pub(crate) struct Link {
     pub(crate) left: Netns,
     pub(crate) right: Netns,
     pub(crate) scene: Scene,
+    middle: Option<Middle>,
     peer: Peer,
+}
+
+/// What is between two hosts.
+#[derive(Debug)]
+struct Middle {
+    hub: Netns,
+    /// Lasts as long as the rest.
+    _site: Site,
 }
 
 impl Link {
     pub(crate) fn new(peer: &Peer, scene: Scene) -> Self {
+        if scene.stage == Stage::Hub {
+            return Self::by_way_of_hub(peer, scene);
+        }
         let (left, right) = (Netns::new("left"), Netns::new("right"));
         connect(&left, UNDERLAY, &right, UNDERLAY);
         for (ns, v4) in [(&left, LEFT), (&right, RIGHT)] {
@@ -103,7 +122,7 @@ impl Link {
             }
         }
         match scene.stage {
-            Stage::Pair | Stage::Own => {}
+            Stage::Pair | Stage::Hub | Stage::Own => {}
             Stage::Out => {
                 left.ip(&format!("route add {SITE} via {RIGHT}"));
                 right.ip(&format!("route add local {SITE} dev lo"));
@@ -121,12 +140,52 @@ impl Link {
             left,
             right,
             scene,
+            middle: None,
             peer,
+        }
+    }
+
+    fn by_way_of_hub(peer: &Peer, scene: Scene) -> Self {
+        let site = Site::new();
+        let member = |label, v4: Ipv4Addr| site.member(label, v4.octets()[3]);
+        let (left, hub, right) = (member("left", LEFT), member("hub", HUB), member("right", RIGHT));
+        for (port, ns) in (0..).zip([&left, &hub, &right]) {
+            if scene.underlay == Underlay::Merging {
+                site.set_gro(port, ns, UNDERLAY, Gro::On);
+            }
+            swallow_strays(ns);
+        }
+        hub.sysctl("ipv6/conf/all/forwarding", "1");
+        if *peer == Peer::Bare {
+            let way = peer.address(HUB);
+            for (ns, v4) in [(&left, LEFT), (&hub, HUB), (&right, RIGHT)] {
+                ns.sysctl(&format!("ipv6/conf/{UNDERLAY}/disable_ipv6"), "0");
+                // The router tells of shorter ways.
+                ns.sysctl(&format!("ipv6/conf/{UNDERLAY}/accept_redirects"), "0");
+                let own = peer.address(v4);
+                ns.ip_batch(&if v4 == HUB {
+                    format!("addr add {own}/64 dev {UNDERLAY} nodad\n")
+                } else {
+                    format!(
+                        "addr add {own}/128 dev {UNDERLAY} nodad\nroute add {way} dev {UNDERLAY}\nroute add default via {way}\n"
+                    )
+                });
+            }
+        }
+        Self {
+            left,
+            right,
+            scene,
+            middle: Some(Middle { hub, _site: site }),
+            peer: peer.clone(),
         }
     }
 
     /// Starts the peer where the scene has it; with one at both ends, returns when a packet came back.
     pub(crate) fn start(&self, settings: &Settings) -> Vec<Runner<'_>> {
+        if let Some(Middle { hub, .. }) = &self.middle {
+            return self.start_with_hub(settings, hub);
+        }
         let routers: Vec<_> = (0..self.scene.routers).map(host).collect();
         let tunnel = |own, other| Tunnel {
             own,
@@ -142,7 +201,7 @@ impl Link {
             Stage::Pair => true,
             Stage::Out => *at == 0,
             Stage::In => *at == 1,
-            Stage::Own => false,
+            Stage::Hub | Stage::Own => false,
         };
         let start = |at: usize| self.peer.start(settings, ends[at].0, &ends[at].1);
         let runners: Vec<_> = (0..2).filter(wanted).map(start).collect();
@@ -153,6 +212,24 @@ impl Link {
         if self.scene.routes > 0 {
             self.add_routes();
         }
+        runners
+    }
+
+    /// The router advertises, and is what the hosts know.
+    fn start_with_hub<'a>(&'a self, settings: &Settings, hub: &'a Netns) -> Vec<Runner<'a>> {
+        let members = [(hub, HUB), (&self.left, LEFT), (&self.right, RIGHT)];
+        let start = |(ns, own): (&'a Netns, Ipv4Addr)| {
+            let tunnel = Tunnel {
+                own,
+                other: HUB,
+                routers: if own == HUB { &[] } else { &[HUB] },
+                workers: self.scene.workers,
+            };
+            self.peer.start_between(settings, ns, &tunnel)
+        };
+        let runners = members.into_iter().map(start).collect();
+        let to = self.destination().to_string();
+        ping_until(&self.left, &to, Duration::from_secs(10));
         runners
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Measurement {
     pub(crate) underlays: &'static [Underlay],
     pub(crate) who: Who,
     pub(crate) sweep: Option<Sweep>,
+    /// Taken when named by `--only`, or with `--full`: what everybody waits for has its limit.
+    pub(crate) on_request: bool,
     pub(crate) method: Method,
     pub(crate) figures: &'static [Figure],
 }
@@ -38,6 +40,8 @@ pub(crate) enum Who {
     Isatap,
     /// Only isatapd.
     Daemon,
+    /// isatapd, and the bare link beside it.
+    Router,
 }
 
 /// A parameter that takes several values.
@@ -136,6 +140,7 @@ const fn row(
         underlays,
         who,
         sweep: None,
+        on_request: false,
         method,
         figures,
     }
@@ -169,7 +174,7 @@ const fn sweep(parameter: Parameter, default: &'static [u32], full: &'static [u3
     }
 }
 
-use Who::{Daemon, Everybody, Isatap};
+use Who::{Daemon, Everybody, Isatap, Router};
 
 /// All rows, in the order of the report. Rows that share a scene share one building of it.
 pub(crate) static MEASUREMENTS: &[Measurement] = &[
@@ -274,6 +279,38 @@ pub(crate) static MEASUREMENTS: &[Measurement] = &[
         ],
         "The rate is found by halving (64-byte packets, trials of 0.3 s without a loss and without a growing queue); then packets are paced at 80 % of it.",
     ),
+    Measurement {
+        stage: Stage::Hub,
+        on_request: true,
+        ..row(
+            "hub-tcp",
+            Router,
+            BOTH,
+            Method::Tcp { flows: 1 },
+            &[more(
+                "hub-tcp",
+                "bulk TCP through a router between two hosts",
+                "Mbit/s",
+            )],
+            "Three machines and a switch: where the prefix is not on-link, all between hosts passes the router, in by its tunnel and out by it again.",
+        )
+    },
+    Measurement {
+        stage: Stage::Hub,
+        on_request: true,
+        ..row(
+            "hub-udp",
+            Router,
+            PLAIN,
+            Method::Udp { size: 64 },
+            &[more(
+                "hub-udp",
+                "UDP, 64 bytes, through a router between two hosts",
+                "kpackets/s",
+            )],
+            "The same with small packets.",
+        )
+    },
     swept(
         Stage::Pair,
         sweep(Parameter::Workers, &[1, 2], &[1, 2, 3, 4]),
@@ -417,6 +454,7 @@ impl Who {
             Self::Everybody => true,
             Self::Isatap => peer.is_daemon() || matches!(peer, Peer::Sit | Peer::Baseline | Peer::Drain),
             Self::Daemon => peer.is_daemon(),
+            Self::Router => peer.is_daemon() || *peer == Peer::Bare,
         }
     }
 }

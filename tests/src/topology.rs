@@ -1,6 +1,7 @@
 //! Who is connected to whom: veth pairs, an IPv4 site on a bridge, and the offload settings of their ends.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -50,7 +51,7 @@ pub fn connect_v6(a: &Netns, a_device: &str, a_addr: &str, b: &Netns, b_device: 
 #[derive(Debug)]
 pub struct Site {
     switch: Netns,
-    ports: std::cell::Cell<u32>,
+    ports: AtomicU32,
 }
 
 impl Site {
@@ -63,7 +64,7 @@ impl Site {
         switch.ip("link set br0 up");
         Self {
             switch,
-            ports: std::cell::Cell::new(0),
+            ports: AtomicU32::new(0),
         }
     }
 
@@ -82,8 +83,7 @@ impl Site {
 
     /// Gives a namespace a further interface on the site, without an address.
     pub fn attach(&self, ns: &Netns, device: &str) {
-        let port = self.ports.get();
-        self.ports.set(port + 1);
+        let port = self.ports.fetch_add(1, Ordering::Relaxed);
         connect(ns, device, &self.switch, &format!("port{port}"));
         self.switch.ip(&format!("link set port{port} master br0"));
     }
@@ -101,8 +101,7 @@ impl Site {
     pub fn replace(&self, ns: &Netns, device: &str, address: Ipv4Addr) {
         let index = ns.enter(|| if_nametoindex(device)).expect("a device");
         let mac = mac(ns, device).map(|byte| format!("{byte:02x}")).join(":");
-        let port = self.ports.get();
-        self.ports.set(port + 1);
+        let port = self.ports.fetch_add(1, Ordering::Relaxed);
         ns.ip(&format!("link del {device}"));
         ns.ip_batch(&format!(
             "link add {device} index {index} address {mac} type veth peer name port{port} netns {}\n",
@@ -117,8 +116,7 @@ impl Site {
     /// A further port as a tap device, for a machine whose network card is a program; the switch's namespace and the
     /// device's name in it.
     pub fn attach_tap(&self) -> (&Netns, String) {
-        let port = self.ports.get();
-        self.ports.set(port + 1);
+        let port = self.ports.fetch_add(1, Ordering::Relaxed);
         let tap = format!("port{port}");
         self.switch.ip(&format!("tuntap add dev {tap} mode tap"));
         self.switch.ip(&format!("link set {tap} master br0 up"));

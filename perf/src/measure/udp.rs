@@ -46,7 +46,7 @@ pub(super) fn spread(context: &Context<'_>) -> Result<Taken> {
     let (mut outlet, inlet) = match link.scene.stage {
         Stage::Out => outward(context, link)?,
         Stage::In => inward(context, link)?,
-        Stage::Pair | Stage::Own => bail!("many hosts need a scene with one tunnel end"),
+        Stage::Pair | Stage::Hub | Stage::Own => bail!("many hosts need a scene with one tunnel end"),
     };
     settle(&mut outlet, &inlet);
     let outcome = generate::run(
