@@ -144,7 +144,7 @@ impl Asker {
 
 impl Told {
     /// Reads an outer packet that came in; `None` for anything but a router advertisement with a right checksum.
-    fn read(captured: &Captured) -> Option<Self> {
+    pub fn read(captured: &Captured) -> Option<Self> {
         let outer = captured.outer().filter(|_| !captured.outgoing)?;
         let inner = outer.inner()?;
         let (kind, code, body) = inner.icmpv6()?;
