@@ -179,6 +179,52 @@ fn a_reload_renumbers_the_hosts() {
     host.conservation();
 }
 
+/// T6, V12: a site that has a prefix for each of its many networks is renumbered by one reload: the first network hears that
+/// its old prefix is gone as well as the last.
+#[test]
+fn a_reload_renumbers_every_network() {
+    const NETWORKS: u16 = 200;
+    let scene = Opposite::new();
+    let of_site = |site: u16| {
+        // The last one of the file is ours, too.
+        let network = |number| match number {
+            NETWORKS => "10.0.0.0/24".to_owned(),
+            1 => "10.0.0.0/25".to_owned(),
+            _ => format!("10.77.{number}.0/24"),
+        };
+        let line = |number| {
+            format!(
+                "AdvertisePrefix 2001:db8:{site}:{number:x}::/64 for {}\n",
+                network(number)
+            )
+        };
+        let lines: String = (1..=NETWORKS).map(line).collect();
+        format!("BindAddress {DUT}\nWorkers 1\nAdvertise yes\n{lines}")
+    };
+    let router = Builder::new(&scene.dut).config(&of_site(1)).start();
+    let asker = Asker::new(&scene.site, 20, &scene.dut, DUT);
+    asker.ask(ALL_ROUTERS);
+    asker.wait(1, ANSWERED);
+    asker.forget();
+    router.rewrite_config(&of_site(2));
+    assert!(router.ctl("reload").status.success());
+    let told = asker.wait(1, ANSWERED);
+    let mut prefixes: Vec<_> = told[0]
+        .prefixes()
+        .into_iter()
+        .map(|(prefix, _, valid, preferred)| (prefix, valid, preferred))
+        .collect();
+    prefixes.sort_unstable();
+    let expected = [(1, 0, 0), (2, 2_592_000, 604_800)].map(|(site, valid, preferred)| {
+        [1, NETWORKS].map(|number| {
+            let prefix = Ipv6Addr::new(0x2001, 0xdb8, site, number, 0, 0, 0, 0);
+            (prefix, valid, preferred)
+        })
+    });
+    assert_eq!(prefixes, expected.concat());
+    router.conservation();
+}
+
 /// A6, T11: an address that moves takes the router's own addresses along, and answers come from the new one.
 #[test]
 fn a_new_locator_speaks() {

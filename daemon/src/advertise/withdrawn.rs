@@ -8,14 +8,16 @@ use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix};
 use isatap_engine::wire::nd::{NdOption, Preference, PrefixInfo, RouteInfo};
 
 use super::message::Content;
+use crate::config::advertise::MAX_PREFIXES;
 use crate::config::resolved::Advertise;
 use crate::slaac::dnssl;
 
 /// How long something is taken back for: a host that was told once keeps an address for two hours at most (RFC 4862
 /// 5.5.3 e), so that nobody who heard of it late is worse off.
 const PERIOD: Duration = Duration::from_secs(2 * 3600);
-/// Things taken back at most; the oldest give way.
-const MAX_WITHDRAWN: usize = 64;
+/// Things taken back at most; the oldest give way. Every prefix of the longest file may be replaced at once, each told to
+/// another network, and something may have been taken back before.
+const MAX_WITHDRAWN: usize = 2 * MAX_PREFIXES;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
@@ -239,11 +241,38 @@ mod tests {
             lifetime: 0,
             names: &goes
         }));
-        for _ in 0..MAX_WITHDRAWN {
-            let other = says(vec![line("2001:db8:1::/64", true, None)]);
-            withdrawn.replace(now, &other);
-            withdrawn.replace(now, &old);
+    }
+
+    /// T6, V12: a site with a prefix for each of its networks is renumbered in one reload, and every network hears it; what
+    /// was taken back before is bounded.
+    #[test]
+    fn every_network_of_the_longest_file() {
+        let now = Instant::now();
+        let network = |number: usize| {
+            let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+            [10, high, low, 0]
+        };
+        let of_site = |site: u32| {
+            let all = (0..MAX_PREFIXES).map(|number| {
+                let hosts = format!("{}/24", Ipv4Addr::from(network(number)));
+                line(&format!("2001:db8:{site:x}:{number:x}::/64"), true, Some(&hosts))
+            });
+            says(all.collect())
+        };
+        let now_said = of_site(4);
+        let mut withdrawn = Withdrawn::default();
+        for site in 1..4 {
+            withdrawn.replace(now, &of_site(site));
         }
-        assert!(withdrawn.items.len() <= MAX_WITHDRAWN);
+        withdrawn.replace(now, &now_said);
+        assert_eq!(withdrawn.items.len(), MAX_WITHDRAWN);
+        for number in 0..MAX_PREFIXES {
+            let gone = [3, 2].map(|site| {
+                let prefix = Ipv6Addr::new(0x2001, 0xdb8, site, u16::try_from(number).unwrap(), 0, 0, 0, 0);
+                (prefix.to_string(), true, true)
+            });
+            let told = prefixes(&withdrawn, &now_said, network(number));
+            assert_eq!(told, gone, "network {number}");
+        }
     }
 }
