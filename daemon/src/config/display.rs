@@ -30,6 +30,14 @@ impl Settings {
         said.map(|words| words.join(" ")).collect()
     }
 
+    /// What a name says, one by one: its lines, or what a list in lines has.
+    pub(super) fn items_of(&self, key: Key) -> Vec<String> {
+        match key {
+            Key::ServerAddress | Key::PeerRouter | Key::SiteNetwork => self.words_of(key),
+            _ => self.lines_of(key),
+        }
+    }
+
     /// The words of a name that stands in one line.
     fn words_of(&self, key: Key) -> Vec<String> {
         let advertise = &self.advertise;

@@ -1,7 +1,16 @@
 //! What a reload changes: a pure function of the settings in force and those of the file.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use super::names::{Key, Reload};
 use super::resolved::Settings;
+
+/// Values up to so many bytes together are told as they were and as they are. In longer ones nobody finds what changed, and
+/// the log cuts them off before it.
+const MAX_WHOLE_LEN: usize = 240;
+/// So many that came, and so many that went, are told one by one.
+const MAX_TOLD: usize = 4;
 
 /// One changed name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +21,58 @@ pub struct Change {
     pub old: String,
     /// The value wanted.
     pub new: String,
+    /// What is in the wanted one alone.
+    pub come: Vec<String>,
+    /// What is in the one in force alone.
+    pub gone: Vec<String>,
+}
+
+impl Change {
+    fn new(key: Key, old: &Settings, new: &Settings) -> Self {
+        let (before, after) = (old.items_of(key), new.items_of(key));
+        let without = |these: &[String], those: &[String]| {
+            let those: BTreeSet<_> = those.iter().collect();
+            let rest = these.iter().filter(|item| !those.contains(item));
+            rest.cloned().collect()
+        };
+        Self {
+            key,
+            old: old.lines_of(key).join("; "),
+            new: new.lines_of(key).join("; "),
+            come: without(&after, &before),
+            gone: without(&before, &after),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.key)?;
+        let is_one = self.gone == [self.old.as_str()] && self.come == [self.new.as_str()];
+        if is_one || self.old.len() + self.new.len() <= MAX_WHOLE_LEN {
+            return write!(f, "{} -> {}", or_none(&self.old), or_none(&self.new));
+        }
+        match (self.come.as_slice(), self.gone.as_slice()) {
+            ([], []) => f.write_str("the same in another order"),
+            (come, []) => write!(f, "now also {}", told(come)),
+            ([], gone) => write!(f, "no longer {}", told(gone)),
+            (come, gone) => write!(f, "now also {}; no longer {}", told(come), told(gone)),
+        }
+    }
+}
+
+fn or_none(value: &str) -> &str {
+    if value.is_empty() { "none" } else { value }
+}
+
+/// The first few, and how many more there are.
+fn told(items: &[String]) -> String {
+    let (shown, more) = items.split_at(items.len().min(MAX_TOLD));
+    let shown = shown.join(", ");
+    match more.len() {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// What to do about a new configuration.
@@ -43,11 +104,7 @@ pub fn plan(old: &Settings, new: &Settings) -> Plan {
         if !changed(key, old, new) {
             continue;
         }
-        let change = Change {
-            key,
-            old: old.lines_of(key).join("; "),
-            new: new.lines_of(key).join("; "),
-        };
+        let change = Change::new(key, old, new);
         match key.reload() {
             Reload::Live => plan.live.push(change),
             Reload::Restart => {

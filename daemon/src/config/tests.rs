@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::file::{self, FileConfig};
 use super::machine::{Candidate, Machine, Remembering};
 use super::names::{Key, Reload};
-use super::reload::plan;
+use super::reload::{Plan, plan};
 use super::resolve::{Overrides, resolve};
 use super::resolved::{
     Bind, DscpPolicy, EcnMode, Lane, Layer, PathMtuMode, Role, Settings, SiteNetworks, TtlPolicy, User,

@@ -205,22 +205,10 @@ fn tell(error: &ConfigError) {
 }
 
 fn describe(plan: &Plan) -> Vec<String> {
-    let line = |change: &Change| {
-        format!(
-            "{}: {} -> {}",
-            change.key,
-            or_none(&change.old),
-            or_none(&change.new)
-        )
-    };
-    let live = plan.live.iter().map(line);
+    let live = plan.live.iter().map(Change::to_string);
     let restart = plan
         .restart
         .iter()
-        .map(|change| format!("{} (waits for a restart)", line(change)));
+        .map(|change| format!("{change} (waits for a restart)"));
     live.chain(restart).collect()
-}
-
-fn or_none(value: &str) -> &str {
-    if value.is_empty() { "none" } else { value }
 }

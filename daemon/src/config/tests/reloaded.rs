@@ -77,12 +77,59 @@ fn a_reload_changes_what_changed_and_nothing_else() {
 #[test]
 fn a_change_says_from_what_to_what() {
     let plan = plan(&load("Mtu 1400"), &load("ServerAddress isatap.example"));
-    let texts: Vec<_> = plan
-        .live
-        .iter()
-        .map(|change| format!("{}: {} -> {}", change.key, change.old, change.new))
-        .collect();
-    assert_eq!(texts, ["ServerAddress:  -> isatap.example", "Mtu: 1400 -> 1280"]);
+    assert_eq!(
+        told(&plan),
+        ["ServerAddress: none -> isatap.example", "Mtu: 1400 -> 1280"]
+    );
+}
+
+fn told(plan: &Plan) -> Vec<String> {
+    plan.live.iter().map(ToString::to_string).collect()
+}
+
+/// FAULTS 61: of a list that fills pages what came and what went is told, in a line that a log takes whole.
+#[test]
+fn of_a_long_list_the_difference_is_told() {
+    let prefixes = |numbers: std::ops::Range<u32>| -> String {
+        let line = |number| format!("AdvertisePrefix 2001:db8:{number:x}::/64 for 10.0.{number}.0/24\n");
+        numbers.map(line).collect()
+    };
+    let networks = |numbers: std::ops::Range<u32>| -> String {
+        numbers
+            .map(|number| format!("SiteNetwork 192.0.{number}.0/24\n"))
+            .collect()
+    };
+    let long = |prefix| format!("2001:db8:{prefix}::/64 valid 2592000 preferred 604800 for 10.0");
+    let cases = [
+        (
+            prefixes(1..101),
+            prefixes(1..102),
+            format!("AdvertisePrefix: now also {}.101.0/24", long("65")),
+        ),
+        (
+            prefixes(1..101),
+            prefixes(2..102),
+            format!(
+                "AdvertisePrefix: now also {}.101.0/24; no longer {}.1.0/24",
+                long("65"),
+                long("1")
+            ),
+        ),
+        (
+            networks(0..100),
+            networks(0..90),
+            "SiteNetwork: no longer 192.0.90.0/24, 192.0.91.0/24, 192.0.92.0/24, 192.0.93.0/24 and 6 more"
+                .to_owned(),
+        ),
+        (
+            format!("{}{}", prefixes(50..100), prefixes(1..50)),
+            prefixes(1..100),
+            "AdvertisePrefix: the same in another order".to_owned(),
+        ),
+    ];
+    for (old, new, expected) in cases {
+        assert_eq!(told(&plan(&load(&old), &load(&new))), [expected]);
+    }
 }
 
 /// Inside the chroot nobody answers; what was known before the change of root is still known. FAULTS 62.
