@@ -88,6 +88,12 @@ impl Site {
         self.switch.ip(&format!("link set port{port} master br0"));
     }
 
+    /// Has the switch take only packets of up to `mtu` bytes from the member that was attached as number `port` (from 0), and tell
+    /// nobody: the member's device finds out.
+    pub fn narrow(&self, port: u32, mtu: u16) {
+        self.switch.ip(&format!("link set port{port} mtu {mtu}"));
+    }
+
     /// Sets up both directions of the interface that was attached as number `port` (from 0): single packets travel, and the member's
     /// end merges what comes, or does not.
     pub fn set_gro(&self, port: u32, ns: &Netns, device: &str, gro: Gro) {

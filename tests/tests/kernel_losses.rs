@@ -108,3 +108,50 @@ fn the_queue_of_the_underlay_is_told_uring() {
 fn the_queue_of_the_underlay_is_told_ebpf() {
     the_queue_of_the_underlay_is_told(Lane::Ebpf);
 }
+
+/// FAULTS 27: what a device refuses is told as `ip -s link` tells it. Of a packet that programs gave it no worker hears, and
+/// no drop tells.
+#[test]
+fn what_a_device_of_the_underlay_refuses_is_told() {
+    const PACKETS: u64 = 50;
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.workers(1).lane(Lane::Ebpf));
+    daemon.wait_lane(Lane::Ebpf);
+    let injector = Injector::tun(&scene.dut, TUNNEL);
+    let _sink = scene.crafter();
+    let lost = || KernelDrops::read(&scene.dut).at(&format!("{UNDERLAY} tx"));
+    let told = || daemon.metrics().sum("isatapd_device_drops_total", &[]);
+    let at_rest = |least| {
+        wait::until("what the device refused to be told", SOON, || {
+            let (told, lost) = (told(), lost());
+            if lost >= least && told == lost {
+                Ok(())
+            } else {
+                Err(format!("{told} told of {lost}"))
+            }
+        });
+    };
+    at_rest(0);
+    let lost_before = lost();
+    scene.site.narrow(0, 576);
+    let before = daemon.counters(Direction::Encap);
+    let packet = Inner::new(on_link(DUT), on_link(X)).udp(1, 4000, &[0; 1000]);
+    for _ in 0..PACKETS {
+        injector.send(&packet);
+    }
+    let since = daemon.wait_received(Direction::Encap, &before, PACKETS);
+    assert_eq!(since.drops.get("send_error"), None, "{since}");
+    at_rest(lost_before + PACKETS);
+    let read = |command| String::from_utf8_lossy(&daemon.ctl(command).stdout).into_owned();
+    for (command, line) in [
+        ("status", format!("{} by the underlay's devices", lost())),
+        (
+            "doctor",
+            format!("{} packet(s) of anybody by the devices", lost()),
+        ),
+    ] {
+        let text = read(command);
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    daemon.conservation();
+}

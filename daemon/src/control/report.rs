@@ -176,6 +176,7 @@ impl Daemon {
             workers: self.engine.stats().snapshot(),
             kernel_drops: self.kernel_drops().collect(),
             qdisc_drops: self.losses.qdisc,
+            device_drops: self.losses.device,
             routers: self.routers.counts(),
             clients: self.advertiser.clients(),
             latencies: self.latencies.total(),
@@ -251,6 +252,7 @@ impl Daemon {
                 .collect(),
             kernel_drops: self.kernel_drops().collect(),
             qdisc_drops: self.losses.qdisc,
+            device_drops: self.losses.device,
             captures: self.engine.captures(),
             programs: match &share {
                 Some(share) => share.into(),

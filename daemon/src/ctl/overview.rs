@@ -198,6 +198,7 @@ fn losses(status: &Status) -> Lines {
         (of(true), "at our sockets".to_owned()),
         (of(false), format!("at {}", status.interface.name)),
         (status.qdisc_drops, "in the underlay's queues".to_owned()),
+        (status.device_drops, "by the underlay's devices".to_owned()),
     ] {
         if count > 0 {
             places.push(format!("{count} {place}"));

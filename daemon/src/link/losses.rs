@@ -1,5 +1,6 @@
 //! What the kernel lost beside the workers: packets for us that found the tunnel interface's queue full, and packets of
-//! everybody that the queueing of the underlay refused. Asked for when somebody wants to know, never on the packet path.
+//! everybody that the queueing or the devices of the underlay refused. Asked for when somebody wants to know, never on the
+//! packet path.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,6 +27,20 @@ pub struct Losses {
     /// Packets that the queueing disciplines of the underlay's devices dropped, ours and others'. Ours are among the drops for
     /// `send_error` as well. Begins anew when a discipline is replaced.
     pub qdisc: u64,
+    /// Packets that the underlay's devices did not send, ours and others': nobody else hears what became of a packet that
+    /// programs in the kernel sent, be it that there was no room for one more neighbour.
+    pub device: u64,
+}
+
+/// What an interface did not take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    /// Packets to be sent.
+    sent: u64,
+    /// The same, where the kernel or a driver takes it for an error.
+    errors: u64,
+    /// Packets that came in.
+    received: u64,
 }
 
 impl Losses {
@@ -33,12 +48,21 @@ impl Losses {
     pub async fn refresh(&mut self, netlink: &Netlink, tunnel: u32, underlay: impl Iterator<Item = u32>) {
         let devices: BTreeSet<u32> = underlay.take(MAX_DEVICES).collect();
         let read = async {
-            if let Ok((sent, received)) = netlink.dropped(tunnel).await {
-                (self.tun, self.tun_rx) = (sent, received);
+            if let Ok(refused) = netlink.refused(tunnel).await {
+                (self.tun, self.tun_rx) = (refused.sent, refused.received);
             }
             if let Ok(dropped) = netlink.qdisc_drops(&devices).await {
                 self.qdisc = dropped;
             }
+            let mut device = 0;
+            for if_index in &devices {
+                match netlink.refused(*if_index).await {
+                    Ok(refused) => device += refused.sent + refused.errors,
+                    // The sum of the others would be a counter that goes back.
+                    Err(_) => return,
+                }
+            }
+            self.device = device;
         };
         if tokio::time::timeout(PATIENCE, read).await.is_err() {
             tracing::debug!("the kernel is slow to tell what it dropped");
@@ -48,7 +72,7 @@ impl Losses {
 
 impl Netlink {
     /// Packets that an interface dropped instead of sending, and of receiving, them.
-    async fn dropped(&self, if_index: u32) -> Result<(u64, u64), NetlinkError> {
+    async fn refused(&self, if_index: u32) -> Result<Refused, NetlinkError> {
         let mut question = LinkMessage::default();
         question.header.index = if_index;
         let answers = self
@@ -62,13 +86,15 @@ impl Netlink {
             RouteNetlinkMessage::NewLink(link) => Some(&link.attributes),
             _ => None,
         });
-        let counts = links.flatten().filter_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some((stats.tx_dropped, stats.rx_dropped)),
+        let mut counts = links.flatten().filter_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(Refused {
+                sent: stats.tx_dropped,
+                errors: stats.tx_errors,
+                received: stats.rx_dropped,
+            }),
             _ => None,
         });
-        Ok(counts.fold((0, 0), |(sent, received), counts| {
-            (sent + counts.0, received + counts.1)
-        }))
+        Ok(counts.next().unwrap_or_default())
     }
 
     /// Packets that the root queueing disciplines of these devices dropped; they know of those below them.

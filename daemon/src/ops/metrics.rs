@@ -32,6 +32,8 @@ pub struct Scrape {
     pub kernel_drops: Vec<(String, u64)>,
     /// Packets that the underlay's queueing dropped.
     pub qdisc_drops: u64,
+    /// Packets that the underlay's devices did not send.
+    pub device_drops: u64,
     /// Routers per state, in the order of [`Health::ALL`].
     pub routers: [usize; Health::ALL.len()],
     /// Hosts that solicited this router lately.
@@ -281,6 +283,10 @@ impl Scrape {
         let help = "Packets that the queueing disciplines of the underlay dropped, ours (also among the drops for send_error) \
                     and others'; begins anew with a discipline";
         family(encoder, MetricType::Counter, "isatapd_qdisc_drops", help)?.counter(&[], self.qdisc_drops)?;
+        let help = "Packets that the devices of the underlay did not send (tx_dropped, tx_errors), ours and others'; of what \
+                    the kernel's programs send nobody else counts what was lost after them";
+        family(encoder, MetricType::Counter, "isatapd_device_drops", help)?
+            .counter(&[], self.device_drops)?;
         let mut syscalls = family(
             encoder,
             MetricType::Counter,

@@ -80,6 +80,10 @@ pub struct Status {
     /// `send_error` as well.
     #[serde(default)]
     pub qdisc_drops: u64,
+    /// Packets that the underlay's devices did not send, ours and others': no room for one more IPv4 neighbour, or a device that
+    /// refused them. Of what the kernel's programs send nobody else counts what was lost after them.
+    #[serde(default)]
+    pub device_drops: u64,
     /// Captures that run now.
     #[serde(default)]
     pub captures: usize,

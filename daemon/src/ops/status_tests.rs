@@ -81,6 +81,7 @@ pub(crate) fn example() -> Status {
             .collect(),
         kernel_drops: BTreeMap::from([("0".to_owned(), 3)]),
         qdisc_drops: 0,
+        device_drops: 0,
         captures: 0,
         programs: ProgramsStatus::default(),
         sandbox: SandboxStatus::default(),

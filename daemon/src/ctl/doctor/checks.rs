@@ -11,7 +11,7 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 22] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 23] = [
         daemon,
         readiness,
         machine::capabilities,
@@ -34,6 +34,7 @@ pub(super) fn all(sight: &Sight) -> Vec<Finding> {
         filters::firewall,
         filters::translation,
         kernel_drops,
+        unsent,
     ];
     checks.iter().filter_map(|check| check(sight)).collect()
 }
@@ -364,6 +365,34 @@ fn kernel_drops(sight: &Sight) -> Option<Finding> {
         )
     } else {
         Finding::fine("kernel's drops", "none")
+    })
+}
+
+/// What was to be sent and left no trace among the drops: programs in the kernel hear of no refusal, and what control says itself
+/// is no worker's packet.
+fn unsent(sight: &Sight) -> Option<Finding> {
+    let status = running(sight)?;
+    let told = status.control.advertisements_sent.get("failed").copied();
+    let places = [
+        (told.unwrap_or(0), "advertisement(s)"),
+        (
+            status.device_drops,
+            "packet(s) of anybody by the devices of the IPv4 network",
+        ),
+    ];
+    let places = places.into_iter().filter(|(count, _)| *count > 0);
+    let found: Vec<_> = places.map(|(count, what)| format!("{count} {what}")).collect();
+    Some(if found.is_empty() {
+        Finding::fine("sending", "nothing was refused")
+    } else {
+        Finding::new(
+            Grade::Note,
+            "sending",
+            format!("refused: {}", found.join(", ")),
+            "if it grows: the kernel may know no more IPv4 neighbours than it does (\"neighbor table overflow\" in its log: net.ipv4.neigh.default.gc_thresh3 \
+             above the number of hosts on this machine's own networks, gc_thresh2 half of it), a rule for what goes out may refuse protocol 41 (nft list ruleset), \
+             or a device is down or full (ip -s link)",
+        )
     })
 }
 

@@ -84,7 +84,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 24] = [
+    let host_traps: [(&str, Grade, Spoil); 26] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
@@ -160,6 +160,11 @@ fn every_trap_is_found_with_a_remedy() {
         }),
         ("kernel's drops", Grade::Note, |s| {
             status(s).kernel_drops.insert("0".into(), 9);
+        }),
+        ("sending", Grade::Note, |s| status(s).device_drops = 1),
+        ("sending", Grade::Note, |s| {
+            let sent = &mut status(s).control.advertisements_sent;
+            sent.insert("failed".into(), 1);
         }),
     ];
     let router_traps: [(&str, Grade, Spoil); 5] = [

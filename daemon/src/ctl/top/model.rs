@@ -190,7 +190,10 @@ fn kernel_drops(status: &Status) -> BTreeMap<String, u64> {
         };
         (place, *count)
     });
-    let all = queues.chain([("qdisc".to_owned(), status.qdisc_drops)]);
+    let all = queues.chain([
+        ("qdisc".to_owned(), status.qdisc_drops),
+        ("device".to_owned(), status.device_drops),
+    ]);
     all.filter(|(_, count)| *count > 0).collect()
 }
 

@@ -94,7 +94,9 @@ function take(sample) {
   }
   const kernel = (status) => sum(status.kernel_drops || {});
   point.kernel = Math.max(0, kernel(sample.status) - kernel(before.status)) / seconds;
-  point.qdisc = Math.max(0, (sample.status.qdisc_drops || 0) - (before.status.qdisc_drops || 0)) / seconds;
+  const growth = (field) => Math.max(0, (sample.status[field] || 0) - (before.status[field] || 0)) / seconds;
+  // A device may count what its queue has counted.
+  point.qdisc = Math.max(growth("qdisc_drops"), growth("device_drops"));
   points.push(point);
   if (points.length > KEEP) points.shift();
 }
