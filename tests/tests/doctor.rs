@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use isatap_tests::asker::{ALL_ROUTERS, ANSWERED, Asker, EVERYTHING};
 use isatap_tests::confined::refusing;
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL, program};
 use isatap_tests::kernel_drops::KernelDrops;
@@ -292,4 +293,39 @@ fn traps_of_the_way_are_found() {
     }
     daemon.thaw();
     assert!(grade("kernel's drops").starts_with("note"));
+}
+
+/// FAULTS 29: a router that cannot send its answers says so once, with the reason, however many hosts ask; doctor finds it, and there
+/// is nothing more to find when it can.
+#[test]
+fn answers_that_are_not_sent_are_told() {
+    let scene = Opposite::new();
+    let daemon = Daemon::router(&scene.dut, DUT).config(EVERYTHING).start();
+    let asker = Asker::new(&scene.site, 20, &scene.dut, DUT);
+    let failed = || {
+        let name = "isatapd_router_advertisements_sent_total";
+        daemon.metrics().sum(name, &[("result", "failed")])
+    };
+    let (_, text) = report(&daemon);
+    assert!(line(&text, "sending").starts_with("ok"), "{text}");
+    scene.dut.run("nft add table ip t");
+    scene
+        .dut
+        .run("nft add chain ip t out { type filter hook output priority 0; }");
+    scene.dut.run("nft add rule ip t out ip protocol 41 drop");
+    for asked in 1..=3 {
+        asker.ask(ALL_ROUTERS);
+        wait::holds("an answer that is refused", SOON, || failed() >= asked);
+    }
+    let refused = format!("cannot advertise to {}: Operation not permitted", asker.v4);
+    daemon.wait_log(&refused);
+    assert_eq!(daemon.log().matches(&refused).count(), 1, "{}", daemon.log());
+    let (_, text) = report(&daemon);
+    assert!(line(&text, "sending").starts_with("note"), "{text}");
+    assert!(text.contains("3 advertisement(s)"), "{text}");
+    scene.dut.run("nft delete table ip t");
+    asker.ask(ALL_ROUTERS);
+    asker.wait(1, ANSWERED);
+    assert_eq!(failed(), 3);
+    daemon.conservation();
 }

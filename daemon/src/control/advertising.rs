@@ -1,5 +1,6 @@
 //! Router advertisements on the wire: solicitations of hosts in, answers, changes and last words out (RFC 4861 6.2).
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::ops::status::AdvertisingStatus;
 const LAST_WORDS_INTERVAL: Duration = Duration::from_millis(50);
 /// When no more last words begin: routes, workers and interface have to go as well.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(300);
+/// How often it is told that hosts cannot be advertised to; all of it is counted.
+const UNSENT_INTERVAL: Duration = Duration::from_secs(600);
 /// Between two looks at the clock while they are said.
 const LAST_WORDS_BURST: usize = 64;
 
@@ -115,11 +118,25 @@ impl Daemon {
         let result = match self.send_from(outgoing.from, outgoing.to, &outgoing.packet) {
             Ok(()) => outgoing.kind.name(),
             Err(error) => {
-                debug!("cannot advertise to {}: {error}", outgoing.to);
+                self.tell_unsent(outgoing.to, &error);
                 "failed"
             }
         };
         count(&mut self.counters.advertisements_sent, result);
+    }
+
+    /// Whatever keeps one host from being answered keeps others, too: the first of them is told about.
+    fn tell_unsent(&mut self, to: Ipv4Addr, error: &std::io::Error) {
+        let now = Instant::now();
+        let was_told = |at| now.saturating_duration_since(at) < UNSENT_INTERVAL;
+        if self.unsent_told_at.is_some_and(was_told) {
+            return debug!("cannot advertise to {to}: {error}");
+        }
+        self.unsent_told_at = Some(now);
+        warn!(
+            peer = %to,
+            "cannot advertise to {to}: {error}; others are counted (isatapctl status: told, failed), isatapctl doctor knows causes"
+        );
     }
 
     /// Tells every host known that this router goes, up to three times (T7).

@@ -170,6 +170,8 @@ pub(super) struct Daemon {
     pub(super) known_hosts: KnownHosts,
     /// Since when this router is being taken out of service.
     pub(super) drained_at: Option<Instant>,
+    /// When it was last told that hosts cannot be advertised to.
+    pub(super) unsent_told_at: Option<Instant>,
     /// When somebody last asked whether packets can be carried.
     pub(super) watched_at: Option<Instant>,
     /// Disagreements with other routers that have been told.

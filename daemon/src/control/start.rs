@@ -230,6 +230,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         advertiser: Advertiser::new(epoch(), Jitter::from_environment()),
         known_hosts,
         drained_at: drained.then_some(now),
+        unsent_told_at: None,
         watched_at: None,
         disagreements: Told::default(),
         error_limits: ErrorLimits::default(),
