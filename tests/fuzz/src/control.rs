@@ -1,11 +1,16 @@
 //! What control reads: its file, what an engine before it has left, its clients, its name servers (FAULTS 45, 46, 62-64, 72, 75).
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
+use isatap_engine::isatap::iid;
+use isatapd::advertise::message::Tone;
+use isatapd::advertise::{Advertiser, Heard, MAX_CLIENTS, MEMORY_LEN, Solicitation};
 use isatapd::config::kept::Kept;
+use isatapd::config::resolved::Advertise;
 use isatapd::config::{Loader, Overrides, Settings, file};
 use isatapd::ops::protocol::{self, FailureCode};
 use isatapd::prl::Jitter;
@@ -57,6 +62,66 @@ pub fn kept_configuration(data: &[u8]) {
         ..loader.keep(&settings)
     };
     assert_eq!(taken_over(&again).as_ref(), Some(&settings), "from {again:?}");
+}
+
+/// Hosts that an engine leaves to the next, whatever it has written there: each is a host, and is told once; what is remembered of them
+/// is what they are remembered by again; and a new host finds its place among them.
+///
+/// # Panics
+/// A promise is broken.
+pub fn known_hosts(data: &[u8]) {
+    const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const NEW: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+    let epoch = Instant::now();
+    let now = epoch + Duration::from_secs(9000);
+    let remember = |bytes: &[u8]| {
+        let mut advertiser = Advertiser::new(epoch, Jitter::new(1));
+        advertiser.set_locators(&[US], false);
+        advertiser.set(now, Some((&Advertise::default(), 1280)), Tone::Normal);
+        advertiser.recall(now, bytes);
+        advertiser
+    };
+    let told = |advertiser: &Advertiser| {
+        let words = advertiser.last_words().map(|outgoing| {
+            let dst: [u8; 16] = outgoing.packet[24..40].try_into().expect("an IPv6 header");
+            let dst = Ipv6Addr::from(dst);
+            assert!(
+                dst.is_multicast() || iid::link_local_locator(&dst) == Some(outgoing.to),
+                "{dst} of {}",
+                outgoing.to
+            );
+            (outgoing.to, dst)
+        });
+        let told: BTreeMap<_, _> = words.collect();
+        assert_eq!(told.len(), advertiser.clients(), "each once");
+        told
+    };
+    let mut advertiser = remember(data);
+    let hosts = told(&advertiser);
+    assert!(hosts.len() <= MAX_CLIENTS && hosts.len() <= data.len() / 20);
+    assert!(hosts.keys().all(|v4| !v4.is_multicast() && !v4.is_unspecified()));
+    assert!(advertiser.due(now).is_empty(), "nothing is news for them");
+
+    let mut written = vec![0; MEMORY_LEN.min(data.len() + 20)];
+    let heard = Solicitation {
+        from: NEW,
+        src: iid::link_local(NEW),
+        locator: US,
+    };
+    assert_eq!(advertiser.solicited(now, &heard), Heard::Answered);
+    let places: Vec<_> = hosts
+        .keys()
+        .chain([&NEW])
+        .filter_map(|v4| advertiser.kept(*v4))
+        .collect();
+    for (offset, bytes) in &places {
+        written[*offset..offset + 20].copy_from_slice(bytes.as_ref());
+    }
+    let mut expected = hosts;
+    expected.insert(NEW, iid::link_local(NEW));
+    if expected.len() <= MAX_CLIENTS {
+        assert_eq!(told(&remember(&written)), expected, "read, written and read");
+    }
 }
 
 /// One that has read no file and asked no machine.

@@ -86,6 +86,7 @@ targets! {
         "daemon/src/config/values.rs",
     ];
     control::kept_configuration: ["daemon/src/config/kept.rs", "daemon/src/config/resolve.rs"];
+    control::known_hosts: ["daemon/src/advertise/clients.rs", "daemon/src/advertise/record.rs", "daemon/src/advertise/order.rs"];
     control::control_request: ["daemon/src/ops/protocol.rs"];
     control::name_answers: ["daemon/src/prl/names.rs"];
     dns::dns_message: ["daemon/src/prl/resolver/dns.rs"];

@@ -9,6 +9,7 @@ use super::write;
 pub(super) fn write_seeds() {
     configurations();
     kept();
+    known_hosts();
     requests();
     name_answers();
     dns_messages();
@@ -36,6 +37,34 @@ fn configurations() {
         .map(<[u8]>::to_vec),
     );
     write("configuration", files);
+}
+
+/// IPv4 address, locator, first half of the identifier, tenths of a second, queue.
+fn known_hosts() {
+    const IDENTIFIER: u32 = 0x0000_5efe;
+    let host = |v4: u32, heard_at: u32| [v4, 0x0a00_0001, IDENTIFIER, heard_at, heard_at % 2];
+    let tables = [
+        vec![],
+        vec![host(0x0a00_0005, 89_000)],
+        vec![host(0x0a00_0005, 89_000), host(0x0a00_0006, 90_000)],
+        vec![host(0x0a00_0005, 89_000), host(0x0a00_0005, 88_000)],
+        vec![host(0x0a00_0005, 88_000), [0; 5], host(0x0a00_0005, 89_000)],
+        vec![host(0x0a00_0005, 90_001), host(0x0a00_0006, 0)],
+        vec![
+            host(0xe000_0001, 89_000),
+            host(0xffff_ffff, 89_000),
+            host(0, 89_000),
+        ],
+        vec![[0x0a00_0005, 0x0a00_0001, 0x0200_5efe, 89_000, 0]],
+        vec![[0x0a00_0005, 0x0a00_0001, 0, 89_000, 1]],
+        vec![[0x0a00_0005, 0x0a00_0001, 0x1234_5678, 89_000, 2]],
+        vec![[0; 5], host(0x0a09_0909, 89_999), [u32::MAX; 5]],
+        (0..20)
+            .map(|number| host(0x0a01_0000 + number, 80_000 + number))
+            .collect(),
+    ];
+    let bytes = |table: Vec<[u32; 5]>| table.concat().into_iter().flat_map(u32::to_be_bytes).collect();
+    write("known_hosts", tables.map(bytes).to_vec());
 }
 
 fn kept() {
