@@ -19,7 +19,7 @@ use isatap_tests::packet::{Inner, link_local};
 use isatap_tests::raw::{Crafter, Injector, Sniffer};
 use isatap_tests::scene::{DUT, Opposite, PREFIX, SOON, X, on_link};
 use isatap_tests::state::{self, wait_configured};
-use isatap_tests::topology::UNDERLAY;
+use isatap_tests::topology::{UNDERLAY, mac};
 use isatap_tests::wait;
 
 const PORT: u16 = 4000;
@@ -192,6 +192,55 @@ fn questions_do_not_keep_the_mirror_from_being_right() {
     });
     let overruns = daemon.metrics().sum("isatapd_netlink_overruns_total", &[]);
     assert!(overruns > 0, "too few to be lost");
+}
+
+/// FAULTS 55: each host behind the tunnel interface is a neighbour of IPv6 to the kernel, which forgets one for each packet when there
+/// are more than it has room for. However much it says of that, who follows the neighbours of IPv4 need not look at all of them
+/// again.
+#[test]
+fn neighbours_of_ipv6_are_not_listened_to() {
+    const HOSTS: u32 = 20_000;
+    let scene = Opposite::new();
+    // One that the kernel asks now and then would be news.
+    let permanent = |last: u8, mac: [u8; 6]| {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        scene.dut.ip(&format!(
+            "neigh replace 10.0.0.{last} lladdr {mac} dev {UNDERLAY} nud permanent"
+        ));
+    };
+    permanent(9, mac(&scene.x, UNDERLAY));
+    let daemon = scene.router(|builder| builder.workers(1).lane(Lane::Ebpf));
+    daemon.wait_lane(Lane::Ebpf);
+    let generations = || {
+        let name = "isatapd_kernel_generations_total";
+        daemon.metrics().sum(name, &[("of", "neighbours")])
+    };
+    let wait_known = |count| {
+        wait::until("neighbours to be known", SOON, || {
+            let known = daemon.metrics().sum("isatapd_kernel_neighbours", &[]);
+            if known == count {
+                Ok(())
+            } else {
+                Err(known.to_string())
+            }
+        });
+    };
+    wait_known(1);
+    let before = generations();
+    daemon.freeze();
+    let mut news = String::new();
+    for host in 0..HOSTS {
+        let addr = format!("fe80::5efe:{:x}:{:x}", host >> 16, host & 0xffff);
+        for change in [format!("replace {addr} nud permanent"), format!("del {addr}")] {
+            writeln!(news, "neigh {change} dev {TUNNEL}").expect("text");
+        }
+    }
+    scene.dut.ip_batch(&news);
+    daemon.thaw();
+    permanent(77, [2, 0, 0, 0, 0, 77]);
+    wait_known(2);
+    assert_eq!(generations(), before + 1);
+    daemon.conservation();
 }
 
 /// A host that the crafter has configured as its router.

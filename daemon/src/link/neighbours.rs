@@ -9,7 +9,6 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::io::ebpf::Neighbour;
-use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -44,7 +43,7 @@ impl NeighboursWatch {
     pub fn open(netlink: Netlink) -> Result<Self, NetlinkError> {
         Ok(Self {
             netlink,
-            notices: Notices::open(&[MulticastGroup::Neigh])?,
+            notices: Notices::of_neighbours()?,
             doubts: Doubts::default(),
         })
     }

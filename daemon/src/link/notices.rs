@@ -13,6 +13,8 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
+use socket2::{SockFilter, SockRef};
+
 use super::plain;
 
 /// Bytes of notifications that the kernel keeps for us: some thousand.
@@ -20,6 +22,19 @@ const RECEIVE_BUFFER_BYTES: usize = 2 << 20;
 
 /// Most messages taken before the caller gets its turn; many times what the buffer holds.
 const MAX_BURST: usize = 16_384;
+
+/// Classic BPF over a message about a neighbour: is the byte after the netlink header, its family, that of IPv4?
+const NEIGHBOURS_OF_IPV4: [SockFilter; 4] = [
+    SockFilter::new(LOAD_BYTE, 0, 0, 16),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, AF_INET),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
+/// `BPF_LD | BPF_B | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K` (linux/bpf_common.h).
+const LOAD_BYTE: u16 = 0x30;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const AF_INET: u32 = 2;
 
 /// A notification: the flags of its netlink header, and what it says.
 pub(super) type Notice = (u16, RouteNetlinkMessage);
@@ -47,6 +62,18 @@ impl Notices {
             &RECEIVE_BUFFER_BYTES,
         );
         Ok(Self { socket })
+    }
+
+    /// Subscribes to neighbours of IPv4. The kernel tells of those of IPv6 in the same group, and every host behind the tunnel
+    /// interface is one: when packets come from more than it has room for (1024), it forgets one for each, and says so.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub(super) fn of_neighbours() -> io::Result<Self> {
+        let notices = Self::open(&[MulticastGroup::Neigh])?;
+        // Whoever hears the others as well passes them over, and more are lost.
+        let _ = SockRef::from(notices.socket.socket_ref()).attach_filter(&NEIGHBOURS_OF_IPV4);
+        Ok(notices)
     }
 
     /// Waits for a notification, and takes all that have come. `None` when some were lost: all that waited are thrown away.
