@@ -359,16 +359,16 @@ impl Advertiser {
             }
             return;
         }
+        let period = self.schedule_all(now);
         self.rounds = Some(Rounds {
             left: rounds.left - 1,
-            next_at: now + rounds.interval,
+            next_at: now + rounds.interval.max(period),
             ..rounds
         });
-        self.schedule_all(now);
     }
 
-    /// Everybody, one after the other.
-    fn schedule_all(&mut self, now: Instant) {
+    /// Everybody, one after the other; how long that takes. Whoever still waits from the last time is told once for both.
+    fn schedule_all(&mut self, now: Instant) -> Duration {
         let everybody: Vec<_> = self.clients.iter().map(|client| client.v4).collect();
         let count = u32::try_from(everybody.len()).unwrap_or(u32::MAX);
         let period = MAX_DELAY.max(Duration::from_secs(1) * count / ROUND_PER_SECOND);
@@ -376,6 +376,7 @@ impl Advertiser {
             let at = now + self.jitter.between(Duration::ZERO, period);
             self.clients.schedule(v4, at, false);
         }
+        period
     }
 
     fn message(&self, client: &Client) -> Option<Outgoing> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::advertise::{AdvertisedPrefix, AdvertisedRoute};
 use crate::slaac::Advert;
 use isatap_engine::wire::nd::Preference;
+use std::collections::BTreeMap;
 
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ALSO_US: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -196,6 +197,36 @@ fn a_change_is_told_to_everybody_known() {
                 ("2001:db8:2::/64".to_owned(), 7200),
                 ("2001:db8:1::/64".to_owned(), 0)
             ]
+        );
+    }
+}
+
+/// T7, RFC 4861 6.2.4: where telling all takes longer than the time between two rounds, each round still tells each of them.
+#[test]
+fn rounds_of_many_hosts_follow_each_other() {
+    const HOSTS: u32 = 5 * ROUND_PER_SECOND;
+    let start = Instant::now();
+    for (says_on, rounds) in [(true, CHANGE_ROUNDS), (false, FINAL_ROUNDS)] {
+        let mut machine = advertiser(start);
+        for number in 0..HOSTS {
+            let at = start + Duration::from_millis(1) * number;
+            machine.solicited(at, &from(Ipv4Addr::from_bits(0x0a01_0000 + number)));
+            machine.due(at);
+        }
+        let now = start + Duration::from_secs(60);
+        run(&mut machine, now);
+        let news = says(&["2001:db8:2::/64"]);
+        machine.set(now, says_on.then_some((&news, 1280)), Tone::Normal);
+        let mut told = BTreeMap::<_, u8>::new();
+        for (_, outgoing) in run(&mut machine, now + Duration::from_secs(60)) {
+            *told.entry(outgoing.to).or_default() += 1;
+        }
+        assert_eq!(told.len(), HOSTS as usize);
+        let missed = told.values().filter(|times| **times != rounds).count();
+        // Whoever is the last of one round may be the first of the next.
+        assert!(
+            missed < HOSTS as usize / 100,
+            "{missed} were not told {rounds} times"
         );
     }
 }
