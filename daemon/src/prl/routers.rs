@@ -86,6 +86,7 @@ impl Routers {
         self.solicitor.set_routers(now, routers);
         self.reach.set_routers(routers);
         self.preferences.retain(|(addr, _)| routers.contains(addr));
+        self.seek(now);
     }
 
     /// New knobs: they hold from the next advertisement on.
@@ -102,10 +103,9 @@ impl Routers {
     /// stay due.
     pub fn due(&mut self, now: Instant, traffic: u64, wait: bool) -> Actions {
         let solicit = if wait { Vec::new() } else { self.solicitor.due(now) };
-        Actions {
-            solicit,
-            probe: self.reach.due(now, traffic),
-        }
+        let probe = self.reach.due(now, traffic);
+        self.seek(now);
+        Actions { solicit, probe }
     }
 
     /// When to call [`Routers::due`] next; solicitations wait until `held_until`.
@@ -129,7 +129,14 @@ impl Routers {
             .advertised(now, from, heard.source, heard.reachable_time, heard.retrans_timer);
         self.preferences.retain(|(addr, _)| *addr != from);
         self.preferences.push((from, heard.preference));
+        self.seek(now);
         Ok(())
+    }
+
+    /// A router that does not answer is no reason to leave out those that declined.
+    fn seek(&mut self, now: Instant) {
+        let is_needed = !self.any_usable();
+        self.solicitor.seek(now, is_needed);
     }
 
     /// A router answered a probe.
@@ -272,6 +279,86 @@ mod tests {
             routers.due(now, 0, false);
         }
         assert!(!routers.views().iter().any(RouterView::is_reachable));
+    }
+
+    /// Every solicitation until `end`, and after how many seconds; each is answered by nobody, or with this lifetime.
+    fn asked(routers: &mut Routers, start: Instant, end: u64, answer: Option<u64>) -> Vec<(Ipv4Addr, u64)> {
+        let (mut now, mut asked) = (start, Vec::new());
+        while let Some(at) = routers
+            .next_deadline(None)
+            .filter(|at| *at < start + Duration::from_secs(end))
+        {
+            now = now.max(at);
+            let actions = routers.due(now, 0, false);
+            for probe in actions.probe {
+                routers.confirmed(now, probe.router, 0);
+            }
+            for router in actions.solicit {
+                asked.push((router, (now - start).as_secs()));
+                if let Some(lifetime) = answer {
+                    routers
+                        .advertised(now, router, &heard(router, lifetime, 0))
+                        .unwrap();
+                }
+            }
+        }
+        asked
+    }
+
+    /// P8, V3: without a default router the search goes on, ever more slowly, whether those that declined answer or not.
+    #[test]
+    fn p8_who_declined_is_asked_while_nobody_else_is_there() {
+        for answer in [None, Some(0)] {
+            let start = Instant::now();
+            let mut routers = machine(start);
+            routers.set_routers(start, &[A]);
+            routers.due(start, 0, false);
+            routers.advertised(start, A, &heard(A, 1800, 0)).unwrap();
+            routers.advertised(start, A, &heard(A, 0, 0)).unwrap();
+            let times: Vec<u64> = asked(&mut routers, start, 3 * 3600, answer)
+                .into_iter()
+                .map(|(_, at)| at)
+                .collect();
+            assert!((4..8).contains(&times[0]), "{answer:?}: {times:?}");
+            let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(gaps[..5].is_sorted() && gaps[4] >= 64, "{answer:?}: {gaps:?}");
+            assert!(gaps[5..].iter().all(|gap| *gap >= 128), "{answer:?}: {gaps:?}");
+            // Once it is willing it is left in peace, as ever.
+            routers.advertised(start, A, &heard(A, 1800, 0)).unwrap();
+            let next = routers.views()[0].schedule.next_solicitation_at.unwrap();
+            assert!(next >= start + Duration::from_secs(1260), "{:?}", next - start);
+        }
+    }
+
+    /// P8: while there is another, a router that declined is asked seldom, and at once when the other one goes.
+    #[test]
+    fn p8_who_declined_is_left_alone_while_another_serves() {
+        let start = Instant::now();
+        let mut routers = machine(start);
+        routers.due(start, 0, false);
+        routers.advertised(start, B, &heard(B, 1800, 0)).unwrap();
+        routers.advertised(start, A, &heard(A, 0, 0)).unwrap();
+        let times = asked(&mut routers, start, 1000, Some(0));
+        assert!(times.len() <= 3 && times[0].1 >= 280, "{times:?}");
+        assert!(times.iter().all(|(router, _)| *router == A), "{times:?}");
+        let now = start + Duration::from_secs(1000);
+        routers.advertised(now, B, &heard(B, 0, 0)).unwrap();
+        let mut soon = asked(&mut routers, now, 8, Some(0));
+        soon.sort_unstable();
+        let who: Vec<_> = soon.iter().map(|(router, _)| *router).collect();
+        assert_eq!(who, [A, B], "{soon:?}");
+    }
+
+    /// P10: who is told to ask each router once asks none again.
+    #[test]
+    fn p10_nobody_is_sought_with_an_infinite_interval() {
+        let start = Instant::now();
+        let mut routers = machine(start);
+        routers.set_config(SolicitConfig::from_secs(u32::MAX));
+        routers.set_routers(start, &[A]);
+        routers.due(start, 0, false);
+        routers.advertised(start, A, &heard(A, 0, 0)).unwrap();
+        assert_eq!(asked(&mut routers, start, 3600, Some(0)), []);
     }
 
     /// V3: lifetime 0 ends the default route, and the router may still be a gateway for its other routes.

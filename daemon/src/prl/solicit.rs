@@ -13,7 +13,8 @@
 //!
 //! Unanswered solicitations go out after about 4, 8, 16, ... seconds, at most an hour apart, for ever (RFC 7559). An
 //! answered router is solicited again before anything it advertised runs out, but never sooner than
-//! `MinRouterSolicitInterval` (P5, P6, P9).
+//! `MinRouterSolicitInterval` (P5, P6, P9). While nobody is willing to be the default router, those that said that they are
+//! none are asked as silent ones are: RFC 7559 2 ends with an answer whose lifetime is above zero, not with any.
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +37,8 @@ const RAND: f64 = 0.1;
 /// A refresh falls between these shares of the shortest lifetime, so that three attempts fit before its end (P5).
 const REFRESH_SHARE: (f64, f64) = (0.70, 0.80);
 
-/// A router that promises nothing at all, such as one that is taken out of service, is asked again after about so long: it
-/// may be back without being able to say so.
+/// A router that promises nothing at all, such as one that is taken out of service, is asked again after about so long, while
+/// there are others: it may be back without being able to say so.
 const NO_PROMISE: Duration = Duration::from_secs(400);
 
 /// Knobs of the machine.
@@ -130,6 +131,8 @@ struct Entry {
     addr: Ipv4Addr,
     health: Health,
     usable_until: Option<Instant>,
+    /// It said that it is no default router, and nothing else since.
+    declined: bool,
     advertised_at: Option<Instant>,
     solicited_at: Option<Instant>,
     next_at: Option<Instant>,
@@ -156,6 +159,7 @@ impl Entry {
             addr,
             health: Health::Unknown,
             usable_until: None,
+            declined: false,
             advertised_at: None,
             solicited_at: None,
             next_at: Some(now),
@@ -271,9 +275,12 @@ impl Solicitor {
             .ok_or(UnknownRouter(from))?;
         entry.advertisements += 1;
         entry.advertised_at = Some(now);
-        entry.retransmit = None;
         entry.unanswered = 0;
         let default_router = !advertisement.router_lifetime.is_zero();
+        entry.declined = !default_router;
+        if default_router {
+            entry.retransmit = None;
+        }
         entry.health = if default_router {
             Health::Usable
         } else {
@@ -291,6 +298,29 @@ impl Solicitor {
             now + refresh.min(MRT).max(least)
         });
         Ok(())
+    }
+
+    /// Nobody is willing to be the default router, or somebody is. While nobody is, who declined is asked after 4 to 8 seconds and
+    /// ever more slowly from then on (RFC 7559 2): a router that is started anew does not know who waits for it, and says
+    /// nothing until it is asked. All its hosts heard its end in the same moment, so that the first pauses differ.
+    /// May be called at any time: what is due sooner stays.
+    pub(super) fn seek(&mut self, now: Instant, is_needed: bool) {
+        if self.config.min_interval.is_none() {
+            return;
+        }
+        for entry in self.routers.iter_mut().filter(|entry| entry.declined) {
+            if is_needed {
+                let wait = entry
+                    .retransmit
+                    .unwrap_or_else(|| self.jitter.between(IRT, IRT * 2));
+                if entry.next_at.is_none_or(|at| at > now + wait) {
+                    entry.retransmit = Some(wait);
+                    entry.next_at = Some(now + wait);
+                }
+            } else if entry.unanswered == 0 {
+                entry.retransmit = None;
+            }
+        }
     }
 
     /// Solicits every router now: an operator asks, or the interface came up and lost its addresses.
