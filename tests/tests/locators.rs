@@ -213,6 +213,20 @@ fn every_address_of_the_device_carries_the_tunnel() {
          addr add 9.9.9.10/24 dev {UNDERLAY}"
     ));
     wait_configured(bench.ns(), &all);
+    // What begins, begins at the preferred one, however new the others are (RFC 6724 5, rule 3).
+    let begins_at = |locator: Ipv4Addr| {
+        let own = isatap(PREFIX, locator == all[3], locator);
+        wait::until(&format!("{own} as the source"), SOON, || {
+            let route = bench.ns().ip(&format!("-6 route get {}", server(1)));
+            let source = route.split_whitespace().skip_while(|word| *word != "src").nth(1);
+            if source == Some(own.to_string().as_str()) {
+                Ok(())
+            } else {
+                Err(route)
+            }
+        });
+    };
+    begins_at(all[0]);
     let check = |locators: &[Ipv4Addr]| {
         for locator in locators {
             let own = isatap(PREFIX, *locator == all[3], *locator);
@@ -247,6 +261,7 @@ fn every_address_of_the_device_carries_the_tunnel() {
     bench.wire.clear();
     bench.ns().ip(&format!("addr del {HOST}/24 dev {UNDERLAY}"));
     bench.follows(&[all[1], all[3]]);
+    begins_at(all[1]);
     check(&[all[1], all[3]]);
     assert_eq!(state::if_index(bench.ns(), TUNNEL), bench.if_index);
     bench.host.conservation();

@@ -298,13 +298,25 @@ impl Slaac {
             let Some(autonomous) = known.autonomous.filter(|auto| !auto.valid.is_over(now)) else {
                 continue;
             };
-            addresses.extend(self.locators.iter().map(|locator| WantedAddress {
-                addr: iid::address(&known.prefix.addr(), *locator),
-                prefix_len: 128,
-                valid: autonomous.valid,
-                preferred: autonomous.preferred,
-                origin: Origin::Advertised,
-            }));
+            // Of addresses that are equal to it the kernel takes the newest as the source of what begins. That is the one of an address
+            // that was added last and may go first, such as one that moves between machines of a cluster: connections are
+            // to begin at the preferred locator, and so the others are deprecated (RFC 6724 5, rule 3).
+            addresses.extend(
+                self.locators
+                    .iter()
+                    .enumerate()
+                    .map(|(at, locator)| WantedAddress {
+                        addr: iid::address(&known.prefix.addr(), *locator),
+                        prefix_len: 128,
+                        valid: autonomous.valid,
+                        preferred: if at == 0 {
+                            autonomous.preferred
+                        } else {
+                            Lifetime::Until(now)
+                        },
+                        origin: Origin::Advertised,
+                    }),
+            );
         }
         addresses
     }

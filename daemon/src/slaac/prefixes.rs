@@ -91,11 +91,15 @@ impl Prefixes {
         true
     }
 
-    /// Takes over what the kernel still has of an earlier life; what is known is known better.
+    /// Takes over what the kernel still has of an earlier life; what is known is known better. Of several addresses all but that of
+    /// the preferred locator were deprecated from the beginning: the longest life is the prefix's.
     pub(super) fn adopt(&mut self, prefix: Prefix) {
         if let Some(known) = self.0.iter_mut().find(|known| known.prefix == prefix.prefix) {
             known.on_link = known.on_link.or(prefix.on_link);
-            known.autonomous = known.autonomous.or(prefix.autonomous);
+            let of_before = known.from.is_unspecified().then_some(prefix.autonomous).flatten();
+            let longer =
+                of_before.filter(|new| known.autonomous.is_some_and(|old| old.preferred < new.preferred));
+            known.autonomous = longer.or(known.autonomous).or(prefix.autonomous);
         } else if self.has_room(prefix.from) {
             self.0.push(prefix);
         }

@@ -435,8 +435,15 @@ fn a6_addresses_follow_the_locators() {
         addrs(&machine, now),
         ["2001:db8::5efe:a00:5", "2001:db8::200:5efe:808:808"]
     );
+    // What begins is to begin at the preferred one: the kernel would take the newest.
+    let preferred = |machine: &Slaac| -> Vec<bool> {
+        let wanted = machine.wanted(now).addresses.into_iter();
+        wanted.map(|address| !address.preferred.is_over(now)).collect()
+    };
+    assert_eq!(preferred(&machine), [true, false]);
     machine.set_locators(&[public]);
     assert_eq!(addrs(&machine, now), ["2001:db8::200:5efe:808:808"]);
+    assert_eq!(preferred(&machine), [true]);
     machine.set_locators(&[]);
     assert_eq!((addrs(&machine, now), routes(&machine, now)), (vec![], vec![]));
     machine.set_locators(&[US]);

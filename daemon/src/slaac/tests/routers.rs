@@ -240,3 +240,18 @@ fn what_the_kernel_has_is_adopted() {
         ["2001:db8::/64 on-link", "::/0 10.0.0.1 0"]
     );
 }
+
+/// A6: addresses of other locators were deprecated from the beginning; the prefix is not.
+#[test]
+fn a_deprecated_address_does_not_deprecate_its_prefix() {
+    for order in [[0, DAY], [DAY, 0]] {
+        let (now, mut machine) = host();
+        let known = order.map(|preferred| KnownAddress {
+            addr: iid::address(&v6("2001:db8::"), US),
+            valid: until(now, DAY),
+            preferred: until(now, preferred),
+        });
+        machine.adopt(now, &known, &[]);
+        assert_eq!(machine.wanted(now).addresses[0].preferred, until(now, DAY));
+    }
+}
