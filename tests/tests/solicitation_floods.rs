@@ -32,6 +32,8 @@ const SERVED: Duration = Duration::from_secs(2);
 const REPEAT: Duration = Duration::from_millis(500);
 /// Between an answer and its next question.
 const PAUSE: Duration = Duration::from_millis(700);
+/// Hosts that a router remembers at most.
+const REMEMBERED: u64 = 16_384;
 /// How much the daemon may grow (FAULTS 52), in KiB.
 const GROWTH: u64 = 1024;
 
@@ -155,7 +157,7 @@ fn advertise_yes(lane: Lane, names: Names) {
     ask(&honest);
     flood(&scene, &router, &honest, names);
     let clients = router.metrics().sum("isatapd_router_clients", &[]);
-    assert!((1..=4096).contains(&clients), "{clients} hosts remembered");
+    assert!((1..=REMEMBERED).contains(&clients), "{clients} hosts remembered");
 }
 
 /// FAULTS 51, 52, T4: the flood uses the names of the honest host's neighbours.
