@@ -138,12 +138,9 @@ impl Peer {
             Self::Drain => start_loop(settings, ns, tunnel.own, 64),
             Self::External(external) => Runner::External(external.start(ns, tunnel, settings.mtu)),
             Self::Syscall | Self::Uring | Self::Ebpf => {
-                let daemon = self.daemon(settings, ns, tunnel).start();
-                if *self == Self::Ebpf {
-                    daemon.wait_programs();
-                }
+                let runner = self.carrying(self.daemon(settings, ns, tunnel));
                 scene::set_address(ns, tunnel.own);
-                Runner::Daemon(daemon)
+                runner
             }
         }
     }
@@ -162,6 +159,11 @@ impl Peer {
         if tunnel.routers.is_empty() {
             builder = builder.config(&format!("Advertise yes\nAdvertisePrefix {}/64", scene::PREFIX));
         }
+        self.carrying(builder)
+    }
+
+    /// Starts a daemon, and waits until its lane is there.
+    fn carrying<'a>(&self, builder: Builder<'a>) -> Runner<'a> {
         let daemon = builder.start();
         if *self == Self::Ebpf {
             daemon.wait_programs();

@@ -129,7 +129,12 @@ impl Clients {
             now.checked_sub(record.heard_at)
                 .is_some_and(|silent_for| silent_for < tenths(MEMORY))
         };
-        let kept = kept.chunks_exact(RECORD_LEN).take(MAX_CLIENTS);
+        // Places that were never used take no room.
+        let used = kept
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last / RECORD_LEN + 1);
+        let kept = kept.chunks_exact(RECORD_LEN).take(used.min(MAX_CLIENTS));
         let kept = kept.map(|bytes| Record::decode(bytes).filter(is_fresh));
         let mut heard = Vec::new();
         for (place, record) in (0..).zip(kept) {
@@ -344,6 +349,13 @@ mod tests {
         for queue in [Queue::Stranger, Queue::Steady] {
             assert!(next.order.iter(queue).eq(before.order.iter(queue)), "{queue:?}");
         }
+        let mut few = Clients::new(start);
+        few.recall(at(2001), &memory[..10 * RECORD_LEN]);
+        let mut zeros = memory[..10 * RECORD_LEN].to_vec();
+        zeros.resize(MEMORY_LEN, 0);
+        let mut same = Clients::new(start);
+        same.recall(at(2001), &zeros);
+        assert_eq!((same.records.len(), all(&same)), (10, all(&few)));
         // What has gone old meanwhile, or was said to be of the future, is not remembered; its places are used again.
         for (now, left) in [(at(9000 + 500), MAX_CLIENTS - 501 * 16 + 2), (at(1), 30)] {
             let mut next = Clients::new(start);
