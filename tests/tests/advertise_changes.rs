@@ -112,6 +112,47 @@ fn the_next_engine_knows_the_hosts() {
     }
 }
 
+/// T6, V12: what a reload took back, the engine that follows goes on taking back: a host that was away meanwhile hears it
+/// when it asks.
+#[test]
+fn the_next_engine_goes_on_taking_back() {
+    let scene = Opposite::new();
+    let says = |prefix: &str| {
+        let prefix = format!("AdvertisePrefix {prefix} on-link\nAdvertiseSearch Corp.example\n");
+        format!("BindAddress {DUT}\nWorkers 1\nAdvertise yes\n{prefix}")
+    };
+    let router = Builder::new(&scene.dut).config(&says("2001:db8:1::/64")).start();
+    router.rewrite_config(&says("2001:db8:2::/64"));
+    assert!(router.ctl("reload").status.success());
+    let hears = |number: u8| {
+        let host = Asker::new(&scene.site, number, &scene.dut, DUT);
+        host.ask(ALL_ROUTERS);
+        let told = host.wait(1, ANSWERED).remove(0);
+        let prefixes = told.of_type(3).into_iter().map(|option| {
+            let lifetime = u32::from_be_bytes(option[2..6].try_into().unwrap());
+            let prefix: [u8; 16] = option[14..30].try_into().unwrap();
+            (std::net::Ipv6Addr::from(prefix).to_string(), lifetime)
+        });
+        assert_eq!(
+            prefixes.collect::<Vec<_>>(),
+            [
+                ("2001:db8:2::".to_owned(), 2_592_000),
+                ("2001:db8:1::".to_owned(), 0)
+            ],
+            "host {number}"
+        );
+    };
+    hears(30);
+    let_it_live(Instant::now());
+    let old = kill_engine(&router);
+    wait_successor(&router, old);
+    hears(31);
+    let output = router.ctl("upgrade");
+    assert!(output.status.success(), "{output:?}\n{}", router.log());
+    hears(32);
+    router.conservation();
+}
+
 /// T6, V12, RFC 4861 6.2.4 and 6.2.7: a reload is told to the hosts known: the new prefix comes, the old one is
 /// deprecated and no longer on-link; the router's own part follows, and goes with `Advertise no`.
 #[test]

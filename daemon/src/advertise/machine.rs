@@ -21,7 +21,7 @@ use isatap_engine::path::limit::TokenBucket;
 
 use super::clients::{Client, Clients};
 use super::message::{Content, Tone};
-use super::withdrawn::Withdrawn;
+use super::withdrawn::{TakenBack, Withdrawn};
 use crate::config::resolved::Advertise;
 use crate::prl::Jitter;
 
@@ -264,6 +264,16 @@ impl Advertiser {
         if self.clients.len() == 0 {
             self.clients.recall(now, kept);
         }
+    }
+
+    /// What this router takes back, for the next engine.
+    pub fn taken_back(&self) -> Vec<TakenBack> {
+        self.withdrawn.kept(self.epoch)
+    }
+
+    /// Goes on with what an engine before this one took back, before the first [`Advertiser::set`].
+    pub fn recall_taken_back(&mut self, now: Instant, kept: Vec<TakenBack>) {
+        self.withdrawn.recall(self.epoch, now, kept);
     }
 
     /// Another program on this machine says `packet` to all nodes: everybody who solicited lately gets it. The newest

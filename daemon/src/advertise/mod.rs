@@ -4,7 +4,7 @@
 //!  solicitation --> machine (delays, limits, rounds) --> message --> the one host who asked
 //!                     |-- clients: who solicited lately; order: who of them is forgotten first; record: what is
 //!                     |            remembered of each, also by the next engine
-//!                     `-- withdrawn: what a reload took back
+//!                     `-- withdrawn: what a reload took back, item by item
 //!  a peer router's advertisement --> consistency --> log and counter
 //!  configuration --> own --> addresses and routes of this router's interface
 //! ```
@@ -15,6 +15,7 @@
 
 mod clients;
 pub mod consistency;
+mod item;
 mod machine;
 pub mod message;
 mod order;
@@ -26,3 +27,4 @@ pub use clients::{MAX_CLIENTS, MEMORY_LEN};
 pub use machine::{
     Advertiser, FINAL_ROUNDS, HEARD_RESULTS, Heard, Kind, MAX_PER_TURN, Outgoing, SENT_RESULTS, Solicitation,
 };
+pub use withdrawn::TakenBack;

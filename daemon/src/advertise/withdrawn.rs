@@ -4,13 +4,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix};
-use isatap_engine::wire::nd::{NdOption, Preference, PrefixInfo, RouteInfo};
+use isatap_engine::wire::nd::NdOption;
+use serde::{Deserialize, Serialize};
 
+use super::item::Item;
 use super::message::Content;
 use crate::config::advertise::MAX_PREFIXES;
 use crate::config::resolved::Advertise;
-use crate::slaac::dnssl;
 
 /// How long something is taken back for: a host that was told once keeps an address for two hours at most (RFC 4862
 /// 5.5.3 e), so that nobody who heard of it late is worse off.
@@ -19,16 +19,12 @@ const PERIOD: Duration = Duration::from_secs(2 * 3600);
 /// another network, and something may have been taken back before.
 const MAX_WITHDRAWN: usize = 2 * MAX_PREFIXES;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Item {
-    Prefix {
-        prefix: Ipv6Prefix,
-        was_on_link: bool,
-        hosts: Option<Ipv4Prefix>,
-    },
-    Route(Ipv6Prefix),
-    Server([[u8; 16]; 1]),
-    Domain(Vec<u8>),
+/// One thing taken back, as engines leave it to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenBack {
+    item: Item,
+    /// Seconds after the moment that all engines agree on.
+    until: u64,
 }
 
 /// The list, the oldest first.
@@ -43,14 +39,10 @@ impl Withdrawn {
     pub(super) fn replace(&mut self, now: Instant, new: &Advertise) {
         let old = std::mem::replace(&mut self.content, new.clone());
         let prefixes = old.prefixes.iter().filter(|line| !new.prefixes.contains(line));
-        let prefixes = prefixes.map(|line| Item::Prefix {
-            prefix: line.prefix,
-            was_on_link: line.on_link,
-            hosts: line.hosts,
-        });
+        let prefixes = prefixes.map(Item::prefix);
         let routes = old.routes.iter().map(|route| Item::Route(route.prefix));
-        let servers = servers(&old).map(|server| Item::Server([server.octets()]));
-        let domains = domains(&old).map(|name| Item::Domain(dnssl::encode(std::slice::from_ref(name))));
+        let servers = servers(&old).map(Item::server);
+        let domains = domains(&old).map(|name| Item::domain(name));
         let gone: Vec<_> = prefixes.chain(routes).chain(servers).chain(domains).collect();
         self.items.retain(|(item, _)| !gone.contains(item));
         self.items
@@ -61,6 +53,27 @@ impl Withdrawn {
         self.items.drain(..excess);
     }
 
+    /// What the next engine is to go on taking back; `epoch` is the same for both.
+    pub(super) fn kept(&self, epoch: Instant) -> Vec<TakenBack> {
+        let kept = |(item, until): &(Item, Instant)| TakenBack {
+            item: item.clone(),
+            until: until.saturating_duration_since(epoch).as_secs(),
+        };
+        self.items.iter().map(kept).collect()
+    }
+
+    /// Goes on with what an engine before this one took back, before anything is said. What this program does not do,
+    /// such an engine did not do in its right mind.
+    pub(super) fn recall(&mut self, epoch: Instant, now: Instant, kept: Vec<TakenBack>) {
+        let lasting = |taken: TakenBack| {
+            let until = epoch.checked_add(Duration::from_secs(taken.until))?;
+            let left = until.checked_duration_since(now)?;
+            (left <= PERIOD).then_some((taken.item, until))
+        };
+        let items = kept.into_iter().filter_map(lasting);
+        self.items = items.take(MAX_WITHDRAWN).collect();
+    }
+
     /// Forgets what has been said for long enough.
     pub(super) fn expire(&mut self, now: Instant) {
         self.items.retain(|(_, until)| *until > now);
@@ -69,34 +82,11 @@ impl Withdrawn {
     /// What the host at `client` is to forget, beside what `content` tells it.
     pub(super) fn options_for(&self, content: &Content, client: Ipv4Addr) -> Vec<NdOption<'_>> {
         let current = content.prefixes_for(client);
-        let option = |item| match item {
-            &Item::Prefix {
-                prefix,
-                was_on_link,
-                hosts,
-            } if hosts.is_none_or(|hosts| hosts.contains(client)) => {
-                match current.iter().find(|line| line.prefix == prefix) {
-                    None => Some(zero_prefix(prefix, was_on_link, true)),
-                    // Without the on-link flag nothing is said about on-link (RFC 4861 6.3.4).
-                    Some(line) if was_on_link && !line.on_link => Some(zero_prefix(prefix, true, false)),
-                    Some(_) => None,
-                }
-            }
-            Item::Prefix { .. } => None,
-            Item::Route(prefix) => Some(NdOption::RouteInfo(RouteInfo {
-                prefix: prefix.addr(),
-                prefix_len: prefix.len(),
-                preference: Preference::Medium,
-                lifetime: 0,
-            })),
-            Item::Server(servers) => Some(NdOption::Rdnss { lifetime: 0, servers }),
-            Item::Domain(names) => Some(NdOption::Dnssl { lifetime: 0, names }),
-        };
         // The newest are the most urgent.
         self.items
             .iter()
             .rev()
-            .filter_map(|(item, _)| option(item))
+            .filter_map(|(item, _)| item.option_for(&current, client))
             .collect()
     }
 }
@@ -113,26 +103,17 @@ fn is_said(item: &Item, new: &Advertise) -> bool {
     match item {
         Item::Prefix { .. } => false,
         Item::Route(prefix) => new.routes.iter().any(|route| route.prefix == *prefix),
-        Item::Server([server]) => servers(new).any(|said| said.octets() == *server),
-        Item::Domain(name) => domains(new).any(|said| dnssl::encode(std::slice::from_ref(said)) == *name),
+        Item::Server(_) => servers(new).any(|said| Item::server(said) == *item),
+        Item::Domain(_) => domains(new).any(|said| Item::domain(said) == *item),
     }
-}
-
-fn zero_prefix<'a>(prefix: Ipv6Prefix, on_link: bool, autonomous: bool) -> NdOption<'a> {
-    NdOption::PrefixInfo(PrefixInfo {
-        prefix: prefix.addr(),
-        prefix_len: prefix.len(),
-        on_link,
-        autonomous,
-        valid_lifetime: 0,
-        preferred_lifetime: 0,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::advertise::{AdvertisedList, AdvertisedPrefix, AdvertisedRoute};
+    use crate::slaac::dnssl;
+    use isatap_engine::wire::nd::Preference;
 
     fn line(prefix: &str, on_link: bool, hosts: Option<&str>) -> AdvertisedPrefix {
         AdvertisedPrefix {
@@ -241,6 +222,73 @@ mod tests {
             lifetime: 0,
             names: &goes
         }));
+    }
+
+    /// T6, V12: an engine that follows goes on until the same moment, but for what is said again by then; what no engine
+    /// leaves is not taken.
+    #[test]
+    fn the_next_engine_goes_on() {
+        let epoch = Instant::now();
+        let now = epoch + Duration::from_secs(100);
+        let both = says(vec![
+            line("2001:db8:1::/64", true, None),
+            line("2001:db8:2::/64", false, None),
+        ]);
+        let none = says(Vec::new());
+        let mut first = Withdrawn::default();
+        first.replace(now, &both);
+        first.replace(now, &none);
+        let kept = first.kept(epoch);
+
+        let later = now + PERIOD / 2;
+        let mut second = Withdrawn::default();
+        second.recall(epoch, later, kept.clone());
+        let second_says = says(vec![line("2001:db8:2::/64", false, None)]);
+        second.replace(later, &second_says);
+        let gone = [("2001:db8:1::".to_owned(), true, true)];
+        assert_eq!(prefixes(&second, &second_says, [10, 0, 0, 2]), gone);
+        second.expire(now + PERIOD - Duration::from_secs(1));
+        assert_eq!(prefixes(&second, &second_says, [10, 0, 0, 2]), gone);
+        second.expire(now + PERIOD);
+        assert_eq!(prefixes(&second, &second_says, [10, 0, 0, 2]), []);
+
+        // Over, of another time, and far too many.
+        for (at, kept, count) in [
+            (now + PERIOD + Duration::from_secs(1), kept.clone(), 0),
+            (epoch, kept.clone(), 0),
+            (
+                now,
+                vec![TakenBack {
+                    until: u64::MAX,
+                    ..kept[0].clone()
+                }],
+                0,
+            ),
+            (now, vec![kept[0].clone(); MAX_WITHDRAWN + 1], MAX_WITHDRAWN),
+        ] {
+            let mut third = Withdrawn::default();
+            third.recall(epoch, at, kept);
+            assert_eq!(third.items.len(), count);
+        }
+    }
+
+    /// T6: a name is the same however its letters are written.
+    #[test]
+    fn a_domain_written_otherwise_is_not_taken_back() {
+        let search = |name: &str| Advertise {
+            search: vec![AdvertisedList {
+                items: vec![name.to_owned()],
+                lifetime: 1800,
+            }],
+            ..says(Vec::new())
+        };
+        let now = Instant::now();
+        let mut withdrawn = Withdrawn::default();
+        withdrawn.replace(now, &search("Corp.Example"));
+        withdrawn.replace(now, &search("corp.example."));
+        assert_eq!(withdrawn.items, []);
+        withdrawn.replace(now, &search("other.example"));
+        assert_eq!(withdrawn.items.len(), 1);
     }
 
     /// T6, V12: a site with a prefix for each of its networks is renumbered in one reload, and every network hears it; what

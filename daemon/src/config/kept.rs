@@ -13,6 +13,7 @@ use super::machine::{Candidate, Machine, Remembering};
 use super::resolve::{Overrides, resolve};
 use super::resolved::{Settings, User};
 use super::{Loader, file};
+use crate::advertise::TakenBack;
 
 /// What messages about such a text call it: nobody should ever see one.
 const SHOWN: &str = "the configuration in force";
@@ -40,6 +41,9 @@ pub struct Kept {
     /// This router is being taken out of service.
     #[serde(default)]
     pub drained: bool,
+    /// What earlier settings advertised, and hosts are still told to forget.
+    #[serde(default)]
+    pub taken_back: Vec<TakenBack>,
 }
 
 impl Kept {
@@ -66,6 +70,7 @@ impl<M: Machine> Loader<M> {
             lines: settings.to_string(),
             memory: self.machine.memory(),
             drained: false,
+            taken_back: Vec::new(),
         }
     }
 

@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use isatap_engine::worker::{Descriptors, WorkerHook};
 
+use crate::advertise::TakenBack;
 use crate::config::resolved::{Facility, LogLevel};
 use crate::config::{Loader, Settings};
 use crate::exit::ExitError;
@@ -67,6 +68,8 @@ pub struct Startup {
     pub settings: Settings,
     /// This router is being taken out of service, as an engine before this one was told.
     pub drained: bool,
+    /// What the engine before took back from hosts.
+    pub taken_back: Vec<TakenBack>,
     /// Reads the configuration again.
     pub loader: Loader,
     /// What the monitor said.

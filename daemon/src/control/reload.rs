@@ -113,6 +113,7 @@ impl Daemon {
         let Some(loader) = &self.loader else { return };
         let kept = Kept {
             drained: self.drained_at.is_some(),
+            taken_back: self.advertiser.taken_back(),
             ..loader.keep(&self.settings)
         };
         let kept = text::keep(&kept.encode());

@@ -57,6 +57,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let Startup {
         settings,
         drained,
+        taken_back,
         loader,
         setup,
         known_hosts,
@@ -241,6 +242,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     };
     daemon.follow_own_addresses();
     daemon.look_for_others();
+    daemon.advertiser.recall_taken_back(now, taken_back);
     daemon.set_advertising(now);
     if setup.successor {
         daemon.recall_hosts(now);

@@ -143,6 +143,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
     let outcome = control::run(Startup {
         settings,
         drained: kept.drained,
+        taken_back: kept.taken_back,
         loader,
         setup,
         descriptors,

@@ -181,6 +181,7 @@ mod tests {
                     ..Memory::default()
                 },
                 drained: false,
+                taken_back: Vec::new(),
             };
             // What the lines lack does not matter here.
             let _ = loader.load_kept(&kept);

@@ -23,7 +23,7 @@ pub(crate) fn encode(names: &[String]) -> Vec<u8> {
 
 /// Reads the names, in lower case, and how many could not be read. A name with an odd character costs only itself; one
 /// whose labels leave the option costs all that follow.
-pub(super) fn decode(mut rest: &[u8]) -> (Vec<String>, u32) {
+pub(crate) fn decode(mut rest: &[u8]) -> (Vec<String>, u32) {
     let (mut names, mut ignored) = (Vec::new(), 0);
     while rest.first().is_some_and(|len| *len != 0) {
         let Some((labels, after)) = split(rest) else {

@@ -97,11 +97,23 @@ fn kept() {
                 memory.clone()
             },
             drained: number % 2 == 1,
+            taken_back: Vec::new(),
         }
         .encode()
     });
+    let taken_back = [
+        r#"{"item":{"prefix":{"prefix":"2001:db8:1::/64","was_on_link":true,"hosts":"10.0.1.0/24"}},"until":7200}"#,
+        r#"{"item":{"prefix":{"prefix":"2001:db8:1::/64","was_on_link":false,"hosts":null}},"until":0}"#,
+        r#"{"item":{"route":"2001:db8::/32"},"until":18446744073709551615},{"item":{"server":"2001:db8::53"},"until":1}"#,
+        r#"{"item":{"domain":"corp.example"},"until":1},{"item":{"domain":"a..b"},"until":1}"#,
+    ]
+    .map(|taken| {
+        let memory = r#"{"names":{},"users":{},"groups":{}}"#;
+        let text = format!(r#"{{"locator":"10.0.0.1","lines":"","memory":{memory},"taken_back":[{taken}]}}"#);
+        text.into_bytes()
+    });
     let odd = [&b"{}"[..], b"[", b"null"].map(<[u8]>::to_vec);
-    write("kept_configuration", kept.chain(odd));
+    write("kept_configuration", kept.chain(taken_back).chain(odd));
 }
 
 fn requests() {
