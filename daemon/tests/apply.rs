@@ -51,7 +51,7 @@ impl<'a> Host<'a> {
             watch: Watch::open(netlink.clone(), index).await.expect("a first dump"),
             netlink,
             if_index: index,
-            direct: Direct::open("is0", index).expect("a netlink socket"),
+            direct: Direct::open(index).expect("a netlink socket"),
             installed,
             slaac,
         }

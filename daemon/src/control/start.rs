@@ -86,14 +86,19 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     if let Some(why) = prepared.without_ring() {
         info!("the syscall lane carries, since io_uring cannot: {why}");
     }
-    let interface = Interface {
-        if_index: prepared.if_index(),
-        name: prepared.interface().to_owned(),
-    };
+    let if_index = prepared.if_index();
     let netlink = Netlink::open().map_err(netlink_error)?;
-    let watch = Watch::open(netlink.clone(), interface.if_index)
+    let watch = Watch::open(netlink.clone(), if_index)
         .await
         .map_err(netlink_error)?;
+    let interface = Interface {
+        if_index,
+        name: watch
+            .state()
+            .name()
+            .unwrap_or_else(|| prepared.interface())
+            .to_owned(),
+    };
     let first = locator::choose(watch.state(), settings.bind, settings.bind.addr(), || {
         Way::NoRouter
     });

@@ -45,6 +45,11 @@ impl Daemon {
     }
 
     fn follow_interface(&mut self) {
+        let called = self.watch.state().name();
+        if let Some(name) = called.filter(|name| *name != self.interface.name) {
+            info!(interface = %name, "interface {} is called {name} now", self.interface.name);
+            name.clone_into(&mut self.interface.name);
+        }
         let (up, name) = (self.watch.state().is_up(), &self.interface.name);
         if up != self.was_up {
             if up {

@@ -132,7 +132,7 @@ impl Marker {
             ExitError::new(status, error.to_string())
         })?;
         let if_index = if_nametoindex(name).map_err(|errno| failed(errno.to_string()))?;
-        let direct = Direct::open(name, if_index).map_err(|error| failed(error.to_string()))?;
+        let direct = Direct::open(if_index).map_err(|error| failed(error.to_string()))?;
         for change in [Change::Shape(MTU), Change::Up] {
             direct
                 .carry_out(&change)

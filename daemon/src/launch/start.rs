@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use isatap_engine::io::ebpf::Attachment;
-use isatap_engine::worker::{Descriptors, SetupError};
+use isatap_engine::worker::{Descriptors, SetupError, Shape};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::warn;
@@ -136,12 +136,12 @@ fn run(
             ));
         }
     };
-    let interface = &opened.holdings.descriptors.shape.interface;
+    let shape = &opened.holdings.descriptors.shape;
     let otherwise = match settings.lane {
         Lane::Ebpf => Otherwise::Fail,
         _ => Otherwise::Workers,
     };
-    let programs = match programs(settings.lane, interface, Vec::new(), otherwise) {
+    let programs = match programs(settings.lane, shape, Vec::new(), otherwise) {
         Ok(programs) => programs,
         Err(error) => return Err((ready, error)),
     };
@@ -200,7 +200,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let descriptors = open_descriptors(settings, deadline)?;
     alone::tell_of_listeners(&descriptors);
     let shape = &descriptors.shape;
-    let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
+    let direct = Direct::open(shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
     })?;
     let kept = text::keep(&loader.keep(settings).encode())
@@ -287,7 +287,7 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the pid file"))?;
     let socket_file = SocketFile::of(&settings.control_socket.path);
     let shape = &holdings.descriptors.shape;
-    let direct = Direct::open(&shape.interface, shape.if_index).map_err(|error| {
+    let direct = Direct::open(shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
     })?;
     // Open once more by now, so that the rules still know it.
@@ -300,9 +300,8 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         },
     )?;
     (setup.rules, setup.filters) = (rules, filters);
-    let interface = &holdings.descriptors.shape.interface;
     let monitor = Monitor {
-        programs: programs(settings.lane, interface, attachments, Otherwise::WorkersAgain)?,
+        programs: programs(settings.lane, shape, attachments, Otherwise::WorkersAgain)?,
         binding: Binding::taken_over(loader, left),
         holdings,
         direct,
@@ -379,12 +378,12 @@ fn open_descriptors(settings: &Settings, deadline: Instant) -> Result<Descriptor
 /// As [`Programs::load`].
 fn programs(
     lane: Lane,
-    interface: &str,
+    shape: &Shape,
     before: Vec<Attachment>,
     otherwise: Otherwise,
 ) -> Result<Programs, ExitError> {
     if lane.has_programs() {
-        return Programs::load(interface, before, otherwise);
+        return Programs::load(shape, before, otherwise);
     }
     Ok(Programs::Without(String::new()))
 }

@@ -87,7 +87,7 @@ pub struct MirrorState {
     others: BTreeSet<(u32, Ipv4Addr)>,
     /// MTUs of the machine's other devices, as far as heard of.
     mtus: BTreeMap<u32, u32>,
-    /// Their names.
+    /// What devices are called, ours among them.
     names: BTreeMap<u32, String>,
 }
 
@@ -137,6 +137,11 @@ impl MirrorState {
     /// The interface's state; `None` before the first message about it.
     pub fn link(&self) -> Option<LinkState> {
         self.link
+    }
+
+    /// What the interface is called; `None` before the first message about it.
+    pub fn name(&self) -> Option<&str> {
+        self.names.get(&self.if_index).map(String::as_str)
     }
 
     /// Whether the interface is up.
@@ -252,13 +257,14 @@ impl MirrorState {
         if message.header.index != self.if_index {
             return self.new_device(message, mtu);
         }
+        let has_name = self.learn_name(message);
         let old = self.link.unwrap_or_default();
         let new = LinkState {
             up: message.header.flags.contains(LinkFlags::Up),
             mtu: mtu.unwrap_or(old.mtu),
         };
         match self.link.replace(new) {
-            Some(old) if old == new => Effect::Nothing,
+            Some(old) if old == new => changed(has_name),
             // The kernel may flush routes and addresses of an interface without a word for each
             // (net.ipv6.route.skip_notify_on_dev_down); IPv6 stops altogether below an MTU of 1280.
             Some(old) if old.up != new.up || (old.mtu < 1280) != (new.mtu < 1280) => Effect::Resync,
@@ -270,17 +276,23 @@ impl MirrorState {
     /// ISATAP interface.
     fn new_device(&mut self, message: &LinkMessage, mtu: Option<u32>) -> Effect {
         let device = message.header.index;
-        let has_name = name_of(message).is_some_and(|name| {
+        let has_name = self.learn_name(message);
+        let has_mtu = mtu.is_some_and(|mtu| self.mtus.insert(device, mtu) != Some(mtu));
+        let is_ipv4 = || self.v4.keys().any(|(owner, ..)| *owner == device);
+        let is_other = || self.others.iter().any(|(owner, _)| *owner == device);
+        changed(has_mtu && is_ipv4() || has_name && is_other())
+    }
+
+    /// Whether the device is called otherwise than before.
+    fn learn_name(&mut self, message: &LinkMessage) -> bool {
+        let device = message.header.index;
+        name_of(message).is_some_and(|name| {
             let is_news = self.names.get(&device).is_none_or(|known| known != name);
             if is_news {
                 self.names.insert(device, name.to_owned());
             }
             is_news
-        });
-        let has_mtu = mtu.is_some_and(|mtu| self.mtus.insert(device, mtu) != Some(mtu));
-        let is_ipv4 = || self.v4.keys().any(|(owner, ..)| *owner == device);
-        let is_other = || self.others.iter().any(|(owner, _)| *owner == device);
-        changed(has_mtu && is_ipv4() || has_name && is_other())
+        })
     }
 
     fn del_link(&mut self, message: &LinkMessage) -> Effect {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use isatap_engine::fib::Role;
+use isatap_engine::io::device::name_of;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use tracing::warn;
@@ -20,7 +21,7 @@ const KERNEL_HOP_LIMIT: &str = "64";
 /// The sysctls of one interface, reachable also after the chroot: whoever has CAP_NET_ADMIN may write them.
 #[derive(Debug)]
 pub struct Sysctls {
-    interface: String,
+    if_index: u32,
     dir: Option<OwnedFd>,
     /// The hop limit of before the first one written.
     own_hop_limit: OnceLock<String>,
@@ -88,11 +89,11 @@ fn path(interface: &str, name: &str) -> PathBuf {
 impl Sysctls {
     /// Opens the directory above the interface's own, which the kernel replaces whenever IPv6 on the interface ends and
     /// begins anew. Without it (no `/proc`, or IPv6 switched off) every write fails and says so.
-    pub fn open(interface: &str) -> Self {
+    pub fn open(if_index: u32) -> Self {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = open(CONF, flags, Mode::empty()).ok();
         Self {
-            interface: interface.to_owned(),
+            if_index,
             dir,
             own_hop_limit: OnceLock::new(),
         }
@@ -125,7 +126,8 @@ impl Sysctls {
         let Err(error) = self.try_write(name, value) else {
             return;
         };
-        let path = path(&self.interface, name);
+        let interface = name_of(self.if_index).unwrap_or_else(|_| self.if_index.to_string());
+        let path = path(&interface, name);
         warn!(
             "cannot write {value} to {}: {error}; otherwise {consequence}",
             path.display()
@@ -134,14 +136,14 @@ impl Sysctls {
 
     fn try_read(&self, name: &str) -> std::io::Result<String> {
         let dir = self.dir.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
-        let path = PathBuf::from(&self.interface).join(name);
+        let path = PathBuf::from(name_of(self.if_index)?).join(name);
         let file = openat(dir, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(std::io::read_to_string(File::from(file))?.trim().to_owned())
     }
 
     fn try_write(&self, name: &str, value: &str) -> std::io::Result<()> {
         let dir = self.dir.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
-        let path = PathBuf::from(&self.interface).join(name);
+        let path = PathBuf::from(name_of(self.if_index)?).join(name);
         let file = openat(dir, &path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         File::from(file).write_all(value.as_bytes())
     }

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 
 use isatap_engine::io::ebpf::{Attachment, LoadError, MapFds};
+use isatap_engine::worker::Shape;
 use tracing::{info, warn};
 
 use super::others::Lookout;
@@ -46,14 +47,14 @@ pub struct Here {
 }
 
 impl Programs {
-    /// Has them loaded for this interface; those of a monitor `before` stay until these have rules.
+    /// Has them loaded for the interface; those of a monitor `before` stay until these have rules.
     ///
     /// # Errors
     /// As [`Otherwise::follow`], when there is no descriptor or no thread left to load them by.
-    pub fn load(interface: &str, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, ExitError> {
-        match Loading::start(interface, before, otherwise) {
+    pub fn load(shape: &Shape, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, ExitError> {
+        match Loading::start(shape, before, otherwise) {
             Ok(loading) => Ok(Self::Coming(loading)),
-            Err(error) => otherwise.follow(interface, &error),
+            Err(error) => otherwise.follow(&shape.interface, &error),
         }
     }
 
@@ -131,15 +132,15 @@ impl Loading {
     ///
     /// # Errors
     /// There is no descriptor or no thread left. Programs of a monitor `before` are detached then.
-    fn start(interface: &str, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, LoadError> {
+    fn start(shape: &Shape, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, LoadError> {
         let (ended, at_work) = pipe().map_err(LoadError::Descriptor)?;
-        let interface = interface.to_owned();
+        let shape = shape.clone();
         let thread = thread::Builder::new()
             .name("load-programs".into())
             .spawn(move || {
                 // Closed at its end, whatever that is.
                 let _at_work = at_work;
-                Held::load(&interface, before)
+                Held::load(&shape, before)
             })
             .map_err(LoadError::Thread)?;
         Ok(Self {

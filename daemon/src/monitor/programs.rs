@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use isatap_engine::io::device::name_of;
 use isatap_engine::io::ebpf::{Attachment, Hook, LoadError, MapFds, Programs, filters_ingress};
 use isatap_engine::stats::Direction;
+use isatap_engine::worker::Shape;
+
 use nix::libc;
-use nix::net::if_::if_indextoname;
 use nix::unistd::{SysconfVar, sysconf};
 use tracing::{info, warn};
 
@@ -32,7 +34,8 @@ const LET_GO: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Held {
     programs: Programs,
-    tunnel: String,
+    /// Index of the tunnel interface.
+    tunnel: u32,
     at_tunnel: Option<Spot>,
     at_devices: BTreeMap<u32, Spot>,
     /// Of IPv4 addresses.
@@ -62,8 +65,8 @@ impl Held {
     ///
     /// # Errors
     /// What is missing: clang when this was built, a privilege, a feature of the kernel. Those of before are detached then.
-    pub fn load(interface: &str, mut before: Vec<Attachment>) -> Result<Self, LoadError> {
-        let mut programs = load(slots(memory_of_machine()), interface, &mut before)?;
+    pub fn load(shape: &Shape, mut before: Vec<Attachment>) -> Result<Self, LoadError> {
+        let mut programs = load(slots(memory_of_machine()), shape, &mut before)?;
         programs.features()?.complete()?;
         let (mut at_tunnel, mut at_devices) = (None, BTreeMap::new());
         for attachment in before {
@@ -75,11 +78,15 @@ impl Held {
             }
         }
         if at_tunnel.is_none() {
-            at_tunnel = Some(Spot::Ours(programs.attach(Direction::Encap, interface)?));
+            at_tunnel = Some(Spot::Ours(attach(
+                &mut programs,
+                Direction::Encap,
+                shape.if_index,
+            )?));
         }
         Ok(Self {
             programs,
-            tunnel: interface.to_owned(),
+            tunnel: shape.if_index,
             at_tunnel,
             at_devices,
             word: Word::of(libc::RTMGRP_IPV4_IFADDR).map_err(LoadError::Descriptor)?,
@@ -136,18 +143,18 @@ impl Held {
         self.exchange();
         let mut failures = Vec::new();
         if self.at_tunnel.is_none() {
-            match self.programs.attach(Direction::Encap, &self.tunnel) {
+            match attach(&mut self.programs, Direction::Encap, self.tunnel) {
                 Ok(attachment) => self.at_tunnel = Some(Spot::Ours(attachment)),
-                Err(error) => failures.push(format!("interface {}: {error}", self.tunnel)),
+                Err(error) => failures.push(format!("{}: {error}", shown(self.tunnel))),
             }
         }
         for index in wanted() {
             if self.is_at(index) {
                 continue;
             }
-            match attach(&mut self.programs, index) {
+            match attach(&mut self.programs, Direction::Decap, index) {
                 Ok(attachment) => drop(self.at_devices.insert(index, Spot::Ours(attachment))),
-                Err(why) => failures.push(why),
+                Err(error) => failures.push(format!("{}: {error}", shown(index))),
             }
         }
         if failures.is_empty() {
@@ -166,12 +173,17 @@ impl Held {
         });
         for index in behind.map(|(index, _)| *index).collect::<Vec<_>>() {
             // The one of before goes when the other is there: no packet passes between the two.
-            match attach(&mut self.programs, index) {
+            match attach(&mut self.programs, Direction::Decap, index) {
                 Ok(attachment) => {
                     self.at_devices.insert(index, Spot::Ours(attachment));
-                    info!("the program at {} goes behind the filters there", name_of(index));
+                    info!("the program at {} goes behind the filters there", shown(index));
                 }
-                Err(why) => warn!("a program stays before the filters of others: {why}"),
+                Err(error) => {
+                    warn!(
+                        "the program at {} stays before the filters of others: {error}",
+                        shown(index)
+                    );
+                }
             }
         }
         self.at_devices.values().all(|spot| matches!(spot, Spot::Ours(_)))
@@ -206,18 +218,18 @@ impl Held {
 }
 
 /// With so many slots, or with fewer when there is no memory for as many; sooner without those of before.
-fn load(slots: u32, interface: &str, before: &mut Vec<Attachment>) -> Result<Programs, LoadError> {
-    match Programs::load(slots, interface) {
+fn load(slots: u32, shape: &Shape, before: &mut Vec<Attachment>) -> Result<Programs, LoadError> {
+    match Programs::load_for(slots, &shape.interface, shape.if_index) {
         Err(error) if error.is_memory() && !before.is_empty() => {
             info!(
                 "there is no memory for programs beside those of before: workers carry until these have rules"
             );
             before.clear();
             std::thread::sleep(LET_GO);
-            load(slots, interface, before)
+            load(slots, shape, before)
         }
         Err(error) if error.is_memory() && slots > FEWER_SLOTS => {
-            let programs = Programs::load(FEWER_SLOTS, interface)?;
+            let programs = Programs::load_for(FEWER_SLOTS, &shape.interface, shape.if_index)?;
             info!(
                 "the ebpf lane has room for {} entries: there is no memory for {}",
                 FEWER_SLOTS / 4,
@@ -256,16 +268,13 @@ pub fn sweep(interface: &str) {
     }
 }
 
-fn name_of(index: u32) -> String {
-    let name = if_indextoname(index).map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|_| format!("device {index}"))
+fn attach(programs: &mut Programs, direction: Direction, index: u32) -> Result<Attachment, LoadError> {
+    let name = name_of(index).map_err(|error| LoadError::Device(index.to_string(), error))?;
+    programs.attach(direction, &name)
 }
 
-fn attach(programs: &mut Programs, index: u32) -> Result<Attachment, String> {
-    let name = if_indextoname(index).map_err(|errno| format!("device {index}: {}", errno.desc()))?;
-    let name = name.to_string_lossy();
-    let attached = programs.attach(Direction::Decap, &name);
-    attached.map_err(|error| format!("device {name}: {error}"))
+fn shown(index: u32) -> String {
+    name_of(index).unwrap_or_else(|_| format!("device {index}"))
 }
 
 #[cfg(test)]
@@ -284,6 +293,16 @@ mod tests {
     /// As many as can be asked for: both generations are 64 GiB.
     const TOO_MANY: u32 = 1 << 30;
 
+    fn made_as(interface: &str, if_index: u32) -> Shape {
+        Shape {
+            interface: interface.to_owned(),
+            if_index,
+            key: 0,
+            udp_offload: false,
+            steered: false,
+        }
+    }
+
     fn might_have_room() -> bool {
         let might = memory_of_machine().is_none_or(|bytes| bytes >= 64 << 30);
         if might {
@@ -300,7 +319,7 @@ mod tests {
         }
         let refused = Programs::load(TOO_MANY, "is0").map(|_| ());
         assert!(refused.as_ref().is_err_and(LoadError::is_memory), "{refused:?}");
-        let loaded = load(TOO_MANY, "is0", &mut Vec::new()).and_then(|programs| programs.maps());
+        let loaded = load(TOO_MANY, &made_as("is0", 0), &mut Vec::new()).and_then(|programs| programs.maps());
         assert_eq!(loaded.unwrap().slots_per_table, FEWER_SLOTS as usize);
     }
 
@@ -312,12 +331,13 @@ mod tests {
         }
         // A loopback device that nobody else uses.
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let shape = made_as("lo", nix::net::if_::if_nametoindex("lo").unwrap());
         let mut old = Programs::load(64, "lo").unwrap();
         let mut before = vec![old.attach(Direction::Encap, "lo").unwrap()];
-        let loaded = load(64, "lo", &mut before).unwrap();
+        let loaded = load(64, &shape, &mut before).unwrap();
         assert_eq!(loaded.maps().unwrap().slots_per_table, 64);
         assert_eq!(before.len(), 1);
-        let loaded = load(TOO_MANY, "lo", &mut before).unwrap();
+        let loaded = load(TOO_MANY, &shape, &mut before).unwrap();
         assert_eq!(loaded.maps().unwrap().slots_per_table, FEWER_SLOTS as usize);
         assert!(before.is_empty());
     }

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use isatap_engine::io::device::name_of;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -559,9 +560,9 @@ impl Running {
         Ok(Flow::Go)
     }
 
+    /// Under whatever name: the kernel gives no index twice.
     fn has_interface(&self) -> bool {
-        let shape = &self.monitor.holdings.descriptors.shape;
-        nix::net::if_::if_nametoindex(shape.interface.as_str()).is_ok_and(|index| index == shape.if_index)
+        name_of(self.monitor.holdings.descriptors.shape.if_index).is_ok()
     }
 
     /// Takes everything away.

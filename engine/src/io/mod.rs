@@ -6,6 +6,7 @@
 
 pub mod bufring;
 pub mod control;
+pub mod device;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod errors;

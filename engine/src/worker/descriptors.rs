@@ -26,7 +26,7 @@ pub struct WorkerDescriptors {
 /// What there is to know about them besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The interface's name.
+    /// The name that the interface was made with; people may call it otherwise since.
     pub interface: String,
     /// Its index.
     pub if_index: u32,

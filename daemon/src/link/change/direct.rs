@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use isatap_engine::io::device::name_of;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
@@ -28,22 +29,20 @@ pub struct Direct {
     socket: Socket,
     sequence: Cell<u32>,
     if_index: u32,
-    name: String,
     sysctls: Sysctls,
 }
 
 impl Direct {
-    /// Hands on the interface of this name and index.
+    /// Hands on the interface of this index, whatever its name.
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open(name: &str, if_index: u32) -> io::Result<Self> {
+    pub fn open(if_index: u32) -> io::Result<Self> {
         Ok(Self {
             socket: plain::open(NETLINK_ROUTE, ANSWER_LIMIT)?,
             sequence: Cell::new(0),
             if_index,
-            name: name.to_owned(),
-            sysctls: Sysctls::open(name),
+            sysctls: Sysctls::open(if_index),
         })
     }
 
@@ -128,7 +127,10 @@ impl Direct {
 impl Changer for Direct {
     async fn change(&self, change: Change) -> Result<(), NetlinkError> {
         self.carry_out(&change).map_err(|error| NetlinkError::Refused {
-            operation: format!("{change} on {}", self.name),
+            operation: match name_of(self.if_index) {
+                Ok(name) => format!("{change} on {name}"),
+                Err(_) => change.to_string(),
+            },
             error,
         })
     }

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use caps::CapSet;
+use isatap_engine::io::device::name_of;
+use nix::net::if_::if_nametoindex;
 
 use super::message::{MAX_MESSAGE_LEN, Names, Outcome};
 
@@ -37,6 +39,8 @@ enum Keeper {
 
 struct Helper {
     request: Request,
+    /// Of the interface, which people may rename.
+    if_index: Option<u32>,
     /// Who has our names now.
     holder: Option<Keeper>,
 }
@@ -71,6 +75,7 @@ pub fn run(request: Request) -> std::io::Result<()> {
     let mut stream = UnixStream::from(std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned()?);
     stream.write_all(&[0])?;
     let mut helper = Helper {
+        if_index: if_nametoindex(request.interface.as_str()).ok(),
         request,
         holder: None,
     };
@@ -124,26 +129,35 @@ impl Helper {
         let Some(program) = self.find(holder) else {
             return;
         };
-        let interface = self.request.interface.as_str();
         match holder {
-            Keeper::Resolvectl => self.execute(&program, &["revert", interface], ""),
-            Keeper::Resolvconf => self.execute(&program, &["-d", &format!("{interface}.isatapd")], ""),
+            Keeper::Resolvectl => self.execute(&program, &["revert", &self.interface_now()], ""),
+            Keeper::Resolvconf => self.execute(&program, &["-d", &self.record()], ""),
         };
     }
 
     fn give(&self, keeper: Keeper, program: &PathBuf, names: &Names) -> bool {
-        let interface = self.request.interface.as_str();
+        let interface = self.interface_now();
         match keeper {
             Keeper::Resolvectl => {
                 let servers: Vec<_> = names.servers.iter().map(ToString::to_string).collect();
-                self.execute(program, &list("dns", interface, &servers), "")
-                    && self.execute(program, &list("domain", interface, &names.search), "")
+                self.execute(program, &list("dns", &interface, &servers), "")
+                    && self.execute(program, &list("domain", &interface, &names.search), "")
             }
             Keeper::Resolvconf => {
-                let file = resolv_conf(interface, names);
-                self.execute(program, &["-a", &format!("{interface}.isatapd")], &file)
+                let file = resolv_conf(&interface, names);
+                self.execute(program, &["-a", &self.record()], &file)
             }
         }
+    }
+
+    fn interface_now(&self) -> String {
+        let now = self.if_index.and_then(|index| name_of(index).ok());
+        now.unwrap_or_else(|| self.request.interface.clone())
+    }
+
+    /// What resolvconf knows our names by, from the first to the last.
+    fn record(&self) -> String {
+        format!("{}.isatapd", self.request.interface)
     }
 
     fn find(&self, keeper: Keeper) -> Option<PathBuf> {

@@ -13,9 +13,10 @@ use aya::programs::links::LinkOrder;
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{Link as _, MultiProgLink as _, ProgramError, SchedClassifier, TcAttachType};
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::{LoadError, clsact};
+use crate::io::device::name_of;
 use crate::stats::Direction;
 
 /// Priorities of our filters, the first that is free of filters of another kind: behind all that the kernel chooses.
@@ -148,10 +149,9 @@ pub fn sweep(tunnel: &str) -> io::Result<Vec<String>> {
     let mut swept = Vec::new();
     for (index, _) in kinds {
         // It may go meanwhile, and its filters with it.
-        let Ok(device) = if_indextoname(index) else {
+        let Ok(device) = name_of(index) else {
             continue;
         };
-        let device = device.to_string_lossy().into_owned();
         let mut gone = 0;
         for (end, parent) in clsact::BOTH_ENDS {
             let filters = clsact::filters(index, parent).unwrap_or_default().into_iter();

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::programs::SchedClassifier;
 use aya::programs::tc::{SchedClassifierLink, TcHandle};
-use nix::net::if_::if_indextoname;
 
 use super::LoadError;
 use super::attach::{Added, Attachment, Link, end_of, handle_of};
+use crate::io::device::name_of;
 use crate::stats::Direction;
 
 /// Where a program is. The descriptor of its link goes along, unless it is a filter.
@@ -80,15 +80,9 @@ impl Attachment {
 }
 
 fn filter_at(place: Place, priority: u16, tunnel: &str) -> io::Result<SchedClassifierLink> {
-    let name = if_indextoname(place.device)?;
+    let name = name_of(place.device)?;
     let handle = TcHandle::from(handle_of(tunnel));
-    SchedClassifierLink::attached(
-        &name.to_string_lossy(),
-        end_of(place.direction),
-        priority,
-        handle,
-        None,
-    )
+    SchedClassifierLink::attached(&name, end_of(place.direction), priority, handle, None)
 }
 
 /// Puts `program` into the place of the one that is attached there; no packet passes between the two. If that fails neither is there.

@@ -56,14 +56,22 @@ impl Programs {
     /// # Errors
     /// [`LoadError`] says what is missing: clang when this was built, a privilege, a feature of the kernel.
     pub fn load(slots_per_table: u32, tunnel: &str) -> Result<Self, LoadError> {
+        // Where there is no such interface packets are tried out at most.
+        let index = if_nametoindex(tunnel).unwrap_or(0);
+        Self::load_for(slots_per_table, tunnel, index)
+    }
+
+    /// The same for an interface of this index, which may have another name than `tunnel` by now: their filters go by that one.
+    ///
+    /// # Errors
+    /// As [`Programs::load`].
+    pub fn load_for(slots_per_table: u32, tunnel: &str, index: u32) -> Result<Self, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt(env!("ISATAP_BPF_MISSING")));
         }
         let cpus = possible_cpus()?;
         let slots = slots_per_table.next_power_of_two();
         let count = u32::try_from(cpus).unwrap_or(u32::MAX);
-        // Where there is no such interface packets are tried out at most.
-        let index = if_nametoindex(tunnel).unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
             // Nothing in the programs is to be fitted to this kernel's structures. (The loader has read what describes them by now, and
             // drops it here.)
