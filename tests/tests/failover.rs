@@ -131,9 +131,16 @@ fn an_anycast_router_address_may_move() {
     let daemons = [&running[0].0, &running[1].0];
     let shares = share(&daemons, || _ = ping(&scene.host, &server(1).to_string(), 5));
     assert!(shares[0] >= 5, "{shares:?}");
+    // Not one packet is lost: each is answered. Programs in the kernel go the old way until they are told of the new one.
     via(1);
-    let shares = share(&daemons, || _ = ping(&scene.host, &server(1).to_string(), 5));
-    assert!(shares[1] >= 5, "not one packet is lost: {shares:?}");
+    wait::until("the second router to be meant", SOON, || {
+        let shares = share(&daemons, || _ = ping(&scene.host, &server(1).to_string(), 5));
+        if shares[1] >= 5 {
+            Ok(())
+        } else {
+            Err(format!("{shares:?}"))
+        }
+    });
     host.conservation();
 }
 
