@@ -5,7 +5,9 @@
 //!   dut 10.0.0.1 (router) ------ x 10.0.0.9 (crafted)
 //! ```
 
+use std::fs;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
@@ -328,24 +330,74 @@ fn a_full_queue_is_counted_syscall() {
     full_queue(Lane::Syscall);
 }
 
+/// Waits until `/ready` answers so; what it says then.
+fn wait_ready(daemon: &Daemon<'_>, want: u16) -> String {
+    wait::until(&format!("/ready to answer {want}"), SOON, || {
+        match daemon.http("/ready") {
+            Ok((status, said)) if status == want => Ok(said),
+            other => Err(format!("{other:?}")),
+        }
+    })
+}
+
+/// What a hardened machine says of all interfaces is not meant for one that IPv6 is all there is to; whoever says so meanwhile has it
+/// put right, as who said so before the start.
+#[test]
+fn ipv6_that_is_switched_off_is_switched_on_again() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let (crafter, sniffer) = (scene.crafter(), Sniffer::start(&scene.dut, TUNNEL));
+    let packet = Inner::new(link_local(X), link_local(DUT)).udp(1, PORT, b"off and on");
+    for whose in [TUNNEL, "all"] {
+        scene.dut.sysctl(&format!("ipv6/conf/{whose}/disable_ipv6"), "1");
+        daemon.wait_log("it is switched on again");
+        wait::holds("the link-local address to be back, alone", SOON, || {
+            let addresses = scene.dut.ip(&format!("-6 addr show dev {TUNNEL}"));
+            addresses.matches("inet6").count() == 1 && addresses.contains("fe80::5efe:a00:1/64")
+        });
+        wait_ready(&daemon, 200);
+        sniffer.clear();
+        wait::holds("packets to pass again", SOON, || {
+            crafter.send_inner(&packet);
+            sniffer.count(incoming) > 0
+        });
+    }
+    daemon.conservation();
+}
+
+/// Where it cannot, nothing can be carried, and nobody should believe it could.
+#[test]
+fn without_ipv6_nothing_is_ready() {
+    let read_only = tempfile::tempdir().expect("a folder");
+    let program = read_only.path().join("isatapd");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec \"$0\" \"$@\"' {} \"$@\"\n",
+        isatap_tests::daemon::program("isatapd").display()
+    );
+    fs::write(&program, script).expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.program(&program));
+    wait_ready(&daemon, 200);
+    let switch = format!("ipv6/conf/{TUNNEL}/disable_ipv6");
+    scene.dut.sysctl(&switch, "1");
+    let said = wait_ready(&daemon, 503);
+    assert!(said.contains("net.ipv6.conf.is0.disable_ipv6"), "{said}");
+    assert_eq!(daemon.metrics().sum("isatapd_ready", &[]), 0);
+    scene.dut.sysctl(&switch, "0");
+    wait_ready(&daemon, 200);
+}
+
 #[test]
 fn the_locator_may_go_and_come_back() {
     // A6, and the contract's fine print on BindAddress: not ready without it, ready with it.
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder);
     daemon.wait_ready();
-    let status = |want: u16| {
-        wait::until(&format!("/ready to answer {want}"), SOON, || {
-            match daemon.http("/ready") {
-                Ok((status, _)) if status == want => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-    };
     scene.dut.ip(&format!("addr del {DUT}/24 dev {UNDERLAY}"));
-    status(503);
+    wait_ready(&daemon, 503);
     scene.dut.ip(&format!("addr add {DUT}/24 brd + dev {UNDERLAY}"));
-    status(200);
+    wait_ready(&daemon, 200);
     let (crafter, sniffer) = (scene.crafter(), Sniffer::start(&scene.dut, TUNNEL));
     let packet = Inner::new(link_local(X), link_local(DUT)).udp(1, PORT, b"back again");
     wait::holds("packets to pass again", SOON, || {

@@ -138,11 +138,17 @@ impl Daemon {
     /// Why packets cannot be carried now; empty when they can.
     pub(super) fn obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
-        if !self.watch.state().is_up() {
-            obstacles.push(format!("interface {} is down", self.interface.name));
+        let (state, name) = (self.watch.state(), &self.interface.name);
+        let own = iid::link_local(self.locator);
+        if !state.is_up() {
+            obstacles.push(format!("interface {name} is down"));
         }
         if !self.is_present() {
             obstacles.push(format!("this machine does not have the address {}", self.locator));
+        } else if state.is_up() && !state.has_own6(own) {
+            obstacles.push(format!(
+                "interface {name} cannot be given {own}: is IPv6 off (sysctl net.ipv6.conf.{name}.disable_ipv6)?"
+            ));
         }
         if self.settings.role == Role::Host && !self.routers.any_usable() {
             obstacles.push(self.router_obstacle());

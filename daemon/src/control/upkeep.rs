@@ -199,15 +199,32 @@ impl Daemon {
                 .await?;
         }
         for locator in &missing {
-            self.interface
-                .add_link_local(&self.link, &self.netlink, *locator)
-                .await?;
+            self.add_link_local(*locator).await?;
         }
         if missing.contains(&self.locator) {
             // Whatever took it away took the addresses from advertisements as well.
             self.routers.solicit_all(Instant::now());
         }
         Ok(!missing.is_empty() || !stale.is_empty())
+    }
+
+    /// Adds the link-local address of `locator`, on an interface that somebody may have switched IPv6 off on: all that it is for, so
+    /// that it is switched on as at the start.
+    async fn add_link_local(&self, locator: Ipv4Addr) -> Result<(), NetlinkError> {
+        let add = || self.interface.add_link_local(&self.link, &self.netlink, locator);
+        match add().await {
+            // What the kernel answers where IPv6 is off, and to nothing else that has the privilege.
+            Err(error) if error.errno() == Some(nix::libc::EACCES) => {
+                let name = &self.interface.name;
+                warn!(
+                    interface = %name,
+                    "IPv6 was switched off on interface {name} (net.ipv6.conf.{name}.disable_ipv6): it is switched on again"
+                );
+                self.link.change(Change::Sysctls(self.settings.role)).await?;
+                add().await
+            }
+            added => added,
+        }
     }
 
     /// Below an MTU of 1280 the kernel ends IPv6 on the interface and forgets its settings. All is made anew, and while

@@ -77,7 +77,9 @@ fn readiness(sight: &Sight) -> Option<Finding> {
     Some(if status.ready {
         Finding::fine("ready", "packets can be carried")
     } else {
-        let remedy = if status.routers.is_empty() {
+        // Without these no router could answer.
+        let stands = status.interface.up && status.locator.present && !status.interface.addresses.is_empty();
+        let remedy = if status.routers.is_empty() || !stands {
             "isatapctl status shows interface and address"
         } else {
             "isatapctl routers shows whether they answer; protocol 41 must pass between here and there"
