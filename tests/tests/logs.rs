@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isatap_tests::daemon::{METRICS, TUNNEL};
+use isatap_tests::daemon::{Daemon, METRICS, TUNNEL, program};
+use isatap_tests::fault::{kill_engine, wait_successor};
 use isatap_tests::metrics::{Direction, Metrics, http_get};
 use isatap_tests::netns::Netns;
 use isatap_tests::packet::Inner;
@@ -21,7 +23,8 @@ use isatap_tests::scene::{DUT, Opposite, SOON, X, on_link, set_address};
 use isatap_tests::scratch_root::{BUILT, ScratchRoot};
 use isatap_tests::wait;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 /// Lines of one kind in a second (the contract's U11).
 const LINES_PER_SECOND: usize = 10;
@@ -378,4 +381,53 @@ fn a_failed_start_is_an_error_in_the_journal() {
     assert_eq!(status.code(), Some(78));
     let text = root.read("tmp/stderr");
     assert!(text.starts_with("<3>isatapd: /etc/isatapd.conf:1:5: "), "{text}");
+}
+
+/// FAULTS 66: who reads standard error may stand still (a terminal after Ctrl-S, a log on a full disk). Nothing waits for him, not even a
+/// new engine, and he is told how much he has missed.
+#[test]
+fn standard_error_that_nobody_reads_holds_nothing_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pipe, wrapped) = (folder.path().join("pipe"), folder.path().join("isatapd"));
+    mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+    let script = format!(
+        "#!/bin/sh\nexec {} \"$@\" 2<>{}\n",
+        program("isatapd").display(),
+        pipe.display()
+    );
+    fs::write(&wrapped, script).expect("a program");
+    fs::set_permissions(&wrapped, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let mut options = File::options();
+    let mut reader = options
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&pipe)
+        .expect("the pipe");
+    let full = |written: std::io::Result<usize>| written.is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+    while !full(reader.write(&[b'.'; 4096])) {}
+
+    let scene = Opposite::new();
+    let daemon = Daemon::router(&scene.dut, DUT).program(&wrapped).start();
+    for _ in 0..3 {
+        assert!(daemon.ctl("reload").status.success());
+    }
+    let old = kill_engine(&daemon);
+    wait_successor(&daemon, old);
+    assert!(daemon.ctl("upgrade").status.success());
+    assert!(daemon.ctl("reload").status.success());
+
+    let mut heard = String::new();
+    wait::until("the lines that were lost to be told of", SOON, || {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = reader.read(&mut bytes) {
+            heard.push_str(&String::from_utf8_lossy(&bytes[..len]));
+        }
+        daemon.ctl("reload");
+        if heard.contains("lines were lost here: standard error did not take them\n") {
+            Ok(())
+        } else {
+            Err(heard.trim_start_matches('.').to_owned())
+        }
+    });
 }

@@ -1,8 +1,10 @@
 //! The places lines go to: standard error, the system log, the journal.
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
 use super::Destination;
@@ -15,6 +17,8 @@ use crate::config::resolved::Facility;
 #[derive(Debug)]
 pub(super) struct Sink {
     console: Console,
+    /// Lines that standard error did not take since the last one that it did.
+    lost: u64,
     log: Option<Log>,
 }
 
@@ -46,6 +50,7 @@ impl Sink {
     fn console() -> Self {
         Self {
             console: Console::Everything,
+            lost: 0,
             log: None,
         }
     }
@@ -59,6 +64,7 @@ impl Sink {
         };
         let sink = Self {
             console,
+            lost: 0,
             log: Some(Log::Syslog(syslog)),
         };
         (sink, complaint)
@@ -70,6 +76,7 @@ impl Sink {
             Ok(journal) => {
                 let sink = Self {
                     console: Console::Nothing,
+                    lost: 0,
                     log: Some(Log::Journal(journal)),
                 };
                 (sink, None)
@@ -91,14 +98,30 @@ impl Sink {
             Console::Nothing => false,
         };
         if to_console {
-            let line = format!("isatapd: {}: {}\n", word(record.level), record.line());
-            // One write a line, so that lines of several processes do not mix; a closed terminal is no reason to panic.
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            self.print(record);
         }
         match &mut self.log {
             Some(Log::Syslog(syslog)) => syslog.write(record),
             Some(Log::Journal(journal)) => journal.write(record),
             None => {}
+        }
+    }
+
+    /// To standard error, which is not waited for either: its reader may stand still (a terminal after Ctrl-S, a log whose disk is full),
+    /// and everything else would stand still with it.
+    fn print(&mut self, record: &Record) {
+        if self.lost > 0 && takes_a_line() {
+            let text = format!(
+                "{} lines were lost here: standard error did not take them",
+                self.lost
+            );
+            print(&Record::plain(Level::WARN, &text));
+            self.lost = 0;
+        }
+        if takes_a_line() {
+            print(record);
+        } else {
+            self.lost = self.lost.saturating_add(1);
         }
     }
 
@@ -124,6 +147,20 @@ impl Sink {
             None => Ok(()),
         }
     }
+}
+
+/// Whether standard error takes a line now: a pipe that can be written to takes 4096 bytes, and no line has so many. What else is wrong
+/// with it, writing finds out.
+fn takes_a_line() -> bool {
+    let stderr = std::io::stderr();
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut polled, PollTimeout::ZERO) != Ok(0)
+}
+
+fn print(record: &Record) {
+    let line = format!("isatapd: {}: {}\n", word(record.level), record.line());
+    // One write a line, so that lines of several processes do not mix; a closed terminal is no reason to panic.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn word(level: Level) -> &'static str {
