@@ -172,7 +172,24 @@ fn what_could_not_take_over_is_refused() {
     daemon.stop();
 }
 
-/// A program that passes the trial and cannot be executed afterwards: the one of before goes on.
+/// Two who ask at once, as a package and an operator may: each is told that a new program serves, whoever's it was.
+#[test]
+fn two_may_ask_at_once() {
+    let ns = lonely();
+    let daemon = Builder::new(&ns).start();
+    for _ in 0..5 {
+        thread::scope(|scope| {
+            let asking = [(); 2].map(|()| scope.spawn(|| daemon.ctl("upgrade")));
+            for asked in asking {
+                let output = asked.join().expect("isatapctl");
+                assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+            }
+        });
+    }
+    assert!(upgrades(&daemon) >= 5);
+}
+
+/// A program that passes the trial and cannot be executed afterwards: the one of before goes on, and whoever asked hears so.
 #[test]
 fn a_jump_that_fails_is_no_end() {
     let ns = lonely();
@@ -182,15 +199,19 @@ fn a_jump_that_fails_is_no_end() {
     let old = daemon.engine_pid();
     installed.put_patient();
     thread::scope(|scope| {
-        // It waits for what never comes, until the daemon ends.
         let asking = scope.spawn(|| daemon.ctl("upgrade"));
         installed.vanish();
         daemon.wait_log("the upgrade failed, the program of before goes on: No such file or directory");
         wait_successor(&daemon, old);
         assert_eq!(state::if_index(&ns, TUNNEL), index);
-        daemon.signal(Signal::SIGTERM);
         let output = asking.join().expect("isatapctl");
-        assert_eq!(output.status.code(), Some(69), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(
+            text.contains("did not take over; the one of before goes on"),
+            "{text}"
+        );
+        daemon.signal(Signal::SIGTERM);
     });
     wait::holds("the interface to be gone", Duration::from_secs(5), || {
         !ns.has_link(TUNNEL)

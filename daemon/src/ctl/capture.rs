@@ -80,7 +80,9 @@ pub fn run(options: &CaptureOptions, socket: &Path, out: &mut impl Write) -> Res
             let _ = chunks.stream.shutdown(Shutdown::Write);
         }
         if event.data && !chunks.read()? {
-            let message = format!("the daemon ended during the capture; {packets} packets are in {shown}");
+            let message = format!(
+                "the daemon's engine ended during the capture (isatapctl status says what became of it); {packets} packets are in {shown}"
+            );
             return Err(ExitError::unavailable(message));
         }
     }

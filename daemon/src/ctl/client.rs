@@ -22,6 +22,8 @@ const MAX_ANSWER_LEN: u64 = 64 * 1024 * 1024;
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    patience: Duration,
+    ended: bool,
 }
 
 impl Client {
@@ -56,7 +58,14 @@ impl Client {
         Ok(Self {
             stream: BufReader::new(stream),
             path: path.to_owned(),
+            patience,
+            ended: false,
         })
+    }
+
+    /// Whether the engine at the other end was gone before it had answered.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Waits for `limit`, or less when the daemon closes the connection: false then. Between answers only, when nothing is
@@ -90,11 +99,18 @@ impl Client {
     /// # Errors
     /// Status 1 when the daemon refuses, 69 when it does not answer.
     pub fn request(&mut self, command: Command) -> Result<serde_json::Value, ExitError> {
-        let failed = |error: std::io::Error| {
-            ExitError::unavailable(format!(
-                "{}: the daemon does not answer: {error}",
-                self.path.display()
+        let (shown, patience) = (self.path.display().to_string(), self.patience);
+        let failed = |error: std::io::Error| match error.kind() {
+            // A monitor listens on while it has no engine.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                ExitError::unavailable(format!("{shown}: the daemon does not answer within {patience:?}"))
+                    .with_remedy("its log says whether its engine dies again and again")
+            }
+            _ if is_end(&error) => ExitError::unavailable(format!(
+                "{shown}: the daemon has closed the connection instead of an answer: its engine ended"
             ))
+            .with_remedy("try again; its log has the reason"),
+            _ => ExitError::unavailable(format!("{shown}: the daemon does not answer: {error}")),
         };
         let mut line = serde_json::to_vec(&Request {
             version: VERSION,
@@ -109,9 +125,10 @@ impl Client {
             .take(MAX_ANSWER_LEN)
             .read_until(b'\n', &mut answer);
         if answer.is_empty() {
-            written.map_err(failed)?;
-            read.map_err(failed)?;
-            return Err(failed(ErrorKind::UnexpectedEof.into()));
+            let error = written.and(read).err();
+            let error = error.unwrap_or_else(|| ErrorKind::UnexpectedEof.into());
+            self.ended = is_end(&error);
+            return Err(failed(error));
         }
         read.map_err(failed)?;
         let response: Response = serde_json::from_slice(&answer).map_err(|error| {
@@ -126,6 +143,12 @@ impl Client {
             (None, None) => Err(ExitError::other("the daemon's answer is empty")),
         }
     }
+}
+
+/// Whether the other end is gone.
+fn is_end(error: &std::io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn refusal(code: FailureCode, message: String) -> ExitError {
@@ -177,12 +200,29 @@ mod tests {
         assert_eq!(busy.unwrap_err().status(), ExitStatus::Unavailable);
         let version = answered_with(b"{\"version\":2,\"error\":{\"code\":\"version\",\"message\":\"no\"}}\n");
         assert!(version.unwrap_err().remedy().unwrap().contains("same version"));
+        let ended = answered_with(b"").unwrap_err();
+        assert!(ended.message().ends_with("its engine ended"), "{ended}");
         for silence in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n"] {
             assert_eq!(
                 answered_with(silence).unwrap_err().status(),
                 ExitStatus::Unavailable
             );
         }
+    }
+
+    /// A monitor without an engine listens on.
+    #[test]
+    fn patience_that_ends_is_no_number_of_the_kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let mut client = Client::connect_with(&path, Duration::from_millis(10)).unwrap();
+        let error = client.request(Command::Status).unwrap_err();
+        assert_eq!(error.status(), ExitStatus::Unavailable);
+        assert!(
+            error.message().ends_with("does not answer within 10ms"),
+            "{error}"
+        );
     }
 
     #[test]
