@@ -82,6 +82,11 @@ fn a_router_that_advertises() {
         "{text}"
     );
     assert!(drain(&router, "").contains("has been drained for"));
+    // And after an upgrade, for as long as before.
+    let since = status(&router)["draining_seconds"].as_f64().expect("a time");
+    assert!(router.ctl("upgrade").status.success(), "{}", router.log());
+    let now = status(&router)["draining_seconds"].as_f64().expect("a time");
+    assert!(now > since, "{now} s, after {since} s");
     let asked = router.ctl("ready");
     assert_eq!(asked.status.code(), Some(1));
     assert!(

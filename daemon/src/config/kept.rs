@@ -41,6 +41,9 @@ pub struct Kept {
     /// This router is being taken out of service.
     #[serde(default)]
     pub drained: bool,
+    /// Since when, in milliseconds after the moment that all engines agree on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_at: Option<u64>,
     /// What earlier settings advertised, and hosts are still told to forget.
     #[serde(default)]
     pub taken_back: Vec<TakenBack>,
@@ -70,6 +73,7 @@ impl<M: Machine> Loader<M> {
             lines: settings.to_string(),
             memory: self.machine.memory(),
             drained: false,
+            drained_at: None,
             taken_back: Vec::new(),
         }
     }

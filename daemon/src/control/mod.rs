@@ -41,7 +41,7 @@ mod watched;
 
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isatap_engine::worker::{Descriptors, WorkerHook};
 
@@ -66,8 +66,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 pub struct Startup {
     /// What to do.
     pub settings: Settings,
-    /// This router is being taken out of service, as an engine before this one was told.
-    pub drained: bool,
+    /// Since when this router is being taken out of service, if an engine before this one was told so.
+    pub drained_at: Option<Instant>,
     /// What the engine before took back from hosts.
     pub taken_back: Vec<TakenBack>,
     /// Reads the configuration again.

@@ -17,6 +17,7 @@ use crate::config::{ConfigError, Loaded, Loader};
 use crate::launch::notify::Notice;
 use crate::link::change::{self, Changer as _};
 use crate::link::rulebook;
+use crate::monitor::known_hosts::epoch;
 use crate::monitor::text;
 use crate::monitor::wire::Say;
 use crate::prl::SolicitConfig;
@@ -113,6 +114,9 @@ impl Daemon {
         let Some(loader) = &self.loader else { return };
         let kept = Kept {
             drained: self.drained_at.is_some(),
+            drained_at: self
+                .drained_at
+                .and_then(|at| u64::try_from(at.saturating_duration_since(epoch()).as_millis()).ok()),
             taken_back: self.advertiser.taken_back(),
             ..loader.keep(&self.settings)
         };

@@ -56,7 +56,7 @@ use crate::slaac::Slaac;
 pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let Startup {
         settings,
-        drained,
+        drained_at,
         taken_back,
         loader,
         setup,
@@ -235,7 +235,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         redirects: Redirects::default(),
         advertiser: Advertiser::new(epoch(), Jitter::from_environment()),
         known_hosts,
-        drained_at: drained.then_some(now),
+        drained_at,
         unsent_told_at: None,
         watched_at: None,
         disagreements: Told::default(),

@@ -30,7 +30,7 @@ use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::sysctl;
 use crate::monitor::engine::ARGUMENT;
 use crate::monitor::holdings::Holdings;
-use crate::monitor::known_hosts::KnownHosts;
+use crate::monitor::known_hosts::{KnownHosts, epoch};
 use crate::monitor::text;
 use crate::monitor::wire::{Cause, Say};
 use crate::prl::resolver::Resolver;
@@ -142,7 +142,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
     let hooks = hooks(&logs, null, &link, &confinement);
     let outcome = control::run(Startup {
         settings,
-        drained: kept.drained,
+        drained_at: kept.drained.then(|| since(kept.drained_at)),
         taken_back: kept.taken_back,
         loader,
         setup,
@@ -159,6 +159,13 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
     });
     logs.flush_suppressed(Instant::now());
     outcome
+}
+
+/// The moment that an engine before this one kept, and not after now; now, if it kept none.
+fn since(millis: Option<u64>) -> Instant {
+    let now = Instant::now();
+    let at = millis.and_then(|millis| epoch().checked_add(Duration::from_millis(millis)));
+    at.map_or(now, |at| at.min(now))
 }
 
 fn null_device() -> Result<OwnedFd, ExitError> {

@@ -181,6 +181,7 @@ mod tests {
                     ..Memory::default()
                 },
                 drained: false,
+                drained_at: None,
                 taken_back: Vec::new(),
             };
             // What the lines lack does not matter here.

@@ -97,6 +97,7 @@ fn kept() {
                 memory.clone()
             },
             drained: number % 2 == 1,
+            drained_at: None,
             taken_back: Vec::new(),
         }
         .encode()
