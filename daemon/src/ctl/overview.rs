@@ -100,6 +100,7 @@ fn identity(status: &Status) -> Lines {
         ),
         ("addresses", or_none(interface.addresses.join(", "))),
     ];
+    lines.splice(1..1, engines(status));
     if !locator.shared_with.is_empty() {
         let others = locator.shared_with.join(", ");
         lines.push((
@@ -112,6 +113,17 @@ fn identity(status: &Status) -> Lines {
         lines.push(("captures", format!("{} running", status.captures)));
     }
     lines
+}
+
+/// The engines before this one, if there were any.
+fn engines(status: &Status) -> Option<(&'static str, String)> {
+    let control = &status.control;
+    let ended = counted(&control.engine_restarts);
+    let upgrades = (control.upgrades > 0).then(|| format!("upgrades: {}", control.upgrades));
+    let restarts = (!ended.is_empty()).then(|| format!("started again: {ended}"));
+    let events: Vec<_> = restarts.into_iter().chain(upgrades).collect();
+    let since = "up and what is counted are the last one's";
+    (!events.is_empty()).then(|| ("engine", format!("{}; {since}", events.join("; "))))
 }
 
 /// A host's routers and what came from them.
@@ -333,7 +345,15 @@ mod tests {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
         assert!(text.lines().count() <= 24, "one screen:\n{text}");
-        for silent in ["redirects", "ICMPv4", "paths", "captures", "DNS", "programs"] {
+        for silent in [
+            "redirects",
+            "ICMPv4",
+            "paths",
+            "captures",
+            "DNS",
+            "programs",
+            "engine",
+        ] {
             assert!(!text.contains(silent), "{silent} never happened:\n{text}");
         }
         let mut down = example();
@@ -356,6 +376,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn engines_that_were_followed_are_told() {
+        let mut again = example();
+        again.control.upgrades = 2;
+        again.control.engine_restarts = BTreeMap::from([("panic".to_owned(), 0), ("signal".to_owned(), 9)]);
+        let text = status(&again, None);
+        let told = "\nengine     started again: 9 signal; upgrades: 2; up and what is counted are the\n           last one's\n";
+        assert!(text.contains(told), "{text}");
+        again.control.engine_restarts.clear();
+        assert!(status(&again, None).contains("\nengine     upgrades: 2; up and"));
     }
 
     #[test]

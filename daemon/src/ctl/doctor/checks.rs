@@ -11,8 +11,9 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 23] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 24] = [
         daemon,
+        engines,
         readiness,
         machine::capabilities,
         machine::tun,
@@ -69,6 +70,25 @@ fn daemon(sight: &Sight) -> Option<Finding> {
             why.as_str(),
             "start isatapd; what follows is about the machine alone",
         ),
+    })
+}
+
+/// The tunnel goes on when an engine dies, so that nobody may have noticed.
+fn engines(sight: &Sight) -> Option<Finding> {
+    let restarts = running(sight)?.control.engine_restarts.iter();
+    let restarts = restarts.filter(|(_, count)| **count > 0);
+    let ended: Vec<_> = restarts
+        .map(|(cause, count)| format!("{count} {cause}"))
+        .collect();
+    Some(if ended.is_empty() {
+        Finding::fine("engine", "never ended by itself")
+    } else {
+        Finding::new(
+            Grade::Warning,
+            "engine",
+            format!("ended and was started again: {}", ended.join(", ")),
+            "the log says what ended it (journalctl -u isatapd); more memory if the kernel did (dmesg), a report to us otherwise",
+        )
     })
 }
 

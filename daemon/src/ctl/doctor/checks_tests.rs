@@ -84,8 +84,12 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 26] = [
+    let host_traps: [(&str, Grade, Spoil); 27] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
+        ("engine", Grade::Warning, |s| {
+            let restarts = &mut status(s).control.engine_restarts;
+            restarts.insert("panic".into(), 1);
+        }),
         ("ready", Grade::Obstacle, |s| {
             status(s).ready = false;
             status(s).not_ready = vec!["no router".into()];

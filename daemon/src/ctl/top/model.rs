@@ -45,10 +45,13 @@ pub(super) struct Quantiles {
 }
 
 impl Model {
-    /// Takes a look in. Of another process, or the first, nothing can be said yet but what it counts.
+    /// Takes a look in. Of another engine, or the first, nothing can be said yet but what it counts.
     pub(super) fn take(&mut self, status: Status, latencies: &[LatencyRow]) {
         let total = sum(latencies);
-        self.earlier = self.now.take().filter(|earlier| earlier.pid == status.pid);
+        self.earlier = self
+            .now
+            .take()
+            .filter(|earlier| (earlier.pid, earlier.engine_pid) == (status.pid, status.engine_pid));
         self.interval.clear();
         if self.earlier.is_some() {
             for (direction, now) in &total {

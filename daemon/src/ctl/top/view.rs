@@ -346,15 +346,24 @@ mod tests {
 
     #[test]
     fn another_process_begins_anew() {
-        let mut model = looked_twice();
-        let mut other = example();
-        other.pid += 1;
-        other.workers.truncate(1);
-        model.first_worker = 1;
-        model.take(other, &[]);
-        assert_eq!(model.total_rates(), [Rates::default(); 2]);
-        assert_eq!(model.quantiles("encap"), Quantiles::default());
-        assert_eq!(model.first_worker, 0);
+        let others: [fn(&mut Status); 2] = [
+            |other| other.pid += 1,
+            // An engine of the same monitor, which has been up for longer than the one before had when that was looked at last.
+            |other| other.engine_pid += 1,
+        ];
+        for make in others {
+            let mut model = looked_twice();
+            let mut other = example();
+            make(&mut other);
+            other.uptime_seconds += 3600.0;
+            other.total.encap.packets += 1_000_000;
+            other.workers.truncate(1);
+            model.first_worker = 1;
+            model.take(other, &[]);
+            assert_eq!(model.total_rates(), [Rates::default(); 2]);
+            assert_eq!(model.quantiles("encap"), Quantiles::default());
+            assert_eq!(model.first_worker, 0);
+        }
     }
 
     #[test]

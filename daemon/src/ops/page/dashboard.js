@@ -289,6 +289,12 @@ function tile(title, value, below, kind) {
   return made;
 }
 
+// Engines that ended by themselves; what is up is the last one.
+function restarted(status) {
+  const count = sum(status.control.engine_restarts || {});
+  return count > 0 ? ["engine started again " + count + (count === 1 ? " time" : " times")] : [];
+}
+
 function lane(status) {
   const workers = status.workers_lane;
   return !workers || workers === status.lane ? status.lane : status.lane + ", workers by " + workers;
@@ -321,7 +327,7 @@ function tell() {
   $("state").className = "pill " + (status.ready ? "good" : "bad");
   $("facts").textContent = [status.role + " at " + status.locator.address, "lane " + lane(status),
     status.workers.length + (status.workers.length === 1 ? " worker" : " workers"), "MTU " + status.interface.tunnel_mtu,
-    "version " + status.version, "up " + duration(status.uptime_seconds)].join(" · ");
+    "version " + status.version, "up " + duration(status.uptime_seconds)].concat(restarted(status)).join(" · ");
   $("obstacles").hidden = status.ready;
   $("obstacles").textContent = status.not_ready.join("\n");
   if (point) {
