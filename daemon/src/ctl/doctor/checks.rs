@@ -1,5 +1,7 @@
 //! The traps, one function each. Pure: a [`Sight`] goes in, a finding comes out, nothing where the trap cannot be.
 
+use isatap_engine::isatap::mtu::TUNNEL_MTU_MIN;
+
 use super::sight::{Sight, device_of};
 use super::{Finding, Grade, filters, machine};
 use crate::ctl::share;
@@ -329,10 +331,12 @@ fn underlay_mtu(sight: &Sight) -> Option<Finding> {
             Grade::Warning,
             "MTU",
             format!("{device} takes {mtu} bytes, a full tunnel packet has {needed}: each is fragmented"),
-            format!(
-                "Mtu {}, or a larger MTU of {device}",
-                mtu.saturating_sub(OVERHEAD).max(1280)
-            ),
+            match mtu.saturating_sub(OVERHEAD) {
+                inner if inner < u32::from(TUNNEL_MTU_MIN) => {
+                    format!("a larger MTU of {device}: no Mtu is below {TUNNEL_MTU_MIN}")
+                }
+                inner => format!("Mtu {inner}, or a larger MTU of {device}"),
+            },
         )
     } else {
         Finding::fine(

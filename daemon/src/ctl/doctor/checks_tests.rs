@@ -231,6 +231,18 @@ fn sections_of_radvd_conf() {
     assert!(section_of(text, "is1").is_none() && section_of(text, "b").is_some());
 }
 
+#[test]
+fn no_mtu_is_advised_that_cannot_be_set() {
+    let advised = |mtu: u32| {
+        let mut sight = host();
+        sight.tools.links = Ok(format!("2: eth0: <UP> mtu {mtu} qdisc x\n"));
+        status(&mut sight).interface.tunnel_mtu = 1480;
+        about(&sight, "MTU").remedy
+    };
+    assert_eq!(advised(1400), "Mtu 1380, or a larger MTU of eth0");
+    assert_eq!(advised(1299), "a larger MTU of eth0: no Mtu is below 1280");
+}
+
 /// FAULTS 71.
 #[test]
 fn a_sandbox_with_holes_is_named() {
