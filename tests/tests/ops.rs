@@ -4,6 +4,8 @@
 //!   dut 10.0.0.1 (router) ------ x 10.0.0.9 (crafted)
 //! ```
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use isatap_engine::reason::DropReason;
 use isatap_tests::daemon::{TUNNEL, program};
 use isatap_tests::metrics::Direction;
@@ -151,4 +153,22 @@ fn isatapctl_ends_with_the_statuses_of_the_contract() {
     );
     assert_eq!(status("no-such-command"), Some(2));
     assert_eq!(status(""), Some(2));
+}
+
+/// A daemon that root starts reads its file again as somebody else, and says so.
+#[test]
+fn a_file_that_only_root_may_read_is_refused_with_the_reason() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let config = daemon.folder().join("isatapd.conf");
+    let allow =
+        |mode| std::fs::set_permissions(&config, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    allow(0o600);
+    let output = daemon.ctl("reload");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = "Permission denied (os error 13); after its start isatapd reads it as User";
+    assert!(text.contains(told), "{text}");
+    allow(0o644);
+    assert!(daemon.ctl("reload").status.success());
 }

@@ -177,7 +177,14 @@ impl ConfigSource {
     }
 
     fn cannot_read(&self, error: &std::io::Error) -> ConfigError {
-        self.refuse(&format!("the configuration cannot be read: {error}"))
+        // A daemon starts as one user and reads it again as another.
+        let remedy = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "; after its start isatapd reads it as User, who must be able to"
+            }
+            _ => "",
+        };
+        self.refuse(&format!("the configuration cannot be read: {error}{remedy}"))
     }
 
     fn refuse(&self, reason: &str) -> ConfigError {
