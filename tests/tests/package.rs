@@ -314,7 +314,11 @@ fn maintainer_scripts_restart_what_the_new_version_can_run() {
         "{asked_first}"
     );
 
-    dpkg(&root, &format!("-i {second}"));
+    let said = dpkg(&root, &format!("-i {second}"));
+    assert!(
+        said.contains("could not take over") && said.contains("isatapctl: no daemon"),
+        "a restart takes the interface away, so that it says why: {said}"
+    );
     let upgrade = asked(&root);
     assert!(
         upgrade.ends_with("deb-systemd-invoke restart isatapd.service\n"),
