@@ -125,6 +125,48 @@ fn promtool_finds_nothing() {
     promtool(&["test", "rules", "rules_test.yml"], "");
 }
 
+/// The dashboard marks when an engine was exchanged, for whatever reason and whether its version is another one or not: its workers
+/// begin to count anew.
+#[test]
+fn exchanges_are_marked() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana.json")).expect("JSON");
+    let marks = dashboard["annotations"]["list"][0]["expr"]
+        .as_str()
+        .expect("a query");
+    let expr = serde_json::json!(format!("count({})", marks.replace("$instance", ".*")));
+    let mut input = String::new();
+    for (instance, versions, syscalls) in [
+        (
+            "upgraded",
+            &[("1", "1x19 stale"), ("2", "_x20 1x40")][..],
+            "900+10x19 5+10x40",
+        ),
+        ("crashed", &[("1", "1x60")], "900+10x19 5+10x40"),
+        ("steady", &[("1", "1x60")], "900+10x60"),
+    ] {
+        let labels = format!("instance=\"{instance}\",job=\"isatapd\"");
+        for (version, values) in versions {
+            input += &format!(
+                "      - {{series: 'isatapd_build_info{{{labels},version=\"{version}\"}}', values: '{values}'}}\n"
+            );
+        }
+        for worker in 0..2 {
+            input += &format!(
+                "      - {{series: 'isatapd_syscalls_total{{{labels},worker=\"{worker}\"}}', values: '{syscalls}'}}\n"
+            );
+        }
+    }
+    let text = format!(
+        "evaluation_interval: 30s\ntests:\n  - interval: 30s\n    input_series:\n{input}    promql_expr_test:\n      \
+         - {{expr: {expr}, eval_time: 9m30s, exp_samples: []}}\n      \
+         - {{expr: {expr}, eval_time: 10m30s, exp_samples: [{{labels: '{{}}', value: 2}}]}}\n      \
+         - {{expr: {expr}, eval_time: 20m, exp_samples: []}}\n"
+    );
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), &text).expect("write a test of queries");
+    promtool(&["test", "rules", file.path().to_str().expect("a path")], "");
+}
+
 /// The samples of a scrape: series as it stands there, and its value.
 fn samples(text: &str) -> Vec<(String, f64)> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
