@@ -94,6 +94,11 @@ fn the_queue_of_the_underlay_is_told(lane: Lane) {
     let status = String::from_utf8_lossy(&daemon.ctl("status").stdout).into_owned();
     let line = format!("{} in the underlay's queues", lost());
     assert!(status.contains(&line), "{line} is not in\n{status}");
+    // An address that goes takes nothing back.
+    let before = told();
+    scene.dut.ip(&format!("addr del {DUT}/24 dev {UNDERLAY}"));
+    daemon.wait_log(&format!("this machine has lost {DUT}"));
+    assert!(told() >= before, "{} told, and {before} before", told());
     daemon.conservation();
 }
 

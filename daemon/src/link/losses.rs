@@ -2,7 +2,7 @@
 //! everybody that the queueing or the devices of the underlay refused. Asked for when somebody wants to know, never on the
 //! packet path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
@@ -16,9 +16,11 @@ use super::{Netlink, NetlinkError};
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Devices added up at most.
 const MAX_DEVICES: usize = 16;
+/// Devices remembered at most, those that were of the underlay once among them.
+const MAX_REMEMBERED: usize = 64;
 
 /// The kernel's counters, as far as they are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Losses {
     /// Packets that a full queue of the tunnel interface dropped: workers were too slow.
     pub tun: u64,
@@ -30,6 +32,35 @@ pub struct Losses {
     /// Packets that the underlay's devices did not send, ours and others': nobody else hears what became of a packet that
     /// programs in the kernel sent, be it that there was no room for one more neighbour.
     pub device: u64,
+    queues: PerDevice,
+    devices: PerDevice,
+}
+
+/// What each device counts for itself. One that is no underlay any more, since its address went, keeps what it had: without it the sum
+/// would go back, and with it again whoever computes rates would take all that the device ever lost for the losses of a moment.
+#[derive(Clone, Debug, Default)]
+struct PerDevice {
+    last: BTreeMap<u32, u64>,
+    /// Of devices that are remembered no more.
+    forgotten: u64,
+}
+
+impl PerDevice {
+    fn take(&mut self, if_index: u32, count: u64) {
+        self.last.insert(if_index, count);
+        // The lowest number is the oldest device.
+        while self.last.len() > MAX_REMEMBERED
+            && let Some((_, count)) = self.last.pop_first()
+        {
+            self.forgotten = self.forgotten.saturating_add(count);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.last
+            .values()
+            .fold(self.forgotten, |sum, count| sum.saturating_add(*count))
+    }
 }
 
 /// What an interface did not take.
@@ -52,17 +83,17 @@ impl Losses {
                 (self.tun, self.tun_rx) = (refused.sent, refused.received);
             }
             if let Ok(dropped) = netlink.qdisc_drops(&devices).await {
-                self.qdisc = dropped;
+                for (if_index, count) in dropped {
+                    self.queues.take(if_index, count);
+                }
+                self.qdisc = self.queues.sum();
             }
-            let mut device = 0;
-            for if_index in &devices {
-                match netlink.refused(*if_index).await {
-                    Ok(refused) => device += refused.sent + refused.errors,
-                    // The sum of the others would be a counter that goes back.
-                    Err(_) => return,
+            for if_index in devices {
+                if let Ok(refused) = netlink.refused(if_index).await {
+                    self.devices.take(if_index, refused.sent + refused.errors);
                 }
             }
-            self.device = device;
+            self.device = self.devices.sum();
         };
         if tokio::time::timeout(PATIENCE, read).await.is_err() {
             tracing::debug!("the kernel is slow to tell what it dropped");
@@ -97,10 +128,10 @@ impl Netlink {
         Ok(counts.next().unwrap_or_default())
     }
 
-    /// Packets that the root queueing disciplines of these devices dropped; they know of those below them.
+    /// Packets that the root queueing discipline of each of these devices dropped; they know of those below them.
     ///
     /// All of the machine's are listed: asked for one alone, the kernel tells it to everybody who listens to changes.
-    async fn qdisc_drops(&self, devices: &BTreeSet<u32>) -> Result<u64, NetlinkError> {
+    async fn qdisc_drops(&self, devices: &BTreeSet<u32>) -> Result<BTreeMap<u32, u64>, NetlinkError> {
         let answers = self
             .request(
                 "list queueing disciplines",
@@ -112,20 +143,48 @@ impl Netlink {
             RouteNetlinkMessage::NewQueueDiscipline(discipline) => Some(discipline),
             _ => None,
         });
-        let ours = disciplines.filter(|discipline| {
-            let device = u32::try_from(discipline.header.index);
-            discipline.header.parent == TcHandle::ROOT && device.is_ok_and(|device| devices.contains(&device))
+        let ours = disciplines.filter_map(|discipline| {
+            let device = u32::try_from(discipline.header.index).ok()?;
+            let is_ours = discipline.header.parent == TcHandle::ROOT && devices.contains(&device);
+            is_ours.then(|| (device, drops_of(discipline)))
         });
-        let stats =
-            ours.flat_map(|discipline| &discipline.attributes)
-                .filter_map(|attribute| match attribute {
-                    TcAttribute::Stats2(stats) => Some(stats),
-                    _ => None,
-                });
-        let drops = stats.flatten().filter_map(|part| match part {
-            TcStats2::Queue(queue) => Some(u64::from(queue.drops)),
+        Ok(ours.collect())
+    }
+}
+
+fn drops_of(discipline: &TcMessage) -> u64 {
+    let stats = discipline
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            TcAttribute::Stats2(stats) => Some(stats),
             _ => None,
         });
-        Ok(drops.sum())
+    let drops = stats.flatten().filter_map(|part| match part {
+        TcStats2::Queue(queue) => Some(u64::from(queue.drops)),
+        _ => None,
+    });
+    drops.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_lost_stays_when_others_take_its_place() {
+        let mut lost = PerDevice::default();
+        lost.take(2, 1_000_000);
+        assert_eq!(lost.sum(), 1_000_000);
+        lost.take(3, 5);
+        assert_eq!(lost.sum(), 1_000_005);
+        lost.take(2, 1_000_001);
+        assert_eq!(lost.sum(), 1_000_006);
+        for if_index in 4..1000 {
+            let before = lost.sum();
+            lost.take(if_index, 1);
+            assert_eq!(lost.sum(), before + 1);
+        }
+        assert!(lost.last.len() <= MAX_REMEMBERED);
     }
 }
