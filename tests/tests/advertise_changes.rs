@@ -97,6 +97,13 @@ fn the_next_engine_knows_the_hosts() {
     let old = kill_engine(&router);
     wait_successor(&router, old);
     router.wait_log("known from the engine before: 2 host(s)");
+    let shown = String::from_utf8(router.ctl("hosts").stdout).expect("text");
+    for (host, addr) in hosts {
+        let words = [&host.v4, &DUT].map(ToString::to_string);
+        let is_his = |line: &&str| line.starts_with(&words[0]) && line.ends_with(&addr.to_string());
+        let line = shown.lines().find(is_his);
+        assert!(line.is_some_and(|line| line.contains(&words[1])), "{shown}");
+    }
     change_to(&router, 1310);
 
     let output = router.ctl("upgrade");

@@ -87,6 +87,14 @@ fn every_host_is_served_and_hears_the_end() {
     router.wait_log(&format!("known from the engine before: {HOSTS} host(s)"));
     router.conservation();
     assert_eq!(told(&wire), answered, "nothing has changed for them");
+    let shown = router.ctl("hosts 10.1.2.0/24 --json");
+    let shown: serde_json::Value =
+        serde_json::from_slice(&shown.stdout).unwrap_or_else(|_| panic!("{shown:?}"));
+    let addrs = shown["hosts"].as_array().expect("hosts").iter();
+    let addrs = addrs.map(|host| host["addr"].as_str().expect("an address"));
+    let expected = (0..=u8::MAX).map(|last| Ipv4Addr::new(10, 1, 2, last).to_string());
+    assert!(addrs.eq(expected), "{shown}");
+    assert_eq!(shown["total"], HOSTS);
 
     wire.clear();
     let took = router.stop();

@@ -45,6 +45,21 @@ impl From<&Record> for Client {
     }
 }
 
+/// What there is to say of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its address inside, if it solicited with one.
+    pub link_local: Option<Ipv6Addr>,
+    /// Our address that it solicited.
+    pub locator: Ipv4Addr,
+    /// Since it solicited last, to a tenth of a second.
+    pub silent_for: Duration,
+    /// It solicited again after it was served.
+    pub came_back: bool,
+}
+
 /// Bytes of the hosts that an engine leaves to the next: each has its place.
 pub const MEMORY_LEN: usize = MAX_CLIENTS * RECORD_LEN;
 
@@ -210,6 +225,22 @@ impl Clients {
     /// Every host.
     pub(super) fn iter(&self) -> impl Iterator<Item = Client> {
         self.places.values().map(|place| self.record(*place).into())
+    }
+
+    /// What there is to say of each.
+    pub(super) fn known(&self, now: Instant) -> impl Iterator<Item = Known> {
+        let now = self.tenths(now);
+        self.places.values().map(move |place| {
+            let record = self.record(*place);
+            let silent_for = now.saturating_sub(record.heard_at);
+            Known {
+                v4: record.v4,
+                link_local: (record.identifier != 0).then(|| record.addr()),
+                locator: record.locator,
+                silent_for: Duration::from_millis(100 * u64::from(silent_for)),
+                came_back: record.queue == Queue::Steady,
+            }
+        })
     }
 
     /// How many there are.

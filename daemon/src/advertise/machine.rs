@@ -19,7 +19,7 @@ use bytes::Bytes;
 use isatap_engine::isatap::iid;
 use isatap_engine::path::limit::TokenBucket;
 
-use super::clients::{Client, Clients};
+use super::clients::{Client, Clients, Known};
 use super::message::{Content, Tone};
 use super::withdrawn::{TakenBack, Withdrawn};
 use crate::config::resolved::Advertise;
@@ -333,6 +333,11 @@ impl Advertiser {
     /// Hosts that solicited lately.
     pub fn clients(&self) -> usize {
         self.clients.len()
+    }
+
+    /// They, in no order.
+    pub fn known(&self, now: Instant) -> impl Iterator<Item = Known> {
+        self.clients.known(now)
     }
 
     /// Advertisements that the limit over all held back.

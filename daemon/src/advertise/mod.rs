@@ -23,7 +23,7 @@ pub mod own;
 mod record;
 mod withdrawn;
 
-pub use clients::{MAX_CLIENTS, MEMORY_LEN};
+pub use clients::{Known, MAX_CLIENTS, MEMORY_LEN};
 pub use machine::{
     Advertiser, FINAL_ROUNDS, HEARD_RESULTS, Heard, Kind, MAX_PER_TURN, Outgoing, SENT_RESULTS, Solicitation,
 };

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use isatap_engine::fib::Ipv4Prefix;
 use isatap_engine::wire::ipv6::Ipv6View;
 use isatap_engine::worker::Punt;
 use tracing::{debug, info, warn};
@@ -11,8 +12,9 @@ use tracing::{debug, info, warn};
 use super::daemon::Daemon;
 use super::punts;
 use crate::advertise::message::Tone;
-use crate::advertise::{FINAL_ROUNDS, Outgoing, Solicitation, consistency};
+use crate::advertise::{FINAL_ROUNDS, MAX_CLIENTS, Outgoing, Solicitation, consistency};
 use crate::config::resolved::{Advertise, Role};
+use crate::ops::hosts::{HostStatus, Hosts};
 use crate::ops::status::AdvertisingStatus;
 
 /// Between the last words at the stop: the RFC asks for three seconds (MIN_DELAY_BETWEEN_RAS), and a stop has one. Three
@@ -86,6 +88,31 @@ impl Daemon {
             }
         };
         count(&mut self.counters.solicitations_received, result);
+    }
+
+    /// The hosts known, of one network or all.
+    ///
+    /// # Errors
+    /// When this is a host.
+    pub(super) fn hosts(&self, now: Instant, within: Option<Ipv4Prefix>) -> Result<Hosts, String> {
+        if self.settings.role == Role::Host {
+            return Err("this is a host: it knows routers (isatapctl routers)".to_owned());
+        }
+        let mut known: Vec<_> = self.advertiser.known(now).collect();
+        known.retain(|host| within.is_none_or(|network| network.contains(host.v4)));
+        known.sort_unstable_by_key(|host| host.v4);
+        let shown = known.into_iter().map(|host| HostStatus {
+            addr: host.v4.to_string(),
+            link_local: host.link_local.map(|addr| addr.to_string()),
+            locator: host.locator.to_string(),
+            solicited_seconds_ago: host.silent_for.as_secs_f64(),
+            came_back: host.came_back,
+        });
+        Ok(Hosts {
+            hosts: shown.collect(),
+            total: self.advertiser.clients(),
+            room: MAX_CLIENTS,
+        })
     }
 
     /// A program on this machine advertised to all nodes.

@@ -106,6 +106,7 @@ impl Daemon {
                 drop(reply.send(self.latencies.rows(kernel.as_ref())));
             }
             Query::Routes(reply) => drop(reply.send(self.routes())),
+            Query::Hosts(within, reply) => drop(reply.send(self.hosts(Instant::now(), within))),
             Query::Solicit(reply) => drop(reply.send(self.solicit_now())),
             Query::Drain(on, reply) => drop(reply.send(self.drain(on))),
             Query::Capture(config, reply) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use isatap_engine::fib::Ipv4Prefix;
 use isatap_engine::reason::DropReason;
 use isatap_engine::stats::Direction;
 
@@ -73,6 +74,14 @@ pub enum Order {
     Routers,
     /// Show where the workers send the packets of each prefix
     Routes,
+    /// Show the hosts that solicited this router lately, and are told of changes
+    Hosts {
+        /// Only those of this IPv4 network, or the one with this address
+        network: Option<Ipv4Prefix>,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the packets of each worker
     Workers {
         /// Look twice, so many seconds apart, and show packets per second

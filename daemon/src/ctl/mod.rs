@@ -6,6 +6,7 @@ pub mod client;
 pub mod doctor;
 pub mod histogram;
 pub mod hlog;
+mod hosts;
 pub mod overview;
 pub mod ready;
 pub mod render;
@@ -87,6 +88,17 @@ fn ask(order: &Order, mut client: Client) -> Result<String, ExitError> {
         Order::Routes => client
             .get::<Routes>(Command::Routes)
             .map(|routes| render::routes(&routes)),
+        Order::Hosts { network, json: whole } => {
+            let within = network.map(|network| network.to_string());
+            let answer = client.request(Command::Hosts { within })?;
+            if *whole {
+                return json(&answer);
+            }
+            let hosts = serde_json::from_value(answer).map_err(|error| {
+                ExitError::other(format!("the daemon's answer is not understood: {error}"))
+            })?;
+            Ok(hosts::text(&hosts))
+        }
         Order::Histogram {
             hlog,
             count,

@@ -5,6 +5,7 @@
 pub mod capture;
 #[cfg(debug_assertions)]
 pub mod fault;
+pub mod hosts;
 pub mod http;
 pub mod labels;
 pub mod latency;

@@ -25,6 +25,12 @@ pub enum Command {
     Status,
     /// The routes of the interface.
     Routes,
+    /// The hosts that a router knows.
+    Hosts {
+        /// Only those of this IPv4 network.
+        #[serde(default)]
+        within: Option<String>,
+    },
     /// The latency histograms of every worker.
     Histogram,
     /// Load the configuration again.
@@ -184,6 +190,10 @@ mod tests {
         for command in [
             Command::Status,
             Command::Routes,
+            Command::Hosts { within: None },
+            Command::Hosts {
+                within: Some("10.0.0.0/8".into()),
+            },
             Command::Histogram,
             Command::Reload,
             Command::Solicit,

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use isatap_engine::capture::CaptureConfig;
+use isatap_engine::fib::Ipv4Prefix;
 
 use super::capture::Running;
+use super::hosts::Hosts;
 use super::latency::LatencyRow;
 use super::live::Moment;
 use super::status::{Routes, Status};
@@ -34,6 +36,8 @@ pub enum Query {
     Moment(oneshot::Sender<Moment>),
     /// The routes of the interface.
     Routes(oneshot::Sender<Routes>),
+    /// The hosts that a router knows, of one network or all.
+    Hosts(Option<Ipv4Prefix>, oneshot::Sender<Result<Hosts, String>>),
     /// The latencies of every worker since the start.
     Latency(oneshot::Sender<Vec<LatencyRow>>),
     /// Load the configuration again; the answer says what changed.
@@ -152,6 +156,14 @@ impl Ask {
     /// [`NoAnswer`].
     pub async fn routes(&self) -> Result<Routes, NoAnswer> {
         self.ask(Query::Routes, ANSWER_WITHIN).await
+    }
+
+    /// Asks for the hosts that a router knows, of one network or all.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn hosts(&self, within: Option<Ipv4Prefix>) -> Result<Result<Hosts, String>, NoAnswer> {
+        self.ask(|reply| Query::Hosts(within, reply), ANSWER_WITHIN).await
     }
 
     /// Asks for the latencies.

@@ -142,6 +142,10 @@ async fn answer(command: Command, ask: &Ask, who: &str) -> Response {
     match command {
         Command::Status => known(ask.status().await),
         Command::Routes => known(ask.routes().await),
+        Command::Hosts { within } => match within.map(|network| network.parse()).transpose() {
+            Ok(network) => tried(ask.hosts(network).await),
+            Err(error) => Response::error(FailureCode::BadRequest, format!("within: {error}")),
+        },
         Command::Histogram => known(ask.latency().await),
         Command::Reload => {
             info!(%who, "reload asked for over the control socket by {who}");

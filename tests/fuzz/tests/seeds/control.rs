@@ -118,8 +118,16 @@ fn kept() {
 }
 
 fn requests() {
-    let requests = ["status", "routes", "histogram", "reload", "solicit", "tea"]
-        .map(|command| format!(r#"{{"version":1,"command":"{command}"}}"#));
+    let requests = [
+        "status",
+        "routes",
+        "hosts",
+        "histogram",
+        "reload",
+        "solicit",
+        "tea",
+    ]
+    .map(|command| format!(r#"{{"version":1,"command":"{command}"}}"#));
     let odd = [
         r#"{"version":2,"order":"tea"}"#,
         r#"{"version":1,"command":{"explain":{"src4":null,"src6":"fe80::1","dst6":"::1"}}}"#,
