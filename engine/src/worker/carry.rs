@@ -54,7 +54,7 @@ impl Carriage {
     /// When no descriptor is left for the bell.
     pub fn new() -> std::io::Result<(Self, Receiver<Punt>)> {
         let (punts, receiver) = PuntSender::new(Bell::new()?);
-        Ok((Self::with(punts, Taps::default()), receiver))
+        Ok((Self::with(punts, Taps::default(), true), receiver))
     }
 
     /// The same with taps of a switchboard, which have been refreshed already.
@@ -64,7 +64,7 @@ impl Carriage {
         self
     }
 
-    pub(super) fn with(punts: PuntSender, taps: Taps) -> Self {
+    pub(super) fn with(punts: PuntSender, taps: Taps, udp_offload: bool) -> Self {
         Self {
             punts,
             replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
@@ -73,7 +73,7 @@ impl Carriage {
                 RandomState::new().hash_one("solicitations"),
             )),
             alarms: TokenBucket::new(1, ECN_ALARMS_PER_SECOND),
-            gatherer: Gatherer::new(),
+            gatherer: Gatherer::new(udp_offload),
             taps,
         }
     }

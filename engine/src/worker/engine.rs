@@ -270,6 +270,7 @@ impl Prepared {
                     punts: punt_sender.clone(),
                     latency,
                     taps,
+                    udp_offload: self.shape.udp_offload,
                     stop: Arc::clone(&engine.stop),
                     #[cfg(debug_assertions)]
                     fault: engine.faults[worker].clone(),

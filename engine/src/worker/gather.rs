@@ -7,7 +7,11 @@ use crate::buf::Packet;
 use crate::io::lane::{Lane, Written};
 use crate::offload::merge::{self, Run, Segment};
 use crate::stats::WorkerStats;
+use crate::wire::ext;
 use crate::wire::vnet::{self, VnetHeader};
+
+/// Offset within the IPv6 header.
+const NEXT_HEADER_AT: usize = 6;
 
 /// Flows that can have a run at the same time; a further one ends the oldest run.
 const MAX_RUNS: usize = 16;
@@ -27,14 +31,17 @@ struct OpenRun {
 /// The runs of the batch in hand. Keeps its memory from batch to batch.
 pub(super) struct Gatherer {
     open: Vec<OpenRun>,
+    /// The kernel takes datagrams merged (Linux 6.2).
+    udp: bool,
     spare: Vec<Vec<Packet>>,
 }
 
 impl Gatherer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(udp: bool) -> Self {
         let tails = || Vec::with_capacity(merge::MAX_RUN_SEGMENTS);
         Self {
             open: Vec::with_capacity(MAX_RUNS),
+            udp,
             spare: (0..MAX_RUNS).map(|_| tails()).collect(),
         }
     }
@@ -43,7 +50,11 @@ impl Gatherer {
     pub(super) fn offer<L: Lane>(&mut self, packet: Packet, lane: &mut L, stats: &WorkerStats) {
         let inner = packet.bytes();
         let tag = flow_tag(inner);
-        let segment = Segment::new(inner);
+        let segment = if self.udp || inner.get(NEXT_HEADER_AT) != Some(&ext::UDP) {
+            Segment::new(inner)
+        } else {
+            None
+        };
         let mine = self
             .open
             .iter()

@@ -27,6 +27,8 @@ pub(super) struct Duty {
     pub(super) punts: PuntSender,
     pub(super) latency: LatencyRecorder,
     pub(super) taps: Taps,
+    /// The kernel takes datagrams merged.
+    pub(super) udp_offload: bool,
     pub(super) stop: Arc<AtomicBool>,
     /// What a test wants to go wrong; see [`super::fault`].
     #[cfg(debug_assertions)]
@@ -60,13 +62,14 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         punts,
         latency,
         taps,
+        udp_offload,
         stop,
         #[cfg(debug_assertions)]
         fault,
     } = duty;
     let mut worker = Worker {
         lane,
-        carriage: Carriage::with(punts, taps),
+        carriage: Carriage::with(punts, taps, udp_offload),
         rules,
         latency,
         stop,
