@@ -256,11 +256,7 @@ fn traps_of_the_way_are_found() {
         line(&text, subject).to_owned()
     };
     for (setting, says) in [
-        ("rx-udp-gro-forwarding on", "WARNING"),
-        (
-            "rx-udp-gro-forwarding off gro on",
-            "ok        GRO               on",
-        ),
+        ("gro on", "ok        GRO               on"),
         ("gro off", "ok        GRO               off"),
     ] {
         scene.dut.run(&format!("ethtool -K {UNDERLAY} {setting}"));

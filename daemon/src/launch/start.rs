@@ -420,6 +420,7 @@ fn setup(settings: &Settings, detached: bool) -> Setup {
         workers: 0,
         udp_offload: false,
         steered: false,
+        gso_sizes: false,
         metrics: false,
         names: false,
         programs: settings.lane.has_programs(),

@@ -1,7 +1,7 @@
 //! What the monitor holds for its engines, how it is handed out, and how the other side takes it.
 //!
 //! ```text
-//!  Setup    root directory, configuration in force, known hosts, control socket, raw socket of control, [metrics], [names]
+//!  Setup    root directory, configuration in force, known hosts, control socket, raw socket of control, [its notes], [metrics], [names]
 //!  Worker 0 queue, receive socket, send socket
 //!  ...
 //!  Begin
@@ -75,6 +75,7 @@ impl Holdings {
             workers: u16::try_from(self.descriptors.workers.len()).unwrap_or(u16::MAX),
             udp_offload: shape.udp_offload,
             steered: shape.steered,
+            gso_sizes: self.descriptors.gso_sizes.is_some(),
             metrics: self.metrics.is_some(),
             names: self.names.is_some(),
             ..setup
@@ -87,7 +88,7 @@ impl Holdings {
             self.descriptors.control.as_fd(),
         ];
         along.extend(
-            [&self.metrics, &self.names]
+            [&self.descriptors.gso_sizes, &self.metrics, &self.names]
                 .into_iter()
                 .flatten()
                 .map(AsFd::as_fd),
@@ -125,6 +126,7 @@ impl Holdings {
         let known_hosts = required(one(true)?)?;
         let control = required(one(true)?)?;
         let raw = required(one(true)?)?;
+        let gso_sizes = one(setup.gso_sizes)?;
         let (metrics, names) = (one(setup.metrics)?, one(setup.names)?);
         if along.next().is_some() {
             return Err(TakeError::Unexpected("no further descriptor"));
@@ -163,6 +165,7 @@ impl Holdings {
                 shape,
                 workers,
                 control: raw,
+                gso_sizes,
             },
             root,
             control,
@@ -261,6 +264,7 @@ mod tests {
             workers: 0,
             udp_offload: false,
             steered: false,
+            gso_sizes: false,
             ids: [65534, 65533],
             waived: [false, true, false],
             detached: true,
@@ -301,6 +305,7 @@ mod tests {
                 },
                 workers: (0..workers).map(worker).collect(),
                 control: file(dir, "raw"),
+                gso_sizes: metrics.then(|| file(dir, "notes")),
             },
             root: file(dir, "root"),
             control: file(dir, "control"),
@@ -340,7 +345,11 @@ mod tests {
                 for worker in &holdings.descriptors.workers {
                     list.extend([&worker.queue, &worker.receiver, &worker.sender].map(inode));
                 }
-                let optional = [&holdings.metrics, &holdings.names];
+                let optional = [
+                    &holdings.descriptors.gso_sizes,
+                    &holdings.metrics,
+                    &holdings.names,
+                ];
                 list.extend(optional.map(|fd| fd.as_ref().map_or(0, inode)));
                 list
             };

@@ -21,7 +21,7 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
@@ -189,6 +189,8 @@ pub struct Setup {
     pub udp_offload: bool,
     /// Flows are steered by our own program.
     pub steered: bool,
+    /// What is noted of merged packets comes along.
+    pub gso_sizes: bool,
     /// Who to become: user and group.
     pub ids: [u32; 2],
     /// Which layers of the sandbox are waived, in the order of [`Layer::ALL`].
@@ -401,7 +403,7 @@ structures! {
     AddressChange { addr, prefix_len, valid, preferred, origin }
     Suspect { worker, thread, turns, looked_at }
     Setup {
-        version, interface, if_index, key, workers, udp_offload, steered, ids, waived, detached, successor, restarts, upgrades,
+        version, interface, if_index, key, workers, udp_offload, steered, gso_sizes, ids, waived, detached, successor, restarts, upgrades,
         rules, filters, metrics, names, programs,
     }
     MapsShape { slots, cpus }

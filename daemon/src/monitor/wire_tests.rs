@@ -110,7 +110,7 @@ fn order() -> impl Strategy<Value = Order> {
         ".{0,100}".prop_map(Answer::Refused),
     ];
     let setup = (
-        any::<([u32; 3], u16, [u32; 2], [bool; 7], [bool; 3])>(),
+        any::<([u32; 3], u16, [u32; 2], [bool; 8], [bool; 3])>(),
         any::<([u64; 7], u64, [u64; 2])>(),
         "[a-z0-9]{1,15}",
     );
@@ -135,6 +135,7 @@ fn order() -> impl Strategy<Value = Order> {
                 metrics: flags[4],
                 names: flags[5],
                 programs: flags[6],
+                gso_sizes: flags[7],
             })
         },
     );

@@ -11,10 +11,12 @@ pub mod device;
 pub mod ebpf;
 pub mod errors;
 pub mod errqueue;
+pub mod gso_sizes;
 mod ident;
 pub mod lane;
 #[cfg(test)]
 mod lane_tests;
+mod mapping;
 pub mod outgoing;
 pub mod passing;
 pub mod probe;

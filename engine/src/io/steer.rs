@@ -195,15 +195,17 @@ pub fn random_key() -> u32 {
     u32::try_from(hash >> 32).unwrap_or_default() | 1
 }
 
-/// eBPF, one instruction per word: opcode 8, dst 4, src 4, offset 16, immediate 32 (linux/bpf.h).
+/// An instruction of eBPF: opcode 8, dst 4, src 4, offset 16, immediate 32 (linux/bpf.h).
+pub(super) fn insn(code: u64, dst: u64, src: u64, off: u64, imm: u32) -> u64 {
+    code | dst << 8 | src << 12 | off << 16 | u64::from(imm) << 32
+}
+
+/// eBPF, one instruction per word.
 fn steering_program(key: u32) -> Vec<u64> {
     const R0: u64 = 0;
     const R1: u64 = 1;
     const R6: u64 = 6;
     const R7: u64 = 7;
-    let insn = |code: u64, dst: u64, src: u64, off: u64, imm: u32| {
-        code | dst << 8 | src << 12 | off << 16 | u64::from(imm) << 32
-    };
     let load_word = |at: u32| insn(0x20, 0, 0, 0, at); // LD_ABS W: r0 = packet word, or exit with 0
     let load_byte = |at: u32| insn(0x30, 0, 0, 0, at); // LD_ABS B
     let fold = |at: u32| {
@@ -256,7 +258,7 @@ struct ProgLoadAttr {
     prog_flags: u32,
 }
 
-fn load_socket_program(program: &[u64]) -> io::Result<OwnedFd> {
+pub(super) fn load_socket_program(program: &[u64]) -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_int = 5;
     const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
     let license = c"Dual MIT/GPL";

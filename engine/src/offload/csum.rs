@@ -11,6 +11,7 @@
 
 use crate::wire::checksum;
 use crate::wire::ext;
+use crate::wire::transport::TCP_CHECKSUM_OFFSET;
 use crate::wire::vnet::VnetHeader;
 
 /// Why a checksum cannot be completed. The packet is unchanged.
@@ -54,6 +55,31 @@ pub fn complete(vnet: &VnetHeader, inner: &mut [u8]) -> Result<(), CsumError> {
     };
     covered[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
+}
+
+/// Writes the pseudo-header sum of a superpacket, which the kernel goes on from for each segment. It is there already, unless its segments
+/// were put together with what each of them had.
+#[inline]
+pub fn begin(vnet: &VnetHeader, inner: &mut [u8]) {
+    let protocol = if vnet.csum_offset == TCP_CHECKSUM_OFFSET {
+        ext::TCP
+    } else {
+        ext::UDP
+    };
+    let start = usize::from(vnet.csum_start);
+    let field = start + usize::from(vnet.csum_offset);
+    let addresses = (
+        inner.get(8..).and_then(<[u8]>::first_chunk),
+        inner.get(24..).and_then(<[u8]>::first_chunk),
+    );
+    let len = u32::try_from(inner.len().saturating_sub(start)).unwrap_or(u32::MAX);
+    let (Some(src), Some(dst)) = addresses else {
+        return;
+    };
+    let sum = checksum::pseudo_v6(src, dst, len, protocol).fold();
+    if let Some(field) = inner.get_mut(field..).and_then(<[u8]>::first_chunk_mut) {
+        *field = sum.to_be_bytes();
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@
 //! | UDP | pseudo-header sum | <= MTU | partial | NEEDS_CSUM |
 //! | UDP | pseudo-header sum | > MTU | datagrams glued together | not at all: where one ends is lost |
 //!
+//! Where somebody else knows how long the segments were, [`of_segments`] says what the TUN hears: nothing is lost then.
+//!
 //! That a damaged packet passes for partial takes a checksum field equal to one certain value: it is as likely as that damage
 //! escapes the checksum itself.
 
@@ -110,6 +112,44 @@ fn partial_tcp(tcp: &TcpView<'_>, upper: &Upper) -> Merged {
         gso: GsoType::TcpV6,
         gso_size: u16::try_from(gso_size).unwrap_or(u16::MAX),
         ecn: tcp.flags() & CWR != 0,
+        ..vnet
+    })
+}
+
+/// What the TUN is told of `inner`, which was put together of segments with `gso_size` bytes of payload each, the last one perhaps
+/// with less. `None` when that is not possible. The checksum field may hold anything: it is begun anew.
+pub fn of_segments(inner: &[u8], upper: &Upper, gso_size: u16) -> Option<VnetHeader> {
+    let segment = inner.get(upper.offset..)?;
+    let (gso, ecn, vnet) = match upper.protocol {
+        ext::TCP => {
+            let tcp = TcpView::new(segment).ok()?;
+            if tcp.flags() & (SYN | RST | URG) != 0 {
+                return None;
+            }
+            let vnet = needs_csum(upper, TCP_CHECKSUM_OFFSET, tcp.header_len())?;
+            (GsoType::TcpV6, tcp.flags() & CWR != 0, vnet)
+        }
+        ext::UDP => {
+            let udp = UdpView::new(segment).ok()?;
+            if usize::from(udp.len_field()) != segment.len() {
+                return None;
+            }
+            (
+                GsoType::UdpL4,
+                false,
+                needs_csum(upper, UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN)?,
+            )
+        }
+        _ => return None,
+    };
+    let payload_len = inner.len().checked_sub(usize::from(vnet.hdr_len))?;
+    if upper.fragment.is_some() || gso_size == 0 || payload_len <= usize::from(gso_size) {
+        return None;
+    }
+    Some(VnetHeader {
+        gso,
+        gso_size,
+        ecn,
         ..vnet
     })
 }
@@ -325,6 +365,35 @@ mod tests {
         );
     }
 
+    /// Whose segments are known is told as it was; what cannot have been merged is not.
+    #[test]
+    fn known_segments_are_told() {
+        for shape in Shape::all() {
+            let (_, packet) = partial_packet(&shape, &testing::payload(1000));
+            let upper = ext::walk(&packet).unwrap();
+            let told = of_segments(&packet, &upper, 300).unwrap();
+            let gso = if shape.is_tcp() {
+                GsoType::TcpV6
+            } else {
+                GsoType::UdpL4
+            };
+            assert_eq!((told.gso, told.gso_size, told.needs_csum), (gso, 300, true));
+            let segments = split(&told, &packet);
+            assert_eq!(segments.len(), 4);
+            assert!(segments.iter().all(|segment| is_intact(segment)));
+            // A field that is something else is begun anew.
+            let mut other = packet.clone();
+            other[shape.transport_at() + shape.csum_offset()] ^= 0x55;
+            csum::begin(&told, &mut other);
+            assert_eq!(other, packet);
+            for impossible in [0, 1000, 1001] {
+                assert_eq!(of_segments(&packet, &upper, impossible), None);
+            }
+        }
+        let (_, syn) = partial_packet(&Shape::tcp().with_flags(SYN), &testing::payload(1000));
+        assert_eq!(of_segments(&syn, &ext::walk(&syn).unwrap(), 300), None);
+    }
+
     proptest! {
         #[test]
         fn merge_and_recognise(
@@ -346,6 +415,7 @@ mod tests {
             // Even a walk that belongs to another packet.
             let _ = recognise(&inner, &Upper { protocol, offset: at, fragment: None, headers: 0 }, mtu);
             let _ = recognise(&inner, &Upper { protocol: ext::TCP, offset: at % 128, fragment: None, headers: 0 }, mtu);
+            let _ = of_segments(&inner, &Upper { protocol, offset: at, fragment: None, headers: 0 }, 1000);
             // Whoever asks has cut off what is behind the packet, and refused one that says to be longer than it is.
             let whole = Ipv6View::new(&inner).map(|view| view.packet().to_vec());
             if let Ok(inner) = whole

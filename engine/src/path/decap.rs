@@ -19,11 +19,28 @@ use crate::wire::vnet::{GsoType, VnetHeader};
 /// Decides about one outer packet as a raw socket gives it: IPv4 header, options, inner packet, perhaps padding.
 #[inline]
 pub fn decide(rules: &Rulebook, packet: &[u8]) -> DecapVerdict {
-    check(rules, packet).unwrap_or_else(DecapVerdict::Drop)
+    decide_merged(rules, packet, true, || None)
+}
+
+/// The same where it may be known of which segments the underlay's GRO has made the packet: `gso_size` is asked for their size when the
+/// packet looks like that. `udp_offload`: the TUN takes datagrams merged.
+#[inline]
+pub fn decide_merged(
+    rules: &Rulebook,
+    packet: &[u8],
+    udp_offload: bool,
+    gso_size: impl FnOnce() -> Option<u16>,
+) -> DecapVerdict {
+    check(rules, packet, udp_offload, gso_size).unwrap_or_else(DecapVerdict::Drop)
 }
 
 #[inline]
-fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
+fn check(
+    rules: &Rulebook,
+    packet: &[u8],
+    udp_offload: bool,
+    gso_size: impl FnOnce() -> Option<u16>,
+) -> Result<DecapVerdict, DropReason> {
     let outer = Ipv4View::new(packet).map_err(outer_refusal)?;
     if outer.protocol() != ipv4::PROTO_IPV6 || outer.is_fragment() {
         return Err(DropReason::Malformed);
@@ -55,7 +72,7 @@ fn check(rules: &Rulebook, packet: &[u8]) -> Result<DecapVerdict, DropReason> {
             }));
         }
     };
-    let (vnet, segments) = offload(rules, &inner, &upper)?;
+    let (vnet, segments) = offload(rules, &inner, &upper, udp_offload, gso_size)?;
     Ok(DecapVerdict::Deliver(Delivery {
         outer_len: outer.header_len(),
         inner_len: inner.total_len(),
@@ -113,16 +130,31 @@ fn upper(inner: &Ipv6View<'_>) -> Result<Upper, DropReason> {
 
 /// The underlay's GRO may have merged packets (DESIGN D3): the kernel must hear of it, or it drops them all.
 #[inline]
-fn offload(rules: &Rulebook, inner: &Ipv6View<'_>, upper: &Upper) -> Result<(VnetHeader, usize), DropReason> {
+fn offload(
+    rules: &Rulebook,
+    inner: &Ipv6View<'_>,
+    upper: &Upper,
+    udp_offload: bool,
+    gso_size: impl FnOnce() -> Option<u16>,
+) -> Result<(VnetHeader, usize), DropReason> {
     let mtu = usize::from(rules.tunnel().mtu.tunnel_mtu());
-    match merged::recognise(inner.packet(), upper, mtu) {
-        Merged::No => Ok((VnetHeader::NONE, 1)),
-        Merged::Udp(vnet) => Ok((vnet, 1)),
-        Merged::Tcp(vnet) if vnet.gso == GsoType::None => Ok((vnet, 1)),
-        Merged::Tcp(vnet) => {
-            let payload = inner.total_len().saturating_sub(usize::from(vnet.hdr_len));
-            Ok((vnet, payload.div_ceil(usize::from(vnet.gso_size).max(1))))
+    let known = || merged::of_segments(inner.packet(), upper, gso_size()?);
+    let vnet = match merged::recognise(inner.packet(), upper, mtu) {
+        // Merged as a list, the segments keep their checksums, and the whole has the first one's.
+        Merged::No if inner.total_len() > mtu && upper.protocol == ext::TCP => {
+            known().unwrap_or(VnetHeader::NONE)
         }
-        Merged::UdpUnsplittable => Err(DropReason::Merged),
+        Merged::No => VnetHeader::NONE,
+        Merged::Tcp(vnet) => vnet,
+        Merged::Udp(vnet) => known().unwrap_or(vnet),
+        Merged::UdpUnsplittable => known().ok_or(DropReason::Merged)?,
+    };
+    if vnet.gso == GsoType::UdpL4 && !udp_offload {
+        return Err(DropReason::Merged);
     }
+    if vnet.gso == GsoType::None {
+        return Ok((vnet, 1));
+    }
+    let payload = inner.total_len().saturating_sub(usize::from(vnet.hdr_len));
+    Ok((vnet, payload.div_ceil(usize::from(vnet.gso_size).max(1))))
 }

@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 use crate::buf::Packet;
 use crate::capture::{Fate, Taps};
 use crate::fib::Rulebook;
+use crate::io::gso_sizes::GsoSizes;
 use crate::io::lane::{Bounced, Form, Inbox, Lane, Outgoing, Written};
 use crate::io::wake::Bell;
 use crate::isatap::mtu::{MtuVerdict, PathMtuMode, TUNNEL_MTU_MIN};
@@ -20,7 +21,7 @@ use crate::stats::{Direction, LoopEvent, WorkerStats};
 use crate::wire::icmpv6::ErrorMessage;
 use crate::wire::ipv4::MIN_HEADER_LEN;
 use crate::wire::ipv6;
-use crate::wire::vnet::{self, VnetHeader};
+use crate::wire::vnet::{self, GsoType, VnetHeader};
 
 use super::gather::Gatherer;
 use super::preview;
@@ -37,6 +38,8 @@ pub struct Carriage {
     alarms: TokenBucket,
     gatherer: Gatherer,
     pub(super) taps: Taps,
+    pub(super) gso_sizes: GsoSizes,
+    pub(super) udp_offload: bool,
 }
 
 impl std::fmt::Debug for Carriage {
@@ -54,7 +57,10 @@ impl Carriage {
     /// When no descriptor is left for the bell.
     pub fn new() -> std::io::Result<(Self, Receiver<Punt>)> {
         let (punts, receiver) = PuntSender::new(Bell::new()?);
-        Ok((Self::with(punts, Taps::default(), true), receiver))
+        Ok((
+            Self::with(punts, Taps::default(), GsoSizes::default(), true),
+            receiver,
+        ))
     }
 
     /// The same with taps of a switchboard, which have been refreshed already.
@@ -64,7 +70,7 @@ impl Carriage {
         self
     }
 
-    pub(super) fn with(punts: PuntSender, taps: Taps, udp_offload: bool) -> Self {
+    pub(super) fn with(punts: PuntSender, taps: Taps, gso_sizes: GsoSizes, udp_offload: bool) -> Self {
         Self {
             punts,
             replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
@@ -75,6 +81,8 @@ impl Carriage {
             alarms: TokenBucket::new(1, ECN_ALARMS_PER_SECOND),
             gatherer: Gatherer::new(udp_offload),
             taps,
+            gso_sizes,
+            udp_offload,
         }
     }
 
@@ -160,6 +168,8 @@ impl Carriage {
             alarms: &mut self.alarms,
             gatherer: &mut self.gatherer,
             taps: &mut self.taps,
+            gso_sizes: &self.gso_sizes,
+            udp_offload: self.udp_offload,
             now,
         }
     }
@@ -176,6 +186,8 @@ pub(super) struct Carrier<'a, L> {
     pub(super) alarms: &'a mut TokenBucket,
     gatherer: &'a mut Gatherer,
     taps: &'a mut Taps,
+    gso_sizes: &'a GsoSizes,
+    udp_offload: bool,
     pub(super) now: u64,
 }
 
@@ -199,7 +211,8 @@ impl<L: Lane> Carrier<'_, L> {
     fn decap(&mut self, packet: Packet) {
         let decap = self.stats.direction(Direction::Decap);
         decap.received.bump();
-        match path::decap::decide(self.rules, packet.bytes()) {
+        let gso_size = || self.gso_sizes.of(packet.bytes());
+        match path::decap::decide_merged(self.rules, packet.bytes(), self.udp_offload, gso_size) {
             DecapVerdict::Deliver(delivery) => self.deliver(packet, &delivery),
             DecapVerdict::Punt(handed) => self.hand_over(packet.bytes(), &handed),
             DecapVerdict::Drop(reason) => {
@@ -266,6 +279,9 @@ impl<L: Lane> Carrier<'_, L> {
         packet.truncate(delivery.inner_len);
         if let Some(mark) = delivery.set_ecn {
             ipv6::set_ecn(packet.bytes_mut(), mark);
+        }
+        if delivery.vnet.gso != GsoType::None {
+            csum::begin(&delivery.vnet, packet.bytes_mut());
         }
         if delivery.vnet == VnetHeader::NONE {
             self.gatherer.offer(packet, self.lane, self.stats);

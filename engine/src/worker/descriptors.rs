@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::MAX_WORKERS;
 use crate::io::errors::SetupError;
+use crate::io::gso_sizes;
 use crate::io::raw::{RawReceiver, RawSender};
 use crate::io::steer;
 use crate::io::tun::Tun;
@@ -48,6 +49,8 @@ pub struct Descriptors {
     pub workers: Vec<WorkerDescriptors>,
     /// Control's own send socket.
     pub control: OwnedFd,
+    /// What its filter notes of merged packets; `None` where the kernel takes no such filter.
+    pub gso_sizes: Option<OwnedFd>,
 }
 
 impl Descriptors {
@@ -80,6 +83,8 @@ impl Descriptors {
                 sender: RawSender::open()?.into(),
             });
         }
+        // The last of all sockets.
+        let control: OwnedFd = RawSender::open_hearing()?.into();
         Ok(Self {
             shape: Shape {
                 interface: tun.name,
@@ -89,7 +94,8 @@ impl Descriptors {
                 steered: tun.steered,
             },
             workers: all,
-            control: RawSender::open_hearing()?.into(),
+            gso_sizes: gso_sizes::note(control.as_fd()).ok(),
+            control,
         })
     }
 
@@ -109,6 +115,7 @@ impl Descriptors {
             shape: self.shape.clone(),
             workers: self.workers.iter().map(clone).collect::<io::Result<_>>()?,
             control: self.control.try_clone()?,
+            gso_sizes: self.gso_sizes.as_ref().map(OwnedFd::try_clone).transpose()?,
         })
     }
 }

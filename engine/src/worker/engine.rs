@@ -19,6 +19,7 @@ use crate::capture::{self, Capture, CaptureConfig, CaptureRefused, Switchboard};
 use crate::fib::{Locator, Reader};
 use crate::io::control::{ControlSender, ControlWriter};
 use crate::io::errors::SetupError;
+use crate::io::gso_sizes::GsoSizes;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
 use crate::io::probe::explain_setup;
@@ -79,6 +80,7 @@ pub struct Prepared {
     error_queues: Vec<OwnedFd>,
     control: ControlSender,
     writer: ControlWriter,
+    gso_sizes: GsoSizes,
 }
 
 /// How a worker ended.
@@ -122,6 +124,7 @@ impl Engine {
             shape,
             workers: parts,
             control,
+            gso_sizes,
         } = descriptors;
         let refused = |source| SetupError::Interface {
             name: shape.interface.clone(),
@@ -150,6 +153,9 @@ impl Engine {
         }
         let control = ControlSender::from_fd(control);
         error_queues.push(control.error_handle()?);
+        let gso_sizes = gso_sizes
+            .and_then(|map| GsoSizes::new(&map).ok())
+            .unwrap_or_default();
         Ok(Prepared {
             config,
             lane,
@@ -160,6 +166,7 @@ impl Engine {
             error_queues,
             control,
             writer,
+            gso_sizes,
         })
     }
 }
@@ -270,6 +277,7 @@ impl Prepared {
                     punts: punt_sender.clone(),
                     latency,
                     taps,
+                    gso_sizes: self.gso_sizes.clone(),
                     udp_offload: self.shape.udp_offload,
                     stop: Arc::clone(&engine.stop),
                     #[cfg(debug_assertions)]

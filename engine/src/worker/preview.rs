@@ -23,10 +23,20 @@ impl Carriage {
             }
         }
         for packet in &inbox.raw {
-            if let Some(fate) = of_packet(rules, packet) {
+            if let Some(fate) = self.of_packet(rules, packet) {
                 self.taps
                     .offer(Direction::Decap, &fate, packet.bytes(), packet.len(), now);
             }
+        }
+    }
+
+    /// What becomes of a packet from the raw socket; `None` when control has a say.
+    fn of_packet(&self, rules: &Rulebook, packet: &Packet) -> Option<Fate> {
+        let gso_size = || self.gso_sizes.of(packet.bytes());
+        match path::decap::decide_merged(rules, packet.bytes(), self.udp_offload, gso_size) {
+            DecapVerdict::Deliver(delivery) => delivery.copy.is_none().then(|| delivered(&delivery)),
+            DecapVerdict::Drop(reason) => Some(Fate::Dropped { reason, told: None }),
+            DecapVerdict::Punt(_) => None,
         }
     }
 }
@@ -43,15 +53,6 @@ fn of_frame<'a>(rules: &Rulebook, frame: &'a Packet) -> Option<(Fate, &'a [u8])>
         }
         EncapVerdict::Punt(_) => return None,
     })
-}
-
-/// What becomes of a packet from the raw socket; `None` when control has a say.
-fn of_packet(rules: &Rulebook, packet: &Packet) -> Option<Fate> {
-    match path::decap::decide(rules, packet.bytes()) {
-        DecapVerdict::Deliver(delivery) => delivery.copy.is_none().then(|| delivered(&delivery)),
-        DecapVerdict::Drop(reason) => Some(Fate::Dropped { reason, told: None }),
-        DecapVerdict::Punt(_) => None,
-    }
 }
 
 /// What a capture says of a packet that goes to the IPv4 network.

@@ -12,6 +12,7 @@ use super::carry::Carriage;
 use super::punt::PuntSender;
 use crate::capture::Taps;
 use crate::fib::Reader;
+use crate::io::gso_sizes::GsoSizes;
 use crate::io::lane::{Inbox, Lane, LaneFault, Turn};
 use crate::reason::DropReason;
 use crate::stats::{Direction, LatencyRecorder, WorkerStats};
@@ -27,6 +28,7 @@ pub(super) struct Duty {
     pub(super) punts: PuntSender,
     pub(super) latency: LatencyRecorder,
     pub(super) taps: Taps,
+    pub(super) gso_sizes: GsoSizes,
     /// The kernel takes datagrams merged.
     pub(super) udp_offload: bool,
     pub(super) stop: Arc<AtomicBool>,
@@ -62,6 +64,7 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         punts,
         latency,
         taps,
+        gso_sizes,
         udp_offload,
         stop,
         #[cfg(debug_assertions)]
@@ -69,7 +72,7 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
     } = duty;
     let mut worker = Worker {
         lane,
-        carriage: Carriage::with(punts, taps, udp_offload),
+        carriage: Carriage::with(punts, taps, gso_sizes, udp_offload),
         rules,
         latency,
         stop,

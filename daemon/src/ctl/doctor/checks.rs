@@ -356,7 +356,7 @@ fn mtu_of(links: &str, device: &str) -> Option<u32> {
     words.nth(1)?.parse().ok()
 }
 
-/// DESIGN D3: UDP merged by the underlay cannot be told from one datagram when it fits the MTU.
+/// DESIGN D3: of UDP merged by the underlay the kernel says how, or it is lost.
 fn udp_gro(sight: &Sight) -> Option<Finding> {
     let features = sight.tools.features.as_deref().ok()?;
     let on = |name: &str| {
@@ -366,12 +366,15 @@ fn udp_gro(sight: &Sight) -> Option<Finding> {
                 .is_some_and(|rest| rest.starts_with(": on"))
         })
     };
-    Some(if on("rx-udp-gro-forwarding") {
+    let lost = running(sight).and_then(|status| status.total.decap.drops.get("merged"));
+    Some(if let Some(lost) = lost {
         Finding::new(
             Grade::Warning,
             "GRO",
-            "rx-udp-gro-forwarding is on: merged UDP datagrams may reach the daemon as one",
-            "ethtool -K DEVICE rx-udp-gro-forwarding off",
+            format!(
+                "{lost} merged UDP packets were dropped: where their datagrams ended is known since Linux 6.2, with CAP_BPF"
+            ),
+            "ethtool -K DEVICE rx-udp-gro-forwarding off rx-gro-list off; gro off, if programs here ask for merged datagrams",
         )
     } else if on("generic-receive-offload") {
         Finding::fine("GRO", "on, and dealt with")

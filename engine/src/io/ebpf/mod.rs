@@ -8,13 +8,11 @@
 //! | [`features`] | what does this kernel lack for them? |
 //! | [`shared`] | how do they get their rules, and we their counters? |
 //! | [`neighbours`] | whom may they send frames to? |
-//! | `mapping` | where in memory is that? |
 
 pub mod attach;
 mod clsact;
 pub mod features;
 pub mod handover;
-mod mapping;
 pub mod neighbours;
 pub mod programs;
 pub mod shared;

@@ -11,10 +11,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use zerocopy::IntoBytes;
 
-use super::mapping::Mapping;
 use super::shared::write;
 use crate::ebpf::layout::{Generation, NeighbourPlace};
 use crate::ebpf::numbers::NEIGHBOURS;
+use crate::io::mapping::Mapping;
 
 const PLACE_WORDS: usize = size_of::<NeighbourPlace>() / 8;
 const _: () = assert!(size_of::<NeighbourPlace>().is_multiple_of(8) && size_of::<Generation>() == 32);

@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
-use super::mapping::Mapping;
 use super::neighbours::{Generations, Neighbour, Neighbours};
 use crate::ebpf::layout::{Config, Counter, Generation, Slot, stay_nanos};
 use crate::ebpf::numbers::{FLAG_CARRY_IN, FLAG_CARRY_OUT, STAYS, TAG_EGRESS, TAG_ROUTE};
 use crate::ebpf::{Cause, Image};
+use crate::io::mapping::Mapping;
 use crate::reason::DropReason;
 use crate::stats::{Direction, DirectionSnapshot, Latencies};
 

@@ -134,6 +134,7 @@ fn orders() -> impl Iterator<Item = Vec<u8>> {
         workers: 2,
         udp_offload: true,
         steered: false,
+        gso_sizes: true,
         ids: [65534, 65534],
         waived: Default::default(),
         detached: true,

@@ -1,4 +1,4 @@
-//! A map of the kernel in our memory: 64-bit words that the programs and we read and write without a system call.
+//! A map of the kernel in our memory: 64-bit words that programs in the kernel and we read and write without a system call.
 
 use std::ffi::c_void;
 use std::io;
