@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isatap_tests::browser::Browser;
 use isatap_tests::daemon::Daemon;
+use isatap_tests::fault::{kill_engine, let_it_live, wait_successor};
 use isatap_tests::ping::ping_until;
 use isatap_tests::scene::{ROUTER, Scene, host_v4, on_link, set_address};
 
@@ -119,4 +120,13 @@ fn look(scene: &Scene, router: &Daemon<'_>) {
         .as_u64()
         .unwrap_or(0);
     assert!(shown > 0 && shown <= router.counters(isatap_tests::metrics::Direction::Decap).received);
+
+    // The engine that dies is followed by one that the page finds by itself.
+    let_it_live(Instant::now());
+    let old = kill_engine(router);
+    wait_successor(router, old);
+    browser
+        .wait_until("document.getElementById('facts').textContent.includes('engine started again 1 time')");
+    browser.wait_until("document.getElementById('state').textContent === 'ready'");
+    browser.picture(&pictures().join("restarted.png"));
 }
