@@ -48,10 +48,14 @@ struct PerDevice {
 impl PerDevice {
     fn take(&mut self, if_index: u32, count: u64) {
         self.last.insert(if_index, count);
-        // The lowest number is the oldest device.
+    }
+
+    /// Remembers no more than that, `current` ones in any case: their counts come again. The lowest number is the oldest device.
+    fn forget(&mut self, current: &BTreeSet<u32>) {
         while self.last.len() > MAX_REMEMBERED
-            && let Some((_, count)) = self.last.pop_first()
+            && let Some(oldest) = self.last.keys().find(|device| !current.contains(device)).copied()
         {
+            let count = self.last.remove(&oldest).unwrap_or_default();
             self.forgotten = self.forgotten.saturating_add(count);
         }
     }
@@ -86,13 +90,15 @@ impl Losses {
                 for (if_index, count) in dropped {
                     self.queues.take(if_index, count);
                 }
+                self.queues.forget(&devices);
                 self.qdisc = self.queues.sum();
             }
-            for if_index in devices {
-                if let Ok(refused) = netlink.refused(if_index).await {
-                    self.devices.take(if_index, refused.sent + refused.errors);
+            for if_index in &devices {
+                if let Ok(refused) = netlink.refused(*if_index).await {
+                    self.devices.take(*if_index, refused.sent + refused.errors);
                 }
             }
+            self.devices.forget(&devices);
             self.device = self.devices.sum();
         };
         if tokio::time::timeout(PATIENCE, read).await.is_err() {
@@ -182,7 +188,9 @@ mod tests {
         assert_eq!(lost.sum(), 1_000_006);
         for if_index in 4..1000 {
             let before = lost.sum();
+            lost.take(2, 1_000_001);
             lost.take(if_index, 1);
+            lost.forget(&BTreeSet::from([2, if_index]));
             assert_eq!(lost.sum(), before + 1);
         }
         assert!(lost.last.len() <= MAX_REMEMBERED);
