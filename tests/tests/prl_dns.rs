@@ -248,6 +248,19 @@ fn an_outage_costs_nothing() {
     daemon.conservation();
 }
 
+/// A server that is silent costs its time once, not for each domain of the search list.
+#[test]
+fn a_long_search_list_behind_a_dead_server() {
+    let parts = Parts::new();
+    let _server = Dnsmasq::start(&parts.dns, 3600, &[(NAME, R1)]);
+    let etc = Etc::new(
+        "nameserver 10.0.0.54\nnameserver 10.0.0.53\noptions timeout:3\n\
+         search a.example b.example c.example site.example\n",
+    );
+    let daemon = parts.host(&etc, "isatap").start();
+    wait::holds("the router", SOON * 2, || listed(&daemon) == [R1]);
+}
+
 /// FAULTS 46: a name that is gone for good goes, when it was gone for a whole interval.
 #[test]
 fn a_name_that_stays_away_is_believed() {

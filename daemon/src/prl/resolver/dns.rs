@@ -127,8 +127,9 @@ pub(super) async fn look_up(settings: &Settings, name: &str) -> Result<Answer, L
         return Err(LookupError::Temporary(why.into()));
     }
     let mut denial = LookupError::NoSuchName;
+    let mut servers = settings.servers.clone();
     for candidate in candidates {
-        match ask_servers(settings, &candidate).await {
+        match ask_servers(settings, &mut servers, &candidate).await {
             Ok(answer) => return Ok(answer),
             Err(LookupError::NoSuchName) => {}
             Err(LookupError::NoAddress) => denial = LookupError::NoAddress,
@@ -138,14 +139,23 @@ pub(super) async fn look_up(settings: &Settings, name: &str) -> Result<Answer, L
     Err(denial)
 }
 
-async fn ask_servers(settings: &Settings, name: &Name) -> Result<Answer, LookupError> {
+/// Asks one after the other. Whoever answers comes first for the names that follow: those that are silent would take the time
+/// of the whole lookup.
+async fn ask_servers(
+    settings: &Settings,
+    servers: &mut [SocketAddr],
+    name: &Name,
+) -> Result<Answer, LookupError> {
     let mut last = "no name server in /etc/resolv.conf can be asked".to_owned();
     for _ in 0..settings.attempts {
-        for server in &settings.servers {
-            match ask(*server, name, settings.timeout).await {
-                Err(LookupError::Temporary(why)) => last = format!("{why} ({})", server.ip()),
+        for at in 0..servers.len() {
+            match ask(servers[at], name, settings.timeout).await {
+                Err(LookupError::Temporary(why)) => last = format!("{why} ({})", servers[at].ip()),
                 // Yes and no are both answers.
-                result => return result,
+                result => {
+                    servers[..=at].rotate_right(1);
+                    return result;
+                }
             }
         }
     }
