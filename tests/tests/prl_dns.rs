@@ -248,6 +248,34 @@ fn an_outage_costs_nothing() {
     daemon.conservation();
 }
 
+/// FAULTS 54: a machine that comes to another network finds its routers there, however long the answer of before is good for.
+#[test]
+fn a_machine_that_moved_asks_again() {
+    let parts = Parts::new();
+    let server = FakeDns::start(&parts.dns, Says::Addresses(3600, vec![R1]));
+    let etc = Etc::with_server(SERVER);
+    let daemon = Builder::new(&parts.dut)
+        .config(&format!("ServerAddress {NAME}"))
+        .etc(&etc)
+        .start();
+    wait_listed(&daemon, &[R1]);
+    server.say(Says::Addresses(3600, vec![R2]));
+    let moves = format!("addr del {DUT}/24 dev {UNDERLAY}\naddr add 10.0.0.12/24 dev {UNDERLAY}");
+    parts.dut.ip_batch(&moves);
+    daemon.wait_log("the tunnel moves from 10.0.0.2 to 10.0.0.12");
+    wait_listed(&daemon, &[R2]);
+
+    // An address that comes and goes is no reason to ask for each time.
+    let asked = server.asked();
+    for _ in 0..50 {
+        parts.dut.ip(&format!("addr del 10.0.0.12/24 dev {UNDERLAY}"));
+        parts.dut.ip(&format!("addr add 10.0.0.12/24 dev {UNDERLAY}"));
+    }
+    server.say(Says::Addresses(3600, vec![R1]));
+    wait_listed(&daemon, &[R1]);
+    assert!(server.asked() <= asked + 10, "{}", server.asked() - asked);
+}
+
 /// A server that is silent costs its time once, not for each domain of the search list.
 #[test]
 fn a_long_search_list_behind_a_dead_server() {

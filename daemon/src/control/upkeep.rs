@@ -95,7 +95,7 @@ impl Daemon {
                 self.locator = next;
                 self.configure_at = Some(Instant::now());
                 self.warned_ambiguous = false;
-                self.routers.solicit_all(Instant::now());
+                self.solicit_anew();
                 self.mark_changed();
             }
             Choice::Ambiguous(candidates) => {
@@ -115,7 +115,7 @@ impl Daemon {
         if present != self.was_present {
             if present {
                 info!(locator = %self.locator, "this machine has {} again", self.locator);
-                self.routers.solicit_all(Instant::now());
+                self.solicit_anew();
             } else {
                 warn!(
                     locator = %self.locator,
@@ -127,6 +127,13 @@ impl Daemon {
         }
         self.look_for_others();
         self.look_at_interface();
+    }
+
+    /// The network may be another one: the routers are asked, and soon who they are.
+    fn solicit_anew(&mut self) {
+        let now = Instant::now();
+        self.routers.solicit_all(now);
+        self.names.refresh_soon(now);
     }
 
     /// Another ISATAP interface with one of our locators is told of, whenever it comes (FAULTS 36).

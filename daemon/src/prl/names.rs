@@ -216,6 +216,14 @@ impl NameBook {
         }
     }
 
+    /// Every name is due in a moment, however often this is called: the machine may have come to another network, and whoever gave
+    /// it an address there says which name servers there are, before or after it.
+    pub fn refresh_soon(&mut self, now: Instant) {
+        for entry in &mut self.names {
+            entry.refresh_by(now + MIN_REFRESH);
+        }
+    }
+
     /// To be called when a solicitation is due: whether it has to wait, since a name whose answers may not be kept
     /// (TTL 0) must be looked up first (P3). Then the name is due now; the solicitation may go after its answer, whatever
     /// it is, or at [`NameBook::held_until`]. A name that fails already makes nothing wait.

@@ -90,6 +90,13 @@ impl Entry {
         self.retry = None;
     }
 
+    /// To be looked up by then at the latest.
+    pub(super) fn refresh_by(&mut self, at: Instant) {
+        self.again = self.asked_at.is_some();
+        self.next_at = Some(self.next_at.map_or(at, |next| next.min(at)));
+        self.retry = None;
+    }
+
     /// The answer without what no router can have and what is there already, the addresses in use first and in their
     /// places: name servers rotate their answers, and a router must not lose its place or its room for that.
     pub(super) fn filtered(&mut self, answer: Answer) -> Result<(Answer, Ignored), LookupError> {

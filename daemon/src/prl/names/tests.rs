@@ -304,6 +304,28 @@ fn p3_ttl_zero_is_asked_before_each_solicitation() {
     assert!(!kept.ask_before_solicitation(now));
 }
 
+/// A machine may come to another network, and may do so often.
+#[test]
+fn another_network_is_asked_soon() {
+    let now = Instant::now();
+    let mut book = answered(now, 3600, &[A]);
+    for millis in [0, 400, 800] {
+        book.refresh_soon(now + Duration::from_millis(millis));
+    }
+    assert_eq!(wait(&book, now), MIN_REFRESH);
+    assert_eq!(book.due(now + MIN_REFRESH), ["x"]);
+    // The servers of before are asked just now: not the last word.
+    book.refresh_soon(now + MIN_REFRESH);
+    let failed_at = now + secs(8);
+    book.answered(failed_at, "x", dead());
+    assert_eq!(book.due(failed_at), ["x"]);
+    // Pauses between attempts begin anew.
+    (0..5).for_each(|_| _ = book.answered(failed_at, "x", dead()));
+    assert!(wait(&book, failed_at) > secs(30));
+    book.refresh_soon(failed_at);
+    assert_eq!(wait(&book, failed_at), MIN_REFRESH);
+}
+
 #[test]
 fn operators_hear_of_changes_once() {
     let now = Instant::now();
