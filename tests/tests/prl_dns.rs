@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Builder, Daemon};
 use isatap_tests::dns::{Dnsmasq, Etc, FakeDns, Says, resolv_conf};
+use isatap_tests::fault::{kill_engine, let_it_live, wait_successor};
 use isatap_tests::metrics::Direction;
 use isatap_tests::nd::{self, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION};
 use isatap_tests::netns::Netns;
@@ -245,6 +246,31 @@ fn an_outage_costs_nothing() {
     assert!(since.drops.is_empty(), "{since}");
     assert_eq!(listed(&daemon), [R1]);
     daemon.wait_ready();
+    daemon.conservation();
+}
+
+/// FAULTS 46, 60: an engine that follows another one knows the list that one had. Name servers may be silent, or reached
+/// by the tunnel itself.
+#[test]
+fn an_outage_outlives_the_engine() {
+    let parts = Parts::new();
+    let (r1, r2) = (parts.crafter(&parts.r1, R1), parts.crafter(&parts.r2, R2));
+    let server = FakeDns::start(&parts.dns, Says::Addresses(3600, vec![R1]));
+    let etc = Etc::with_server(SERVER);
+    let daemon = parts.host(&etc, NAME).start();
+    wait_member(&daemon, &r1);
+    server.say(Says::Nothing);
+    for _ in 0..2 {
+        let_it_live(Instant::now());
+        let old = kill_engine(&daemon);
+        wait_successor(&daemon, old);
+        assert_eq!(listed(&daemon), [R1]);
+        assert_eq!(refused(&daemon, &r1, 1), Vec::<String>::new());
+    }
+    // It is no more than what was known: the first answer is a better one.
+    server.say(Says::Addresses(3600, vec![R2]));
+    wait_member(&daemon, &r2);
+    wait_listed(&daemon, &[R2]);
     daemon.conservation();
 }
 

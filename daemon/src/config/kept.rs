@@ -32,7 +32,7 @@ pub struct Memory {
 /// The whole of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The address that the tunnel began with.
+    /// The address that carries the tunnel, or that it began with.
     pub locator: Ipv4Addr,
     /// The settings, as lines.
     pub lines: String,
@@ -47,6 +47,9 @@ pub struct Kept {
     /// What earlier settings advertised, and hosts are still told to forget.
     #[serde(default)]
     pub taken_back: Vec<TakenBack>,
+    /// The last good answer for each name of routers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub routers: BTreeMap<String, Vec<Ipv4Addr>>,
 }
 
 impl Kept {
@@ -75,6 +78,7 @@ impl<M: Machine> Loader<M> {
             drained: false,
             drained_at: None,
             taken_back: Vec::new(),
+            routers: BTreeMap::new(),
         }
     }
 

@@ -39,7 +39,8 @@ mod upkeep;
 mod watchdog;
 mod watched;
 
-use std::net::TcpListener;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,8 @@ pub struct Startup {
     pub drained_at: Option<Instant>,
     /// What the engine before took back from hosts.
     pub taken_back: Vec<TakenBack>,
+    /// What the engine before knew of the names of routers.
+    pub known_routers: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Reads the configuration again.
     pub loader: Loader,
     /// What the monitor said.

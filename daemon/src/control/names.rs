@@ -63,6 +63,7 @@ impl Daemon {
         }
         self.routers.set_routers(now, &members);
         self.advertisement_limits.keep(&members);
+        self.keep_settings();
         self.mark_changed();
     }
 

@@ -112,13 +112,18 @@ impl Daemon {
     /// Leaves what is in force to the engine that follows should this one die.
     pub(super) fn keep_settings(&self) {
         let Some(loader) = &self.loader else { return };
+        let settings = &self.settings;
+        // An address of our own among the routers would be refused there.
+        let moved = settings.bind.is_auto() && !settings.servers.contains(&self.locator);
         let kept = Kept {
+            locator: if moved { self.locator } else { settings.bind.addr() },
+            routers: self.names.answers(),
             drained: self.drained_at.is_some(),
             drained_at: self
                 .drained_at
                 .and_then(|at| u64::try_from(at.saturating_duration_since(epoch()).as_millis()).ok()),
             taken_back: self.advertiser.taken_back(),
-            ..loader.keep(&self.settings)
+            ..loader.keep(settings)
         };
         let kept = text::keep(&kept.encode());
         if let Err(error) = kept.and_then(|text| self.link.keep(text.as_fd())) {

@@ -58,6 +58,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         settings,
         drained_at,
         taken_back,
+        known_routers,
         loader,
         setup,
         known_hosts,
@@ -128,6 +129,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         Jitter::from_environment(),
     );
     book.set_servers(now, &settings.servers, &settings.server_names);
+    book.recall(now, &known_routers);
     routers.set_routers(now, &book.addrs());
     let locators = locator::set(watch.state(), settings.bind, address);
     let first = rulebook::compile(watch.state(), &settings, &locators, &routers.views())
@@ -171,7 +173,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
             now,
         );
     }
-    let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty();
+    let locator_is_guess = settings.bind.is_auto() && settings.servers.is_empty() && known_routers.is_empty();
     // A router takes part in the prefixes it advertises.
     let configure_at = (settings.role == Role::Router).then_some(now);
     let mut daemon = Daemon {

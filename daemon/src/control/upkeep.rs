@@ -93,6 +93,7 @@ impl Daemon {
             Choice::Move(next) => {
                 info!(locator = %next, "the tunnel moves from {} to {next}", self.locator);
                 self.locator = next;
+                self.keep_settings();
                 self.configure_at = Some(Instant::now());
                 self.warned_ambiguous = false;
                 self.solicit_anew();

@@ -144,6 +144,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         settings,
         drained_at: kept.drained.then(|| since(kept.drained_at)),
         taken_back: kept.taken_back,
+        known_routers: kept.routers,
         loader,
         setup,
         descriptors,

@@ -183,6 +183,7 @@ mod tests {
                 drained: false,
                 drained_at: None,
                 taken_back: Vec::new(),
+                routers: [].into(),
             };
             // What the lines lack does not matter here.
             let _ = loader.load_kept(&kept);

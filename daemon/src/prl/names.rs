@@ -10,6 +10,7 @@
 //!
 //! Pure: looking up is `resolver`'s business, telling the operator is control's ([`NameBook::take_notes`]).
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,24 @@ impl NameBook {
                 });
         }
         self.rebuild(now)
+    }
+
+    /// Takes over what an engine before this one was answered: it holds until there is a better answer, and is asked for now.
+    pub fn recall(&mut self, now: Instant, answers: &BTreeMap<String, Vec<Ipv4Addr>>) {
+        for entry in &mut self.names {
+            if let Some(addrs) = answers.get(&entry.name) {
+                entry.recall(now, addrs.clone());
+            }
+        }
+        self.rebuild(now);
+    }
+
+    /// The last good answer for each name that has one.
+    pub fn answers(&self) -> BTreeMap<String, Vec<Ipv4Addr>> {
+        let answered = self.names.iter().filter(|entry| entry.addrs().next().is_some());
+        answered
+            .map(|entry| (entry.name.clone(), entry.addrs().collect()))
+            .collect()
     }
 
     /// Our own addresses: they never become members. Returns whether [`NameBook::members`] changed.

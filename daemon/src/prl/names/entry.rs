@@ -63,6 +63,22 @@ impl Entry {
         }
     }
 
+    /// A good answer of before; nobody knows for how much longer.
+    pub(super) fn recall(&mut self, now: Instant, addrs: Vec<Ipv4Addr>) {
+        let answer = Answer {
+            addrs,
+            ttl: Duration::ZERO,
+            from_hosts_file: false,
+        };
+        if let Ok((answer, _)) = self.filtered(answer) {
+            self.good = Some(Good {
+                addrs: answer.addrs,
+                at: now,
+                ttl: Some(answer.ttl),
+            });
+        }
+    }
+
     pub(super) fn addrs(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         self.good.iter().flat_map(|good| good.addrs.iter().copied())
     }

@@ -304,6 +304,22 @@ fn p3_ttl_zero_is_asked_before_each_solicitation() {
     assert!(!kept.ask_before_solicitation(now));
 }
 
+/// What an engine leaves to the next is in force at once, asked for at once, and replaced by any answer.
+#[test]
+fn what_another_engine_knew_is_no_more_than_a_start() {
+    let now = Instant::now();
+    let before = answered(now, 3600, &[A, B]).answers();
+    let mut next = book(now, Some(secs(REFRESH)));
+    assert_eq!(next.answers(), [].into());
+    next.recall(now, &before);
+    assert_eq!((next.addrs(), next.answers()), (vec![A, B], before));
+    assert_eq!(next.due(now), ["x"]);
+    assert!(!next.answered(now, "x", dead()));
+    assert_eq!(next.due(now + secs(6)), ["x"]);
+    assert!(next.answered(now, "x", answer(5, &[C])));
+    assert_eq!(next.addrs(), [C]);
+}
+
 /// A machine may come to another network, and may do so often.
 #[test]
 fn another_network_is_asked_soon() {

@@ -99,6 +99,7 @@ fn kept() {
             drained: number % 2 == 1,
             drained_at: None,
             taken_back: Vec::new(),
+            routers: [].into(),
         }
         .encode()
     });
