@@ -188,6 +188,13 @@ fn an_engine_that_follows_stays_where_the_tunnel_is() {
     assert!(!bench.host.log()[log..].contains(&format!("host at {HOST}")));
     wait_configured(bench.ns(), &[other]);
     bench.traffic_passes();
+    // It moves on, and a reload finds no change in that.
+    bench.wire.clear();
+    bench.ns().ip(&format!("addr del {other}/24 dev eth1"));
+    bench.follows(&[HOST]);
+    let output = bench.host.ctl("reload");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !said.contains("BindAddress"), "{said}");
 }
 
 #[test]

@@ -119,7 +119,8 @@ pub fn plan(old: &Settings, new: &Settings) -> Plan {
 fn changed(key: Key, old: &Settings, new: &Settings) -> bool {
     match key {
         Key::InterfaceName => old.interface != new.interface,
-        Key::BindAddress => old.bind != new.bind,
+        // One that follows the machine is the same wherever that has led it.
+        Key::BindAddress => old.bind != new.bind && !(old.bind.is_auto() && new.bind.is_auto()),
         Key::ServerAddress => {
             old.servers != new.servers || old.server_names != new.server_names || old.role != new.role
         }

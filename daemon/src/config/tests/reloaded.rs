@@ -83,6 +83,23 @@ fn a_change_says_from_what_to_what() {
     );
 }
 
+/// The machine has another address than when the file was read: for a tunnel that follows it that is no change of the file.
+#[test]
+fn an_automatic_address_that_moved_is_no_change() {
+    let old = load("");
+    let moved = Settings {
+        bind: Bind::Auto(Ipv4Addr::new(10, 9, 9, 9)),
+        ..old.clone()
+    };
+    assert!(old.bind.is_auto() && old.bind != moved.bind);
+    assert_eq!(told(&plan(&moved, &old)), Vec::<String>::new());
+    let fixed = Settings {
+        bind: Bind::Fixed(old.bind.addr()),
+        ..old.clone()
+    };
+    assert_eq!(told(&plan(&fixed, &old)).len(), 1);
+}
+
 fn told(plan: &Plan) -> Vec<String> {
     plan.live.iter().map(ToString::to_string).collect()
 }
