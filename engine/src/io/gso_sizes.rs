@@ -12,13 +12,14 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::libc;
 
 use super::mapping::Mapping;
+use super::raw::set_int;
 use super::steer::{insn, load_socket_program, random_key};
 
 /// Notes there is room for: many times what waits in the sockets, since each has but one place.
@@ -111,7 +112,8 @@ pub(crate) fn note(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let key = u64::from(random_key()) << 32 | u64::from(random_key());
     Mapping::new(&map, WORDS)?.words()[PLACES].store(key, Ordering::Relaxed);
     let program = load_socket_program(&noting_program(key, map.as_raw_fd()))?;
-    attach(socket, &program)?;
+    // The kernel keeps its own reference to the program.
+    set_int(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())?;
     Ok(map)
 }
 
@@ -220,26 +222,6 @@ fn create_map() -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn attach(socket: BorrowedFd<'_>, program: &OwnedFd) -> io::Result<()> {
-    let fd = program.as_fd().as_raw_fd();
-    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
-    // SAFETY: both descriptors are open, and the kernel reads one `int`; it keeps its own reference to the program.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_BPF,
-            (&raw const fd).cast(),
-            size,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
