@@ -5,6 +5,7 @@ use isatap_engine::isatap::mtu::TUNNEL_MTU_MIN;
 use super::sight::{Sight, device_of};
 use super::{Finding, Grade, filters, machine};
 use crate::ctl::share;
+use crate::link::inet6_table::isatap_interfaces;
 use crate::link::raw_table::inodes_of_protocol_41;
 use crate::ops::status::Status;
 
@@ -145,23 +146,30 @@ fn other_tunnels(sight: &Sight) -> Option<Finding> {
     })
 }
 
-/// FAULTS 36: another program with a protocol-41 socket.
+/// FAULTS 36: another program with a protocol-41 socket, that is not the daemon of another address's tunnel.
 fn other_receivers(sight: &Sight) -> Option<Finding> {
     let sockets = inodes_of_protocol_41(&sight.raw_sockets).count();
+    let status = running(sight);
     // Each worker has two, and control has one.
-    let ours = running(sight).map_or(0, |status| 2 * status.workers.len() + 1);
-    Some(if sockets > ours {
+    let ours = status.map_or(0, |status| 2 * status.workers.len() + 1);
+    let own = status.map(|status| status.interface.name.as_str());
+    let mut beside = isatap_interfaces(&sight.ipv6_addresses).map(|(name, _)| name);
+    let found = format!(
+        "{} socket(s) for protocol 41 that are not this daemon's",
+        sockets.saturating_sub(ours)
+    );
+    Some(if sockets <= ours {
+        Finding::fine("protocol 41", "no other program receives it")
+    } else if let Some(name) = beside.find(|name| Some(*name) != own) {
+        // Of one at the same address `same_locator` tells.
+        Finding::fine("protocol 41", format!("{found}: of the tunnel interface {name}"))
+    } else {
         Finding::new(
             Grade::Warning,
             "protocol 41",
-            format!(
-                "{} socket(s) for protocol 41 that are not this daemon's",
-                sockets - ours
-            ),
+            found,
             "a second tunnel program gets a copy of each packet, and may answer it: ss -0wp shows whose they are",
         )
-    } else {
-        Finding::fine("protocol 41", "no other program receives it")
     })
 }
 

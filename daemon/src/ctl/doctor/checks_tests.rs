@@ -18,6 +18,7 @@ fn host() -> Sight {
         raw_sockets: "  sl  local_address rem_address\n".to_owned()
             + &"   1: 0100000A:0029 00000000:0000 07\n".repeat(5)
             + "   2: 00000000:0001 00000000:0000 07\n",
+        ipv6_addresses: "fe8000000000000000005efe0a000005 03 40 20 80      is0\n".to_owned(),
         forwarding: Some("0".to_owned()),
         rp_filter: vec![("all".to_owned(), "0".to_owned())],
         radvd: None,
@@ -220,6 +221,22 @@ fn the_daemons_own_advertisements_need_no_radvd() {
         value: "yes".into(),
     });
     assert_eq!(about(&sight, "advertisements").grade, Grade::Fine);
+}
+
+/// FAULTS 36: a daemon for another address has sockets of its own, which do no harm.
+#[test]
+fn the_sockets_of_another_tunnel_are_no_warning() {
+    let mut sight = host();
+    sight.raw_sockets += "   9: 00000000:0029 00000000:0000 07\n";
+    sight.ipv6_addresses += "fe8000000000000000005efe0a010001 04 40 20 80      is1\n";
+    let finding = about(&sight, "protocol 41");
+    assert_eq!(finding.grade, Grade::Fine);
+    assert_eq!(
+        finding.found,
+        "1 socket(s) for protocol 41 that are not this daemon's: of the tunnel interface is1"
+    );
+    sight.status = Err("no daemon".to_owned());
+    assert_eq!(about(&sight, "protocol 41").grade, Grade::Fine);
 }
 
 #[test]

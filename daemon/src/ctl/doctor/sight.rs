@@ -27,6 +27,8 @@ pub(super) struct Sight {
     pub(super) modules: String,
     /// `/proc/self/net/raw`.
     pub(super) raw_sockets: String,
+    /// `/proc/self/net/if_inet6`.
+    pub(super) ipv6_addresses: String,
     /// `/proc/sys/net/ipv6/conf/all/forwarding`, `None` without IPv6.
     pub(super) forwarding: Option<String>,
     /// `/proc/sys/net/ipv4/conf/{all,DEVICE}/rp_filter` by device.
@@ -96,6 +98,7 @@ impl Sight {
             ebpf: status.is_err().then(probe::ebpf),
             modules: read("/proc/modules").unwrap_or_default(),
             raw_sockets: read("/proc/self/net/raw").unwrap_or_default(),
+            ipv6_addresses: read("/proc/self/net/if_inet6").unwrap_or_default(),
             forwarding: read("/proc/sys/net/ipv6/conf/all/forwarding").map(|text| text.trim().to_owned()),
             rp_filter: rp_filter.collect(),
             radvd: read("/etc/radvd.conf"),
