@@ -76,6 +76,14 @@ fn pretend_systemd(root: &ScratchRoot) {
             .to_owned();
         root.write(&path, &format!("#!/bin/sh\necho {name} \"$@\" >>/tmp/asked\n"));
     }
+    allow_restarts(root, true);
+}
+
+/// What images of containers and cautious operators answer maintainer scripts.
+fn allow_restarts(root: &ScratchRoot, allowed: bool) {
+    let status = if allowed { 0 } else { 101 };
+    root.write("usr/sbin/policy-rc.d", &format!("#!/bin/sh\nexit {status}\n"));
+    root.run("chmod 755 /usr/sbin/policy-rc.d");
 }
 
 fn asked(root: &ScratchRoot) -> String {
@@ -375,6 +383,13 @@ fn a_new_version_takes_over_what_runs() {
     let interface = rtr.ip("-o link show is0");
     asked(&root);
 
+    allow_restarts(&root, false);
+    let said = dpkg(&root, &format!("-i {second}"));
+    assert!(said.contains("policy-rc.d forbids a restart"), "{said}");
+    let status = root.run("isatapctl status --json");
+    assert!(status.contains("\"upgrades\": 0"), "{status}{}", service.log());
+
+    allow_restarts(&root, true);
     dpkg(&root, &format!("-i {second}"));
     assert!(!asked(&root).contains("invoke"), "{}", service.log());
     let status = root.run("isatapctl status --json");
