@@ -68,8 +68,8 @@ pub fn tcp_transfer(
     stall: Duration,
 ) -> Result<TcpReport, String> {
     let listener = to
-        .enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, dst.port())))
-        .map_err(|e| e.to_string())?;
+        .enter(|| listen(dst.port(), stall))
+        .map_err(|e| format!("port {}: {e}", dst.port()))?;
     let content = pattern();
     let start = Instant::now();
     thread::scope(|scope| {
@@ -92,6 +92,19 @@ pub fn tcp_transfer(
             elapsed: start.elapsed(),
         })
     })
+}
+
+/// A process that another thread starts has a copy of the last listener until it executes its program.
+fn listen(port: u16, patience: Duration) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Has `bytes` bytes of known content sent back by an echo server over one TCP connection, and compares each byte.

@@ -18,6 +18,15 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
+    /// The larger of each.
+    pub(super) fn most(self, other: Self) -> Self {
+        Self {
+            resident_mib: self.resident_mib.max(other.resident_mib),
+            descriptors: self.descriptors.max(other.descriptors),
+            threads: self.threads.max(other.threads),
+        }
+    }
+
     pub(super) fn of(ns: &Netns) -> Result<Self> {
         let entries = |what: &str| -> usize {
             let count = |pid: i32| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use isatap_tests::kernel_drops::KernelDrops;
 use isatap_tests::ping::ping_until;
 use isatap_tests::traffic::tcp_transfer;
@@ -52,6 +52,8 @@ const STALL: Duration = Duration::from_secs(20);
 const TCP_PORT: u16 = 5002;
 /// Episodes until memory counts as settled: buffers are touched once.
 const SETTLED_AFTER: usize = 6;
+/// Has each worker use its buffers.
+const CAPTURE: &str = "capture -w /dev/null --seconds 4";
 /// Growth of memory from then on that is still noise, MiB.
 const GROWTH_MIB: f64 = 4.0;
 /// A thread that reads files for a reload lives for some seconds.
@@ -111,6 +113,7 @@ pub(crate) fn run(options: &SoakOptions) -> Result<ExitCode> {
         link: &link,
         daemons: &daemons,
     };
+    guarded(|| use_buffers(&site)).context("before the first fault")?;
     let (began, length) = (Instant::now(), Duration::from_secs_f64(options.hours * 3600.0));
     let mut episodes: Vec<Episode> = Vec::new();
     let mut deck: Vec<&Fault> = Vec::new();
@@ -318,12 +321,43 @@ fn transfer_until(link: &Link, over: &AtomicBool) -> Transfers {
     transfers
 }
 
-/// Memory, descriptors and threads must be what they were once everything had been used.
+/// What the kernel's programs carry touches no buffer of a worker. While somebody captures, workers carry, and use each of theirs.
+fn use_buffers(site: &Site<'_, '_>) -> Result<()> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let captures: Vec<_> = site
+            .daemons
+            .iter()
+            .map(|daemon| scope.spawn(|| daemon.ctl(CAPTURE)))
+            .collect();
+        let tcp = scope.spawn(|| transfer_until(site.link, &over));
+        let captured: Vec<_> = captures.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        over.store(true, Ordering::Relaxed);
+        let transfers = tcp.join();
+        for output in captured {
+            let output = output.map_err(|_| anyhow!("a capture panicked"))?;
+            ensure!(output.status.success(), "{CAPTURE}: {output:?}");
+        }
+        let transfers = transfers.map_err(|_| anyhow!("the TCP transfers panicked"))?;
+        ensure!(transfers.broken.is_empty(), "{:?}", transfers.broken);
+        Ok(())
+    })
+}
+
+/// Memory, descriptors and threads must be no more than once everything had been used: an engine that was exchanged has less, at first.
 fn judge_memory(before: &[Episode], episode: &mut Episode) {
-    let Some(settled) = before.get(SETTLED_AFTER) else {
+    let Some(used) = before.get(..=SETTLED_AFTER) else {
         return;
     };
-    for (then, now) in settled.held.iter().zip(&episode.held) {
+    for (end, now) in episode.held.iter().enumerate() {
+        let Some(then) = used
+            .iter()
+            .filter_map(|episode| episode.held.get(end))
+            .copied()
+            .reduce(Gauge::most)
+        else {
+            continue;
+        };
         if now.resident_mib > then.resident_mib + GROWTH_MIB {
             episode.broken.push(format!(
                 "memory grew from {:.1} to {:.1} MiB",
@@ -341,5 +375,42 @@ fn judge_memory(before: &[Episode], episode: &mut Episode) {
                 .broken
                 .push(format!("{} threads, {} before", now.threads, then.threads));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn episode(resident_mib: f64, descriptors: usize) -> Episode {
+        let held = Gauge {
+            resident_mib,
+            descriptors,
+            threads: 9,
+        };
+        Episode {
+            held: vec![held],
+            ..Episode::default()
+        }
+    }
+
+    #[test]
+    fn memory_is_compared_with_the_most_of_the_first_episodes() {
+        let mut first: Vec<_> = (0..=SETTLED_AFTER).map(|_| episode(40.0, 60)).collect();
+        first[1] = episode(47.0, 60);
+        let judged = |before: &[Episode], mut episode: Episode| {
+            judge_memory(before, &mut episode);
+            episode.broken
+        };
+        assert!(
+            judged(&first[..SETTLED_AFTER], episode(90.0, 90)).is_empty(),
+            "too early"
+        );
+        assert!(judged(&first, episode(47.0 + GROWTH_MIB, 60)).is_empty());
+        assert_eq!(
+            judged(&first, episode(51.1, 60)),
+            ["memory grew from 47.0 to 51.1 MiB"]
+        );
+        assert_eq!(judged(&first, episode(40.0, 61)), ["61 descriptors, 60 before"]);
     }
 }
