@@ -28,6 +28,7 @@ use super::programs::Programs;
 use super::punts::AdvertisementLimits;
 use super::reload::Loading;
 use super::service::Service;
+use super::slumber::Slumber;
 use super::start::STOP_LIMIT;
 use super::watchdog::Watchdog;
 use super::watched::watch;
@@ -123,6 +124,7 @@ pub(super) struct Daemon {
     /// What this process is confined to.
     pub(super) confinement: Confinement,
     pub(super) watchdog: Watchdog,
+    pub(super) slumber: Slumber,
     pub(super) routers: Routers,
     pub(super) slaac: Slaac,
     /// What autoconfiguration has set in the kernel.
@@ -413,6 +415,7 @@ impl Daemon {
     pub(super) async fn catch_up(&mut self) -> Result<(), ExitError> {
         let now = Instant::now();
         self.watch_workers(now);
+        self.look_for_slumber();
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = (self.flush_log)().then(|| now + FLUSH_AFTER);
         }

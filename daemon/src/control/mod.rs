@@ -33,6 +33,7 @@ mod redirects;
 mod reload;
 mod report;
 mod service;
+mod slumber;
 mod start;
 mod translate;
 mod upkeep;

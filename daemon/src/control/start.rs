@@ -24,6 +24,7 @@ use super::placement::cpus_for;
 use super::punts::{ALL_ROUTERS_PER_SECOND, AdvertisementLimits, SOLICITATIONS_PER_SECOND};
 use super::redirects::REDIRECTS_PER_SECOND;
 use super::service::Service;
+use super::slumber::Slumber;
 use super::watchdog::Watchdog;
 use super::{MonitorLink, Startup, icmp, locator};
 use crate::advertise::Advertiser;
@@ -185,6 +186,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         service: Service::new(now, hooks.notify),
         flush_at: None,
         watchdog: Watchdog::new(workers),
+        slumber: Slumber::new(),
         engine,
         publisher,
         programs: None,

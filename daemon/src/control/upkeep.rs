@@ -131,7 +131,7 @@ impl Daemon {
     }
 
     /// The network may be another one: the routers are asked, and soon who they are.
-    fn solicit_anew(&mut self) {
+    pub(super) fn solicit_anew(&mut self) {
         let now = Instant::now();
         self.routers.solicit_all(now);
         self.names.refresh_soon(now);
