@@ -1,4 +1,4 @@
-//! A host that was suspended asks its router as soon as it is awake (P8; RFC 4861 6.3.7).
+//! A host that was suspended asks its router as soon as it is awake (RFC 4861 6.3.7).
 //!
 //! ```text
 //!   r1 10.0.0.1 (isatapd, advertises itself) ---- h 10.0.0.10 (isatapd 10.0.0.1)     see isatap_tests::routers
@@ -72,6 +72,7 @@ fn sleeper(folder: &Path, file: &Path) -> PathBuf {
     script
 }
 
+/// P8: what it was told before it slept is not waited for.
 #[test]
 fn a_host_that_wakes_up_asks_its_router() {
     let folder = tempfile::tempdir().expect("a folder");
