@@ -321,27 +321,22 @@ fn transfer_until(link: &Link, over: &AtomicBool) -> Transfers {
     transfers
 }
 
-/// What the kernel's programs carry touches no buffer of a worker. While somebody captures, workers carry, and use each of theirs.
+/// What the kernel's programs carry touches no buffer of a worker. While somebody captures, workers carry, and use theirs; one
+/// end at a time, since only programs at the other send superpackets whole.
 fn use_buffers(site: &Site<'_, '_>) -> Result<()> {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let captures: Vec<_> = site
-            .daemons
-            .iter()
-            .map(|daemon| scope.spawn(|| daemon.ctl(CAPTURE)))
-            .collect();
-        let tcp = scope.spawn(|| transfer_until(site.link, &over));
-        let captured: Vec<_> = captures.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        over.store(true, Ordering::Relaxed);
-        let transfers = tcp.join();
-        for output in captured {
-            let output = output.map_err(|_| anyhow!("a capture panicked"))?;
-            ensure!(output.status.success(), "{CAPTURE}: {output:?}");
-        }
+    for daemon in site.daemons {
+        let over = AtomicBool::new(false);
+        let (output, transfers) = thread::scope(|scope| {
+            let tcp = scope.spawn(|| transfer_until(site.link, &over));
+            let output = daemon.ctl(CAPTURE);
+            over.store(true, Ordering::Relaxed);
+            (output, tcp.join())
+        });
+        ensure!(output.status.success(), "{CAPTURE}: {output:?}");
         let transfers = transfers.map_err(|_| anyhow!("the TCP transfers panicked"))?;
         ensure!(transfers.broken.is_empty(), "{:?}", transfers.broken);
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// Memory, descriptors and threads must be no more than once everything had been used: an engine that was exchanged has less, at first.
