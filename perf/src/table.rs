@@ -154,7 +154,7 @@ const fn round_trip(
     about: &'static str,
 ) -> Measurement {
     let method = Method::RoundTrip { transport, pace };
-    row(id, Who::Everybody, PLAIN, method, figures, about)
+    row(id, Who::Everybody, BOTH, method, figures, about)
 }
 
 const fn swept(stage: Stage, sweep: Sweep, row: Measurement) -> Measurement {
@@ -434,6 +434,7 @@ impl Method {
     pub(crate) fn packet_seconds(self, settings: &Settings) -> f64 {
         let share = match self {
             Self::Loaded => 0.5,
+            Self::RoundTrip { .. } => 0.3,
             // Many points: less of each.
             Self::Hosts | Self::Networks | Self::FromRouters => 0.25,
             _ => 0.4,
