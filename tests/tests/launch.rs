@@ -119,6 +119,17 @@ fn configuration_errors_end_with_78_and_name_the_place() {
 }
 
 #[test]
+fn a_root_directory_with_something_in_it_is_told_of() {
+    let ns = lonely();
+    let mut daemon = Builder::new(&ns).start();
+    daemon.stop();
+    assert!(!daemon.log().contains("is not empty"), "{}", daemon.log());
+    fs::write(daemon.folder().join("root/left"), "").expect("write");
+    let daemon = daemon.start_again();
+    daemon.wait_log("root is not empty: whoever broke into the engine");
+}
+
+#[test]
 fn what_cannot_be_used_ends_with_78() {
     let ns = lonely();
     let isatapd = program("isatapd");

@@ -11,6 +11,7 @@ use caps::{CapSet, CapsHashSet};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
+use tracing::warn;
 
 use super::require::{Identity, kept_by_monitor};
 use crate::config::diagnostic::shown;
@@ -55,7 +56,7 @@ pub struct ChrootDir {
 }
 
 impl ChrootDir {
-    /// Creates `path` (mode 0555, empty) if it is missing, opens and checks it.
+    /// Creates `path` (mode 0555, empty) if it is missing, opens and checks it; warns of one that is not empty.
     ///
     /// # Errors
     /// Status 78 when it is no directory or others could put something there; 77 when we may not create it.
@@ -67,6 +68,12 @@ impl ChrootDir {
         let dir = open(path, flags, Mode::empty())
             .map_err(|errno| ExitError::from_io(&errno.into(), ExitStatus::Config, name(path)))?;
         check(path)?;
+        if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+            warn!(
+                "{} is not empty: whoever broke into the engine would see what is there; empty it, or choose another",
+                name(path)
+            );
+        }
         Ok(Self { dir })
     }
 
