@@ -44,13 +44,13 @@ impl ControlSender {
         }
         .emit(&mut header);
         let packet = [&header[..], inner].concat();
-        let mut outcome = self.socket.send(&packet, dst);
+        let mut outcome = self.socket.send(&packet, src, dst);
         for _ in 1..MAX_ATTEMPTS {
             let errno = outcome.as_ref().err().and_then(io::Error::raw_os_error);
             if !errno.is_some_and(is_foreign) {
                 break;
             }
-            outcome = self.socket.send(&packet, dst);
+            outcome = self.socket.send(&packet, src, dst);
         }
         outcome
     }

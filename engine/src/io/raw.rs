@@ -196,24 +196,25 @@ impl RawSender {
         Self { fd }
     }
 
-    /// Sends one whole IPv4 packet; for control, which sends a handful a minute.
+    /// Sends one whole IPv4 packet between these addresses; for control, which sends a handful a minute.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn send(&self, packet: &[u8], to: Ipv4Addr) -> io::Result<()> {
-        let name = socket_address(to);
-        let name_len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
-        // SAFETY: packet and address live through the call, and their lengths are passed along.
-        let sent = unsafe {
-            libc::sendto(
-                self.fd.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const name).cast(),
-                name_len,
-            )
+    pub fn send(&self, packet: &[u8], from: Ipv4Addr, to: Ipv4Addr) -> io::Result<()> {
+        let (mut name, mut origin) = (socket_address(to), Origin::new(from));
+        let mut part = libc::iovec {
+            iov_base: packet.as_ptr().cast_mut().cast(),
+            iov_len: packet.len(),
         };
+        // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen =
+            libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
+        (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+        origin.attach(&mut message);
+        // SAFETY: packet, addresses and what points to them live through the call, which writes to none of them.
+        let sent = unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
         if sent < 0 {
             Err(io::Error::last_os_error())
         } else {
@@ -227,6 +228,38 @@ impl RawSender {
     /// [`SetupError::Socket`] when no descriptor is left.
     pub fn error_handle(&self) -> Result<OwnedFd, SetupError> {
         self.fd.try_clone().map_err(|source| socket("duplicate", source))
+    }
+}
+
+/// Tells the kernel where a message comes from. Of headers that we write it reads nothing to find the way: without this no rule for a
+/// source (`ip rule add from ...`) holds for the tunnel, nor does an IPsec policy for it (`raw_sendmsg` of net/ipv4/raw.c; ip(7), `IP_PKTINFO`).
+///
+/// No longer than what the kernel keeps on its stack (`____sys_sendmsg` of net/socket.c).
+#[repr(C)]
+pub(crate) struct Origin {
+    header: libc::cmsghdr,
+    info: libc::in_pktinfo,
+}
+
+impl Origin {
+    pub(crate) fn new(addr: Ipv4Addr) -> Self {
+        // SAFETY: `cmsghdr` and `in_pktinfo` are plain data for which all zeroes is a valid value.
+        let mut origin: Self = unsafe { std::mem::zeroed() };
+        origin.header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<libc::in_pktinfo>();
+        origin.header.cmsg_level = libc::IPPROTO_IP;
+        origin.header.cmsg_type = libc::IP_PKTINFO;
+        origin.set(addr);
+        origin
+    }
+
+    pub(crate) fn set(&mut self, addr: Ipv4Addr) {
+        self.info.ipi_spec_dst.s_addr = addr.to_bits().to_be();
+    }
+
+    /// Points a message at it.
+    pub(crate) fn attach(&mut self, message: &mut libc::msghdr) {
+        message.msg_control = (&raw mut *self).cast();
+        message.msg_controllen = size_of::<Self>();
     }
 }
 

@@ -10,7 +10,7 @@ use nix::libc;
 
 use super::super::ident;
 use super::super::lane::{Form, Outgoing};
-use super::super::raw::socket_address;
+use super::super::raw::{Origin, socket_address};
 use super::super::ticket::Uses;
 use super::load::Share;
 use crate::isatap::mtu::TUNNEL_MTU_MIN;
@@ -27,6 +27,7 @@ pub(super) struct Frame {
     message: libc::msghdr,
     parts: [libc::iovec; PARTS],
     name: libc::sockaddr_in,
+    origin: Origin,
     headers: [u8; MIN_HEADER_LEN + MAX_SEGMENT_HEADERS],
     /// Whose share it is.
     pub(super) load: usize,
@@ -51,6 +52,7 @@ impl Frame {
             message,
             parts,
             name: socket_address(Ipv4Addr::UNSPECIFIED),
+            origin: Origin::new(Ipv4Addr::UNSPECIFIED),
             headers: [0; MIN_HEADER_LEN + MAX_SEGMENT_HEADERS],
             load: 0,
             share: Share::default(),
@@ -71,6 +73,7 @@ impl Frame {
         self.dont_fragment = outgoing.outer.dont_fragment;
         self.attempts = 0;
         self.name.sin_addr.s_addr = outgoing.outer.dst.to_bits().to_be();
+        self.origin.set(outgoing.outer.src);
         self.aim(outgoing);
     }
 
@@ -155,12 +158,13 @@ impl Frame {
         self.message.msg_iovlen = parts.count;
     }
 
-    /// Points the message at this frame's own parts and address, which do not move: frames live in a box.
+    /// Points the message at this frame's own parts and addresses, which do not move: frames live in a box.
     pub(super) fn message(&mut self) -> *mut libc::msghdr {
         self.message.msg_name = (&raw mut self.name).cast();
         self.message.msg_namelen =
             libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or_default();
         self.message.msg_iov = self.parts.as_mut_ptr();
+        self.origin.attach(&mut self.message);
         &raw mut self.message
     }
 
