@@ -91,7 +91,7 @@ impl<'a> Host<'a> {
 
     /// Who gets what goes everywhere, given who answers.
     fn default_routers(&self, reachable: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
-        let choices = self.watch.state().routes(reachable);
+        let choices = self.watch.state().routes(Ipv4Addr::UNSPECIFIED, reachable);
         let default = choices.routes.iter().find(|(prefix, _)| prefix.len() == 0);
         match default.map(|(_, hop)| *hop) {
             Some(NextHop::Via(router)) => vec![router],

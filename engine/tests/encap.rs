@@ -237,7 +237,7 @@ fn superpackets() {
 #[test]
 fn p15_flows_of_a_group_are_spread() {
     let mut builder = site(Role::Host);
-    builder.groups = vec![HopGroup::new(&[(ROUTER, 1), (GATEWAY, 1)], &[]).unwrap()];
+    builder.groups = vec![HopGroup::new(OWN, &[(ROUTER, 1), (GATEWAY, 1)], &[]).unwrap()];
     builder
         .routes
         .push(("2001:db8:9::/48".parse().unwrap(), NextHop::Group(0)));

@@ -316,7 +316,8 @@ impl Daemon {
 
     fn routes(&self) -> Routes {
         let routers = self.routers.views();
-        let choices = self.watch.state().routes(rulebook::is_reachable(&routers));
+        let host = self.publisher.current().source().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let choices = self.watch.state().routes(host, rulebook::is_reachable(&routers));
         let group = |number: u16| choices.groups.get(usize::from(number)).map(HopGroup::active);
         let list = |members: &[Ipv4Addr]| {
             let members: Vec<_> = members.iter().map(ToString::to_string).collect();

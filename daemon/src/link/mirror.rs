@@ -234,9 +234,9 @@ impl MirrorState {
         self.routes.len()
     }
 
-    /// One next hop per prefix, given which gateways answer.
-    pub fn routes(&self, reachable: impl Fn(Ipv4Addr) -> bool) -> Choices {
-        let mut choices = Choices::default();
+    /// One next hop per prefix, given which gateways answer, at the host with this address.
+    pub fn routes(&self, host: Ipv4Addr, reachable: impl Fn(Ipv4Addr) -> bool) -> Choices {
+        let mut choices = Choices::at(host);
         let mut levels: Vec<&[Hop]> = Vec::new();
         let mut rest = self.routes.iter().peekable();
         while let Some((key, hops)) = rest.next() {

@@ -66,7 +66,7 @@ fn new_route(message: RouteMessage) -> RouteNetlinkMessage {
 
 fn all(state: &MirrorState) -> Vec<(String, NextHop)> {
     state
-        .routes(|_| true)
+        .routes(Ipv4Addr::UNSPECIFIED, |_| true)
         .routes
         .into_iter()
         .map(|(prefix, hop)| (prefix.to_string(), hop))
@@ -75,7 +75,7 @@ fn all(state: &MirrorState) -> Vec<(String, NextHop)> {
 
 /// Who gets the packets of the first prefix, given who answers.
 fn gateways(state: &MirrorState, reachable: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
-    let choices = state.routes(reachable);
+    let choices = state.routes(Ipv4Addr::UNSPECIFIED, reachable);
     match choices.routes[0].1 {
         NextHop::Via(gateway) => vec![gateway],
         NextHop::Group(number) => choices.groups[usize::from(number)].active().to_vec(),

@@ -24,8 +24,10 @@ pub struct Hop {
 }
 
 /// Routes of a Rulebook with the groups they refer to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Choices {
+    /// Whose choices they are.
+    host: Ipv4Addr,
     /// One next hop per prefix.
     pub routes: Vec<(Ipv6Prefix, NextHop)>,
     /// Groups by number.
@@ -41,6 +43,16 @@ struct Selection {
 }
 
 impl Choices {
+    /// No routes yet, at the host with this address.
+    pub fn at(host: Ipv4Addr) -> Self {
+        Self {
+            host,
+            routes: Vec::new(),
+            groups: Vec::new(),
+            numbers: HashMap::new(),
+        }
+    }
+
     /// Adds a prefix with its alternatives, the best metric first.
     pub fn add(&mut self, prefix: Ipv6Prefix, levels: &[&[Hop]], reachable: &impl Fn(Ipv4Addr) -> bool) {
         let hop = self.choose(levels, reachable);
@@ -97,7 +109,7 @@ impl Choices {
         }
         let (Ok(number), Some(group)) = (
             u16::try_from(self.groups.len()),
-            HopGroup::new(&selection.active, &selection.passive),
+            HopGroup::new(self.host, &selection.active, &selection.passive),
         ) else {
             // More than 65536 different sets of gateways: these routes lose their alternatives, not their way.
             return NextHop::Via(first);
@@ -113,6 +125,7 @@ mod tests {
     use super::*;
     use std::net::Ipv6Addr;
 
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
     const C: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
@@ -141,7 +154,7 @@ mod tests {
 
     /// Who gets packets, in words.
     fn chosen(levels: &[&[Hop]], silent: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-        let mut choices = Choices::default();
+        let mut choices = Choices::at(HOST);
         match choices.choose(levels, &|gateway| !silent.contains(&gateway)) {
             NextHop::Via(gateway) => vec![gateway],
             NextHop::Group(number) => choices.groups[usize::from(number)].active().to_vec(),
@@ -182,7 +195,7 @@ mod tests {
     /// D11: the packets of every gateway of the route are accepted, of the silent ones as well.
     #[test]
     fn d11_gateways_that_get_nothing_are_still_known() {
-        let mut choices = Choices::default();
+        let mut choices = Choices::at(HOST);
         let levels: [&[Hop]; 2] = [&[via(A, 0), via(B, 0)], &[via(C, 0)]];
         let NextHop::Group(number) = choices.choose(&levels, &|gateway| gateway == A) else {
             panic!("alternatives make a group")
@@ -195,7 +208,7 @@ mod tests {
     /// A million routes over the same routers share one group.
     #[test]
     fn equal_sets_share_a_group() {
-        let mut choices = Choices::default();
+        let mut choices = Choices::at(HOST);
         for order in [[via(A, 0), via(B, 0)], [via(B, 0), via(A, 0)]] {
             assert_eq!(choices.choose(&[&order], &|_| true), NextHop::Group(0));
         }

@@ -30,9 +30,9 @@ pub fn compile(
     locators: &[Ipv4Addr],
     routers: &[RouterView],
 ) -> RulebookBuilder {
-    let mut choices = state.routes(is_reachable(routers));
-    let default_hop = default_hop(settings, routers, &mut choices);
     let preferred = locators.first().copied();
+    let mut choices = state.routes(preferred.unwrap_or(Ipv4Addr::UNSPECIFIED), is_reachable(routers));
+    let default_hop = default_hop(settings, routers, &mut choices);
     let locators = locators.iter().filter_map(|addr| {
         Some(Locator {
             addr: *addr,

@@ -52,7 +52,7 @@ fn common(role: Role) -> RulebookBuilder {
             (prefix(behind, 48), NextHop::Via(GATEWAY)),
             (prefix(shared, 48), NextHop::Group(0)),
         ],
-        groups: vec![HopGroup::new(&[(ROUTER, 1), (GATEWAY, 1)], &[]).expect("two members")],
+        groups: vec![HopGroup::new(OWN, &[(ROUTER, 1), (GATEWAY, 1)], &[]).expect("two members")],
         site: vec![Ipv4Prefix::containing(Ipv4Addr::new(10, 0, 0, 0), 8).expect("a length that can be")],
         broadcasts: vec![Ipv4Addr::new(10, 255, 255, 255)],
         ..RulebookBuilder::default()

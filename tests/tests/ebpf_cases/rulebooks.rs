@@ -25,7 +25,7 @@ pub(crate) fn rulebook(draw: &mut Draw) -> Rulebook {
         let mut active = draw.some(3, |draw| (draw.host(), u16::from(draw.byte())));
         active.push((draw.host(), 1));
         let passive = draw.some(2, Draw::host);
-        HopGroup::new(&active, &passive).expect("an active member")
+        HopGroup::new(draw.host(), &active, &passive).expect("an active member")
     });
     let hop = |draw: &mut Draw| match draw.below(7) {
         0 | 1 => NextHop::OnLink,
