@@ -284,6 +284,33 @@ fn errors_are_limited_and_drops_are_not() {
 }
 
 #[test]
+fn a_flood_does_not_keep_senders_from_hearing_what_fits() {
+    // N7, M2: whoever scans for hosts that are not there has used up what a worker says about them.
+    const SENDERS: usize = 100;
+    Bench::on_each_lane(|bench| {
+        bench.daemon.ns().ip(&format!("link set {TUNNEL} mtu 1500"));
+        let nowhere = to("2001:db8:66::1".parse().expect("an address")).udp(1, PORT, b"flood");
+        let large = to(on_link(X)).udp(1, PORT, &[0x33; 1300]);
+        for _ in 0..10 {
+            bench.count(&vec![nowhere.clone(); 50]);
+        }
+        bench.tunnel.clear();
+        for _ in 0..SENDERS {
+            let mut packets = vec![nowhere.clone(); 5];
+            packets.push(large.clone());
+            bench.count(&packets);
+        }
+        wait::until("an error for each large packet", SOON, || {
+            let told = bench.tunnel.count(|c| {
+                let error = error_in(c, &large);
+                !c.outgoing && error.is_some_and(|(_, kind, ..)| kind == PACKET_TOO_BIG)
+            });
+            if told == SENDERS { Ok(()) } else { Err(told) }
+        });
+    });
+}
+
+#[test]
 fn destinations_that_lead_to_a_forbidden_ipv4_address_go_nowhere() {
     // E7; FAULTS 22. The last one is the daemon's own.
     Bench::on_each_lane(|bench| {

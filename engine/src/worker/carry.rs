@@ -13,7 +13,7 @@ use crate::io::lane::{Bounced, Form, Inbox, Lane, Outgoing, Written};
 use crate::io::wake::Bell;
 use crate::isatap::mtu::{MtuVerdict, PathMtuMode, TUNNEL_MTU_MIN};
 use crate::offload::csum;
-use crate::path::limit::{REPLIES_PER_SECOND, REPLY_BURST, TokenBucket};
+use crate::path::limit::{ReplyLimit, TokenBucket};
 use crate::path::solicit_limit::SolicitationLimit;
 use crate::path::{self, DecapVerdict, Delivery, EncapVerdict, Route};
 use crate::reason::DropReason;
@@ -33,7 +33,7 @@ const ECN_ALARMS_PER_SECOND: u32 = 1;
 /// A worker's work on packets, without thread, clock or kernel: its loop calls it, and so do benches and simulations.
 pub struct Carriage {
     punts: PuntSender,
-    replies: TokenBucket,
+    replies: ReplyLimit,
     solicitations: Box<SolicitationLimit>,
     alarms: TokenBucket,
     gatherer: Gatherer,
@@ -73,7 +73,7 @@ impl Carriage {
     pub(super) fn with(punts: PuntSender, taps: Taps, gso_sizes: GsoSizes, udp_offload: bool) -> Self {
         Self {
             punts,
-            replies: TokenBucket::new(REPLY_BURST, REPLIES_PER_SECOND),
+            replies: ReplyLimit::default(),
             // The standard library keys each RandomState from the kernel's random numbers.
             solicitations: Box::new(SolicitationLimit::new(
                 RandomState::new().hash_one("solicitations"),
@@ -181,7 +181,7 @@ pub(super) struct Carrier<'a, L> {
     pub(super) rules: &'a Rulebook,
     pub(super) stats: &'a WorkerStats,
     pub(super) punts: &'a PuntSender,
-    replies: &'a mut TokenBucket,
+    replies: &'a mut ReplyLimit,
     pub(super) solicitations: &'a mut SolicitationLimit,
     pub(super) alarms: &'a mut TokenBucket,
     gatherer: &'a mut Gatherer,
@@ -304,7 +304,7 @@ impl<L: Lane> Carrier<'_, L> {
         let Ok(body) = body.try_into() else { return };
         let built = path::reply::build(self.rules, message, offending, body);
         let Some(len) = built else { return };
-        if !self.replies.take(self.now) {
+        if !self.replies.take(message, self.now) {
             return self.stats.event(LoopEvent::ReplyLimited).bump();
         }
         reply.truncate(vnet::LEN + len);
