@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use isatap_tests::daemon::{Daemon, TUNNEL};
+use isatap_tests::fault::{kill_engine, wait_successor};
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::radvd::Radvd;
 use isatap_tests::routers::{HOST, Routers, many_destinations, radvd_conf, router_v4, server, share};
@@ -82,6 +83,37 @@ fn a_preferred_router_is_left_when_silent_and_used_when_back() {
     });
     scene.wait_usable(&host, 2);
     host.conservation();
+}
+
+/// What one engine has found out the next one need not, at the cost of a share of all flows (P12, N2).
+#[test]
+fn a_silent_router_stays_left_by_the_next_engine() {
+    let scene = Routers::new(2);
+    let (r1, r2) = (scene.start(0, "medium"), scene.start(1, "medium"));
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    scene.routers[0].ip(&format!("link set {UNDERLAY} down"));
+    wait::until("the silent router to be left", LEFT, || {
+        // Nobody is asked whom nobody uses.
+        scene
+            .host
+            .try_run(&format!("ping -6 -n -c 1 -W 0.1 {}", server(1)));
+        match host.metrics().sum("isatapd_routers", &[("state", "unreachable")]) {
+            1 => Ok(()),
+            _ => Err(host.log()),
+        }
+    });
+    let old = kill_engine(&host);
+    wait_successor(&host, old);
+    many_destinations(&scene);
+    let upgraded = host.ctl("upgrade");
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    many_destinations(&scene);
+    scene.routers[0].ip(&format!("link set {UNDERLAY} up"));
+    scene.wait_usable(&host, 2);
+    [&host, &r1.daemon, &r2.daemon]
+        .into_iter()
+        .for_each(Daemon::conservation);
 }
 
 #[test]

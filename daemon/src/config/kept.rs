@@ -14,6 +14,7 @@ use super::resolve::{Overrides, resolve};
 use super::resolved::{Settings, User};
 use super::{Loader, file};
 use crate::advertise::TakenBack;
+use crate::prl::Known;
 
 /// What messages about such a text call it: nobody should ever see one.
 const SHOWN: &str = "the configuration in force";
@@ -50,6 +51,9 @@ pub struct Kept {
     /// The last good answer for each name of routers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routers: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Routers that were heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<Known>,
 }
 
 impl Kept {
@@ -79,6 +83,7 @@ impl<M: Machine> Loader<M> {
             drained_at: None,
             taken_back: Vec::new(),
             routers: BTreeMap::new(),
+            heard: Vec::new(),
         }
     }
 

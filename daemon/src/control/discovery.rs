@@ -43,7 +43,7 @@ impl Daemon {
         self.tell_health(&before);
     }
 
-    /// Says what changed of the routers' health, and has it reach the workers.
+    /// Says what changed of the routers' health, and has it reach the workers and the engine that follows.
     fn tell_health(&mut self, before: &[Health]) {
         let views = self.routers.views();
         if views.iter().map(|view| view.health).eq(before.iter().copied()) {
@@ -58,6 +58,7 @@ impl Daemon {
             info!(%router, state, before, "router {router}: {before} -> {state}");
         }
         info!("routers: {}", super::report::router_counts(&self.routers));
+        self.keep_settings();
         self.mark_changed();
     }
 

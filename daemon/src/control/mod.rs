@@ -55,6 +55,7 @@ use crate::launch::confine::Confinement;
 use crate::launch::notify::Notice;
 use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::wire::{Cause, Setup};
+use crate::prl::Known;
 use crate::prl::resolver::Resolver;
 
 pub use client::MonitorLink;
@@ -74,6 +75,8 @@ pub struct Startup {
     pub taken_back: Vec<TakenBack>,
     /// What the engine before knew of the names of routers.
     pub known_routers: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Which routers the engine before heard, and which of them were silent.
+    pub heard_routers: Vec<Known>,
     /// Reads the configuration again.
     pub loader: Loader,
     /// What the monitor said.

@@ -118,6 +118,7 @@ impl Daemon {
         let kept = Kept {
             locator: if moved { self.locator } else { settings.bind.addr() },
             routers: self.names.answers(),
+            heard: self.routers.known(),
             drained: self.drained_at.is_some(),
             drained_at: self
                 .drained_at

@@ -60,6 +60,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         drained_at,
         taken_back,
         known_routers,
+        heard_routers,
         loader,
         setup,
         known_hosts,
@@ -132,6 +133,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     book.set_servers(now, &settings.servers, &settings.server_names);
     book.recall(now, &known_routers);
     routers.set_routers(now, &book.addrs());
+    routers.recall(now, &heard_routers);
     let locators = locator::set(watch.state(), settings.bind, address);
     let first = rulebook::compile(watch.state(), &settings, &locators, &routers.views())
         .build()

@@ -145,6 +145,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         drained_at: kept.drained.then(|| since(kept.drained_at)),
         taken_back: kept.taken_back,
         known_routers: kept.routers,
+        heard_routers: kept.heard,
         loader,
         setup,
         descriptors,

@@ -184,6 +184,7 @@ mod tests {
                 drained_at: None,
                 taken_back: Vec::new(),
                 routers: [].into(),
+                heard: Vec::new(),
             };
             // What the lines lack does not matter here.
             let _ = loader.load_kept(&kept);

@@ -12,6 +12,6 @@ mod routers;
 mod solicit;
 
 pub use jitter::Jitter;
-pub use reach::{Probe, ReachView};
+pub use reach::{Known, Probe, ReachView};
 pub use routers::{Actions, Heard, RouterView, Routers};
 pub use solicit::{Health, MAX_RTR_SOLICITATIONS, Schedule, SolicitConfig, UnknownRouter};

@@ -19,6 +19,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::Jitter;
 
 /// How long an answer holds when the router advertises no `Reachable Time`: DELAY_FIRST_PROBE_TIME of RFC 4861 10.
@@ -55,10 +57,21 @@ enum State {
     Failed { next_at: Instant, pause: Duration },
 }
 
+/// What one engine leaves to the next about a router that was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// `V4ADDR(i)`.
+    pub router: Ipv4Addr,
+    /// Its link-local address as it shows it.
+    pub link_local: Ipv6Addr,
+    /// It does not answer.
+    pub silent: bool,
+}
+
 /// What others may know of a router's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReachView {
-    /// It advertised itself at least once: probes can tell about it.
+    /// It advertised itself at least once, to this engine or one before: probes can tell about it.
     pub heard: bool,
     /// Three probes in a row went unanswered.
     pub failed: bool,
@@ -202,6 +215,35 @@ impl Reachability {
             .collect();
     }
 
+    /// What is to be known of each router that was heard.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let known = |neighbour: &Neighbour| {
+            Some(Known {
+                router: neighbour.addr,
+                link_local: neighbour.target?,
+                silent: matches!(neighbour.state, State::Failed { .. }),
+            })
+        };
+        self.routers.iter().filter_map(known).collect()
+    }
+
+    /// Goes on from what an engine before this one knew: all of them are asked at once, and who was silent then is until it answers.
+    pub(super) fn recall(&mut self, now: Instant, known: &[Known]) {
+        for known in known {
+            let Some(router) = self.find(known.router).filter(|router| router.target.is_none()) else {
+                continue;
+            };
+            router.target = Some(known.link_local);
+            router.ask(now);
+            if known.silent {
+                router.state = State::Failed {
+                    next_at: now,
+                    pause: router.retrans,
+                };
+            }
+        }
+    }
+
     /// A router advertised itself from `source`. That proves one direction only (RFC 4861 7.3.1): unless it answered a
     /// moment ago, it is asked (RFC 5214 8.4, "first reachability confirmation"). Timers of zero are unspecified (V2).
     pub(super) fn advertised(
@@ -309,6 +351,33 @@ mod tests {
         machine.set_routers(&[A, B]);
         machine.advertised(now, A, link_local(A), None, None);
         machine
+    }
+
+    /// What an engine knew holds for the next one until the router says otherwise, and each is asked at once.
+    #[test]
+    fn the_next_engine_goes_on_from_what_was_known() {
+        let now = Instant::now();
+        let mut before = machine(now);
+        let (_, failed) = run(&mut before, now, 4000, 0);
+        assert!(failed.is_some());
+        before.advertised(now, B, link_local(B), None, None);
+        let known = before.known();
+        assert_eq!(
+            known.iter().map(|known| known.silent).collect::<Vec<_>>(),
+            [true, false]
+        );
+
+        let mut next = Reachability::new(Jitter::new(3));
+        next.set_routers(&[B, A]);
+        next.recall(now, &known);
+        assert!(next.view(A).failed && !next.view(B).failed);
+        let asked: Vec<_> = next.due(now, 0).iter().map(|probe| probe.router).collect();
+        assert_eq!(asked, [B, A]);
+        next.confirmed(now, A, 0);
+        assert!(!next.view(A).failed);
+        // What it has heard itself is newer.
+        next.recall(now, &known);
+        assert!(!next.view(A).failed);
     }
 
     /// Runs to `end`; returns when probes went out, in milliseconds, and when the router failed.

@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::reach::{Probe, ReachView, Reachability};
+use super::reach::{Known, Probe, ReachView, Reachability};
 use super::solicit::{Advertisement, Schedule, SolicitConfig, Solicitor, UnknownRouter};
 use super::{Health, Jitter, MAX_RTR_SOLICITATIONS};
 
@@ -87,6 +87,16 @@ impl Routers {
         self.reach.set_routers(routers);
         self.preferences.retain(|(addr, _)| routers.contains(addr));
         self.seek(now);
+    }
+
+    /// For the next engine: whom this one has heard, and who of them does not answer.
+    pub fn known(&self) -> Vec<Known> {
+        self.reach.known()
+    }
+
+    /// What an engine before this one knew; the routers are on the list.
+    pub fn recall(&mut self, now: Instant, known: &[Known]) {
+        self.reach.recall(now, known);
     }
 
     /// New knobs: they hold from the next advertisement on.
@@ -194,7 +204,8 @@ impl Routers {
 
 fn health(promised: Health, reach: ReachView) -> Health {
     match promised {
-        Health::Usable | Health::Probing if reach.failed => Health::Unreachable,
+        // Unknown: an engine before this one has heard it.
+        Health::Usable | Health::Probing | Health::Unknown if reach.failed => Health::Unreachable,
         Health::Usable if reach.doubtful => Health::Probing,
         other => other,
     }

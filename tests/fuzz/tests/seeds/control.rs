@@ -100,6 +100,7 @@ fn kept() {
             drained_at: None,
             taken_back: Vec::new(),
             routers: [].into(),
+            heard: Vec::new(),
         }
         .encode()
     });
