@@ -176,6 +176,24 @@ fn an_anycast_router_address_may_move() {
     host.conservation();
 }
 
+/// E1: what a packet does not say cannot be honoured, and is told.
+#[test]
+fn routes_of_other_tables_and_for_sources_are_told_of() {
+    let scene = Routers::new(2);
+    let _routers = (scene.start(0, "high"), scene.start(1, "low"));
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    let gateway = format!("via fe80::5efe:10.0.0.2 dev {TUNNEL}");
+    assert!(!host.log().contains("of the routes of"), "{}", host.log());
+    scene.host.ip(&format!(
+        "-6 route add 2001:db8:77::/48 from 2001:db8:1::/64 {gateway}"
+    ));
+    host.wait_log("as if they were not there (2001:db8:77::/48 from 2001:db8:1::/64)");
+    scene.host.ip(&format!("-6 route add default {gateway} table 77"));
+    host.wait_log("tables 77, main");
+    host.conservation();
+}
+
 #[test]
 fn a_gateway_of_a_static_route_is_honoured() {
     // E1, and the old manual's "gateways are ignored": with either u bit, by nexthop objects, by several of them.
@@ -219,6 +237,28 @@ fn a_gateway_of_a_static_route_is_honoured() {
     through([false, true]);
     scene.host.ip("nexthop del id 7");
     through([true, false]);
+    // One that leaves its group takes its share along, and the kernel says nothing of the route.
+    for (id, n) in [(7, 2), (8, 1)] {
+        scene.host.ip(&format!(
+            "nexthop add id {id} via fe80::5efe:10.0.0.{n} dev {TUNNEL}"
+        ));
+    }
+    scene.host.ip("nexthop add id 9 group 7/8");
+    route("add 2001:db8:99::/64 nhid 9");
+    let spread = |expected: [bool; 2]| {
+        wait::until(&format!("destinations spread over {expected:?}"), SOON, || {
+            let shares = share(&daemons, || many_destinations(&scene));
+            if [shares[0] >= 10, shares[1] >= 10] == expected {
+                Ok(())
+            } else {
+                Err(format!("{shares:?}"))
+            }
+        });
+    };
+    spread([true, true]);
+    scene.host.ip("nexthop del id 8");
+    spread([false, true]);
+    route("del 2001:db8:99::/64 nhid 9");
     let hop = |n| format!("nexthop via fe80::5efe:10.0.0.{n} dev {TUNNEL}");
     scene
         .host

@@ -146,6 +146,8 @@ pub(super) struct Daemon {
     pub(super) warned_ambiguous: bool,
     /// Other ISATAP interfaces of this machine with one of our locators, by name.
     pub(super) shared_with: Vec<String>,
+    /// Of routes, in words.
+    pub(super) not_honoured: Vec<String>,
     /// When to look again for an address that can carry the tunnel.
     pub(super) follow_at: Option<Instant>,
     pub(super) latencies: LatencyBook,
@@ -479,6 +481,7 @@ impl Daemon {
             self.attached = locators;
         }
         self.publish_programs();
+        self.tell_not_honoured();
         self.pace.end(Instant::now());
         Ok(())
     }

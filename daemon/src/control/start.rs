@@ -220,6 +220,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         was_present: present,
         warned_ambiguous: false,
         shared_with: Vec::new(),
+        not_honoured: Vec::new(),
         follow_at: None,
         latencies: LatencyBook::default(),
         losses: Losses::default(),

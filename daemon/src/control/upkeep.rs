@@ -163,6 +163,16 @@ impl Daemon {
         self.shared_with = others;
     }
 
+    /// Whoever has set routes that cannot be honoured is told so.
+    pub(super) fn tell_not_honoured(&mut self) {
+        let now = self.watch.state().not_honoured();
+        let name = &self.interface.name;
+        for what in now.iter().filter(|what| !self.not_honoured.contains(what)) {
+            warn!(interface = %name, "of the routes of {name}: {what}; packets do not say which route they took");
+        }
+        self.not_honoured = now;
+    }
+
     /// The interface may need repair; what was refused before may be possible now.
     pub(super) fn look_at_interface(&mut self) {
         let now = Instant::now();

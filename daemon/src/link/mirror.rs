@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix, NextHop};
+use isatap_engine::fib::{Ipv4Prefix, Ipv6Prefix};
 use isatap_engine::isatap::iid;
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -16,7 +16,8 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::next_hops::{Choices, Hop};
+use super::next_hops::{Choices, Hop, next_hop};
+use super::policy::{self, Sourced};
 
 /// What a message meant for the mirror; the larger one wins when several are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +83,9 @@ pub struct MirrorState {
     /// Addresses under 6to4 prefixes (2002::/16), by device.
     sixtofour: BTreeSet<(u32, Ipv6Addr)>,
     routes: BTreeMap<RouteKey, Vec<Hop>>,
+    sourced: Sourced,
+    /// Routes are made of nexthop objects, whose changes are told otherwise.
+    has_objects: bool,
     v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
     /// Locators of other ISATAP interfaces, by device: their link-local addresses tell.
     others: BTreeSet<(u32, Ipv4Addr)>,
@@ -100,6 +104,8 @@ impl MirrorState {
             own6: BTreeMap::new(),
             sixtofour: BTreeSet::new(),
             routes: BTreeMap::new(),
+            sourced: Sourced::default(),
+            has_objects: false,
             v4: BTreeMap::new(),
             others: BTreeSet::new(),
             mtus: BTreeMap::new(),
@@ -232,6 +238,18 @@ impl MirrorState {
     /// How many prefixes there are routes for.
     pub fn route_count(&self) -> usize {
         self.routes.len()
+    }
+
+    /// Whether routes of the interface are made of nexthop objects (`ip nexthop`).
+    pub fn has_objects(&self) -> bool {
+        self.has_objects
+    }
+
+    /// What somebody may think of the interface's routes and is not so, in words.
+    pub fn not_honoured(&self) -> Vec<String> {
+        let with_gateway = |hops: &[Hop]| hops.iter().any(|hop| hop.gateway.is_some());
+        let tables = self.routes.iter().filter(|(_, hops)| with_gateway(hops));
+        policy::not_honoured(&self.sourced, tables.map(|(key, _)| key.table))
     }
 
     /// One next hop per prefix, given which gateways answer, at the host with this address.
@@ -371,10 +389,15 @@ impl MirrorState {
     }
 
     fn new_route(&mut self, flags: u16, message: &RouteMessage) -> Effect {
+        let hops = self.hops(message);
+        if !hops.is_empty() && self.sourced.apply(message, true) {
+            return Effect::Changed;
+        }
         let Some(key) = route_key(message) else {
             return Effect::Nothing;
         };
-        let hops = self.hops(message);
+        let is_object = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::NhId(_));
+        self.has_objects |= !hops.is_empty() && message.attributes.iter().any(is_object);
         if flags & NLM_F_REPLACE != 0 && (!hops.is_empty() || self.routes.contains_key(&key)) {
             // Which of several routes with this key was replaced, the message does not say.
             return Effect::Resync;
@@ -401,10 +424,13 @@ impl MirrorState {
     }
 
     fn del_route(&mut self, message: &RouteMessage) -> Effect {
+        let gone = self.hops(message);
+        if !gone.is_empty() && self.sourced.apply(message, false) {
+            return Effect::Changed;
+        }
         let Some(key) = route_key(message) else {
             return Effect::Nothing;
         };
-        let gone = self.hops(message);
         let Some(known) = self.routes.get_mut(&key) else {
             return Effect::Nothing;
         };
@@ -567,15 +593,6 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv6Addr> {
         RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(*gateway),
         _ => None,
     })
-}
-
-/// The next hop of a route on the ISATAP interface (DESIGN D7): the gateway must be an ISATAP address, since no
-/// resolution exists on this link (RFC 5214 7.1).
-fn next_hop(gateway: Option<Ipv6Addr>) -> NextHop {
-    match gateway {
-        None => NextHop::OnLink,
-        Some(gateway) => iid::embedded(&gateway).map_or(NextHop::Unreachable, NextHop::Via),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tables of rtnetlink messages and what they mean.
 
 use super::*;
+use isatap_engine::fib::NextHop;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::route::RouteNextHop;
 

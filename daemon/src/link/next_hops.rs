@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use isatap_engine::fib::{HopGroup, Ipv6Prefix, NextHop};
+use isatap_engine::isatap::iid;
 
 /// One next hop of a route on our interface. Its identity is the gateway as written: the same router may appear with
 /// either u bit, and each of the two routes goes on its own.
@@ -21,6 +22,15 @@ pub struct Hop {
     pub preference: i8,
     /// Share among equals, at least 1.
     pub weight: u16,
+}
+
+/// The next hop of a route on the ISATAP interface (DESIGN D7): the gateway must be an ISATAP address, since no
+/// resolution exists on this link (RFC 5214 7.1).
+pub(super) fn next_hop(gateway: Option<Ipv6Addr>) -> NextHop {
+    match gateway {
+        None => NextHop::OnLink,
+        Some(gateway) => iid::embedded(&gateway).map_or(NextHop::Unreachable, NextHop::Via),
+    }
 }
 
 /// Routes of a Rulebook with the groups they refer to.

@@ -42,6 +42,8 @@ pub struct EndedMtus {
 pub struct Watch {
     netlink: Netlink,
     notices: Notices,
+    /// Of nexthop objects. When one leaves its group, or is replaced by another, nothing is told of the routes that it was part of.
+    objects: Notices,
     state: MirrorState,
     resync: bool,
     /// It goes on when the caller had something else to do meanwhile: a large one takes longer than a daemon that is asked all
@@ -69,10 +71,12 @@ impl Watch {
     /// When the kernel gives no socket or refuses the dump.
     pub async fn open(netlink: Netlink, if_index: u32) -> Result<Self, NetlinkError> {
         let notices = Notices::open(&GROUPS)?;
+        let objects = Notices::open(&[MulticastGroup::Nexthop])?;
         let state = MirrorState::from_dump(if_index, &netlink.dump(if_index).await?);
         Ok(Self {
             netlink,
             notices,
+            objects,
             state,
             resync: false,
             dumping: None,
@@ -108,7 +112,17 @@ impl Watch {
             if self.resync {
                 return self.dump().await;
             }
-            let Some(burst) = self.notices.next().await.map_err(dead)? else {
+            let told = tokio::select! {
+                // A route that came before an object changed is known first.
+                biased;
+                told = self.notices.next() => told,
+                told = self.objects.next() => {
+                    told.map_err(dead)?;
+                    self.resync = self.state.has_objects();
+                    continue;
+                }
+            };
+            let Some(burst) = told.map_err(dead)? else {
                 self.overruns += 1;
                 self.resync = true;
                 continue;
