@@ -1,6 +1,7 @@
 //! The traps, one function each. Pure: a [`Sight`] goes in, a finding comes out, nothing where the trap cannot be.
 
 use isatap_engine::isatap::mtu::TUNNEL_MTU_MIN;
+use isatap_engine::reason::DropReason;
 
 use super::sight::{Sight, device_of};
 use super::{Finding, Grade, filters, machine};
@@ -405,12 +406,22 @@ fn kernel_drops(sight: &Sight) -> Option<Finding> {
     })
 }
 
-/// What was to be sent and left no trace among the drops: programs in the kernel hear of no refusal, and what control says itself
-/// is no worker's packet.
+/// What was to be sent and was refused, also what leaves no trace among the drops: programs in the kernel hear of no refusal, and what
+/// control says itself is no worker's packet.
 fn unsent(sight: &Sight) -> Option<Finding> {
     let status = running(sight)?;
     let told = status.control.advertisements_sent.get("failed").copied();
+    let refused = status
+        .total
+        .encap
+        .drops
+        .get(DropReason::SendError.name())
+        .copied();
     let places = [
+        (
+            refused.unwrap_or(0),
+            "packet(s) of the tunnel (isatapctl workers has the errors)",
+        ),
         (told.unwrap_or(0), "advertisement(s)"),
         (
             status.device_drops,
@@ -427,7 +438,7 @@ fn unsent(sight: &Sight) -> Option<Finding> {
             "sending",
             format!("refused: {}", found.join(", ")),
             "if it grows: the kernel may know no more IPv4 neighbours than it does (\"neighbor table overflow\" in its log: net.ipv4.neigh.default.gc_thresh3 \
-             above the number of hosts on this machine's own networks, gc_thresh2 half of it), a rule for what goes out may refuse protocol 41 (nft list ruleset), \
+             above the number of hosts on this machine's own networks, gc_thresh2 half of it), a rule for what goes out may refuse protocol 41 (nft list ruleset, ip rule), \
              or a device is down or full (ip -s link)",
         )
     })

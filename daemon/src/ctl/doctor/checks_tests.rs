@@ -85,7 +85,7 @@ fn a_machine_in_good_order_has_nothing_against_it() {
 #[test]
 fn every_trap_is_found_with_a_remedy() {
     type Spoil = fn(&mut Sight);
-    let host_traps: [(&str, Grade, Spoil); 27] = [
+    let host_traps: [(&str, Grade, Spoil); 28] = [
         ("daemon", Grade::Obstacle, |s| s.status = Err("no daemon".into())),
         ("engine", Grade::Warning, |s| {
             let restarts = &mut status(s).control.engine_restarts;
@@ -167,6 +167,9 @@ fn every_trap_is_found_with_a_remedy() {
             status(s).kernel_drops.insert("0".into(), 9);
         }),
         ("sending", Grade::Note, |s| status(s).device_drops = 1),
+        ("sending", Grade::Note, |s| {
+            status(s).total.encap.drops.insert("send_error".into(), 1);
+        }),
         ("sending", Grade::Note, |s| {
             let sent = &mut status(s).control.advertisements_sent;
             sent.insert("failed".into(), 1);
