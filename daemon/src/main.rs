@@ -9,7 +9,7 @@ use isatapd::cli::{self, Command, Options};
 use isatapd::config::Loader;
 use isatapd::exit::{ExitError, ExitStatus, report};
 use isatapd::launch::{self, detach, engine, pidfile, privilege, start};
-use isatapd::link::dns;
+use isatapd::link::dns::Errand;
 use isatapd::monitor::upgrade;
 use isatapd::prl::resolver;
 
@@ -24,8 +24,8 @@ fn main() -> ExitCode {
     if let Some(rest) = upgrade::requested(upgrade::TRY, &arguments) {
         return launch::try_upgrade(rest).into();
     }
-    if let Some(request) = dns::requested(&arguments) {
-        return if dns::run(request).is_ok() {
+    if let Some(errand) = Errand::requested(&arguments) {
+        return if errand.run().is_ok() {
             ExitStatus::Ok
         } else {
             ExitStatus::Other

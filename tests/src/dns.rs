@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +58,34 @@ impl Etc {
         Self::new(&resolv_conf(server))
     }
 
+    /// A `resolvconf` that writes down what it is asked, and is found before any program of the machine that takes name servers.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn keeps_names(self) -> Self {
+        let programs = self.path("sbin");
+        fs::create_dir(&programs).expect("a folder");
+        let log = self.path("names");
+        let log = log.display();
+        for (name, then) in [("resolvectl", "exit 1"), ("resolvconf", "exit 0")] {
+            // In one write, so that no half of it is seen.
+            let script = format!(
+                "#!/bin/sh\n[ {name} = resolvectl ] || printf '%s\\n' \"$* $(cat | tr '\\n' ';')\" >> {log}\n{then}\n"
+            );
+            let program = programs.join(name);
+            fs::write(&program, script).expect("a program");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        }
+        self
+    }
+
+    /// What [`Etc::keeps_names`] was asked, a line each: arguments, and the lines of its input with a semicolon after each.
+    pub fn names(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("names")).unwrap_or_default();
+        text.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
     /// Writes `resolv.conf` anew. The file stays the same: it is mounted over the machine's.
     pub fn set_resolv_conf(&self, text: &str) {
         fs::write(self.path("resolv.conf"), text).expect("write resolv.conf");
@@ -73,10 +102,11 @@ impl Etc {
 
     /// A command that runs `program` with these files, in a mount namespace of its own and with the same process id.
     pub fn command(&self, program: &Path) -> Command {
-        let script = "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/hosts && shift 2 && exec \"$@\"";
+        let script = "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/hosts \
+                      && { [ ! -d \"$3\" ] || mount --bind \"$3\" /usr/local/sbin; } && shift 3 && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", script, "sh"]);
-        command.args([self.path("resolv.conf"), self.path("hosts")]);
+        command.args(["resolv.conf", "hosts", "sbin"].map(|name| self.path(name)));
         command.arg(program);
         command
     }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::daemon::program;
 
 /// The version of the messages between monitor and engine (`monitor::wire::VERSION`), which a program that takes over must speak.
-const MESSAGES: u32 = 10;
+const MESSAGES: u32 = 11;
 
 /// A folder with the program in it.
 #[derive(Debug)]

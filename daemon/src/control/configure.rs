@@ -82,7 +82,7 @@ impl Daemon {
         match &self.name_servers {
             Some(handover) => handover.set(&wanted.dns, &wanted.search),
             None if !wanted.dns.is_empty() => {
-                debug!("advertised name servers are not used: the helper for them is started with a host");
+                debug!("advertised name servers are not used: the helper for them could not be started");
             }
             None => {}
         }

@@ -38,7 +38,7 @@ use crate::launch::descriptors;
 use crate::launch::start::setup_error;
 use crate::link::apply::{self, Installed, Known};
 use crate::link::change::{Change, Changer as _};
-use crate::link::dns::DnsHandover;
+use crate::link::dns::{DnsHandover, INHERITED_LIMIT};
 use crate::link::losses::Losses;
 use crate::link::setup::Interface;
 use crate::link::{Netlink, NetlinkError, Watch, rulebook};
@@ -207,7 +207,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         installed,
         configure_at,
         name_servers: names
-            .map(DnsHandover::begin)
+            .map(|names| DnsHandover::begin(names, setup.successor.then_some(INHERITED_LIMIT)))
             .transpose()
             .map_err(descriptor_error)?,
         names: book,

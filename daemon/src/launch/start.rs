@@ -28,7 +28,7 @@ use super::privilege::{self, ChrootDir};
 use super::{alone, confine, descriptors, notify, require};
 use crate::cli::Options;
 use crate::config::kept::Kept;
-use crate::config::resolved::{Facility, Lane, Layer, Role};
+use crate::config::resolved::{Facility, Lane, Layer};
 use crate::config::{Loader, Settings};
 use crate::exit::{ExitError, ExitStatus, report};
 use crate::link::change::direct::Direct;
@@ -207,7 +207,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the configuration cannot be kept"))?;
     let known_hosts = KnownHosts::nobody()
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "memory for known hosts"))?;
-    let (names, helper) = dns_helper(settings.role, &shape.interface).unzip();
+    let (names, helper) = dns_helper(&shape.interface).unzip();
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
     let marks = give_up(settings, Marks::default())?;
@@ -399,11 +399,9 @@ pub(crate) fn setup_error(error: SetupError) -> ExitError {
     ExitError::new(status, error.to_string())
 }
 
-/// Only a host hears of name servers. Without a helper everything else works, so that its failure is said, not fatal.
-fn dns_helper(role: Role, interface: &str) -> Option<(OwnedFd, std::process::Child)> {
-    if role == Role::Router {
-        return None;
-    }
+/// Only a host hears of name servers, and a router may become one. Without a helper everything else works, so that its failure is said,
+/// not fatal.
+fn dns_helper(interface: &str) -> Option<(OwnedFd, std::process::Child)> {
     DnsHelper::start(interface)
         .inspect_err(|error| warn!("advertised name servers are not used: {error}"))
         .ok()

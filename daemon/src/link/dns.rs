@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!  control --> DnsHandover (task) --socket pair--> helper process: resolvectl, or resolvconf, or nobody
+//!                                                  its parent: starts it, again when it died
 //! ```
 //!
-//! The helper is this program again, started by the monitor, which keeps the way to it for the engines to come. It takes lists of addresses and names and nothing
-//! else, and withdraws them when the daemon is gone in whatever way.
+//! Both are this program again. The monitor has started the parent, and keeps the way to it for the engines to come. The helper takes lists of addresses and
+//! names and nothing else, asks for the one in force when it begins, and withdraws what it handed over when the daemon is gone in whatever way.
 
 mod helper;
 mod message;
+mod parent;
 
+use std::ffi::OsString;
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -18,37 +21,49 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use isatap_engine::io::passing::MessageSocket;
+use nix::net::if_::if_nametoindex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-pub use helper::{ARGUMENT, Request, requested, run};
-pub use message::{Names, Outcome};
+pub use self::helper::Request;
+use self::message::Word;
+pub use self::message::{Names, Outcome};
 
 /// Where the programs are looked for.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long the helper may take to say that it is set up.
-const START_LIMIT: Duration = Duration::from_secs(2);
+/// How long a predecessor's names stay with a daemon that hears of none. It has asked routers several times by then.
+pub const INHERITED_LIMIT: Duration = Duration::from_secs(60);
 
-/// A helper that waits for its first message.
+/// The parent of helpers, which waits for the first message.
 #[derive(Debug)]
 pub struct DnsHelper {
     stream: UnixStream,
     child: Child,
 }
 
+/// What the hidden command lines of this program ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// To be the parent of helpers.
+    Parent(Request),
+    /// To be a helper.
+    Helper(Request),
+}
+
 /// The daemon's side while it runs. Dropping it has the names withdrawn.
 #[derive(Debug)]
 pub struct DnsHandover {
-    names: watch::Sender<Names>,
+    names: watch::Sender<Option<Names>>,
     outcome: watch::Receiver<Option<Outcome>>,
     task: JoinHandle<()>,
 }
 
 impl DnsHelper {
-    /// Starts a helper for the interface of this name; needs root, and the file system as it is.
+    /// Makes helpers possible for the interface of this name; needs root, and the file system as it is.
     ///
     /// # Errors
     /// The process cannot be started.
@@ -61,27 +76,25 @@ impl DnsHelper {
     /// # Errors
     /// The process cannot be started.
     pub fn start_program(program: &Path, interface: &str, search_path: &str) -> std::io::Result<Self> {
-        let (mut ours, theirs) = UnixStream::pair()?;
+        // Whole messages: a helper that dies takes no half of one along.
+        let (ours, theirs) = MessageSocket::pair()?;
+        let ours = UnixStream::from(OwnedFd::from(ours));
+        // There may be none in tests.
+        let if_index = if_nametoindex(interface).unwrap_or(0);
         let mut command = Command::new(program);
         command
             .arg0("isatapd-dns")
-            .args([ARGUMENT, interface, search_path])
+            .args([parent::ARGUMENT, &if_index.to_string(), interface, search_path])
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        drop(command);
-        ours.set_read_timeout(Some(START_LIMIT))?;
-        if let Err(error) = std::io::Read::read_exact(&mut ours, &mut [0]) {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(error);
-        }
+        // It is another program by then, whatever becomes of this process.
+        let child = command.spawn()?;
         Ok(Self { stream: ours, child })
     }
 
-    /// Its process.
+    /// The parent's process.
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }
@@ -92,23 +105,51 @@ impl DnsHelper {
     }
 }
 
+impl Errand {
+    /// The errand of a command line, when it is of such a kind. `arguments` begins with the name of the program.
+    pub fn requested(arguments: &[OsString]) -> Option<Self> {
+        parent::requested(arguments)
+            .map(Self::Parent)
+            .or_else(|| helper::requested(arguments).map(Self::Helper))
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// Privileges cannot be given up, or standard input is not what the daemon would have it be.
+    pub fn run(self) -> std::io::Result<()> {
+        match self {
+            Self::Parent(request) => parent::run(request),
+            Self::Helper(request) => helper::run(request),
+        }
+    }
+}
+
 impl DnsHandover {
-    /// Begins to hand names over to the helper at the other end, perhaps as the successor of another daemon's process; to be
-    /// called inside the control runtime.
+    /// Begins to hand names over to the helper at the other end; to be called inside the control runtime. Names that a
+    /// predecessor handed over are withdrawn when there are none for `inherited`.
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub fn begin(mut stream: UnixStream) -> std::io::Result<Self> {
+    pub fn begin(mut stream: UnixStream, inherited: Option<Duration>) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Answers that a predecessor did not live to read.
         while std::io::Read::read(&mut stream, &mut [0; 16]).is_ok_and(|len| len > 0) {}
         let stream = tokio::net::UnixStream::from_std(stream)?;
-        let (names, changes) = watch::channel(Names::default());
+        let (names, changes) = watch::channel(None);
         let (said, outcome) = watch::channel(None);
+        let carrier = Carrier {
+            stream,
+            wanted: None,
+            due: false,
+            sent: Names::default(),
+            awaited: false,
+            said,
+        };
         Ok(Self {
             names,
             outcome,
-            task: tokio::spawn(carry(stream, changes, said)),
+            task: tokio::spawn(carrier.carry(changes, inherited)),
         })
     }
 
@@ -117,8 +158,12 @@ impl DnsHandover {
     pub fn set(&self, servers: &[Ipv6Addr], search: &[String]) {
         let names = Names::new(servers, search);
         self.names.send_if_modified(|current| {
-            let changed = *current != names;
-            *current = names;
+            let changed = current
+                .as_ref()
+                .map_or(!names.is_empty(), |current| *current != names);
+            if changed {
+                *current = Some(names);
+            }
             changed
         });
     }
@@ -136,31 +181,89 @@ impl Drop for DnsHandover {
     }
 }
 
-async fn carry(
-    mut stream: tokio::net::UnixStream,
-    mut changes: watch::Receiver<Names>,
+/// What goes on between the two.
+struct Carrier {
+    stream: tokio::net::UnixStream,
+    /// What is to be handed over, once that is known.
+    wanted: Option<Names>,
+    /// It was not said, or not to the helper of now.
+    due: bool,
+    /// What was said last, and whether the helper has not answered.
+    sent: Names,
+    awaited: bool,
     said: watch::Sender<Option<Outcome>>,
-) {
-    while changes.changed().await.is_ok() {
-        let names = changes.borrow_and_update().clone();
-        let mut reply = [0];
-        let exchanged = async {
-            stream.write_all(&names.encode()).await?;
-            stream.read_exact(&mut reply).await
-        };
-        if let Err(error) = exchanged.await {
-            warn!("the helper for name servers is gone ({error}): advertised ones are not used");
-            said.send_replace(Some(Outcome::Failed));
-            return;
+}
+
+impl Carrier {
+    async fn carry(mut self, mut changes: watch::Receiver<Option<Names>>, inherited: Option<Duration>) {
+        let mut until = inherited.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            let mut word = [0];
+            let exchanged = tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    until = None;
+                    self.wanted.clone_from(&changes.borrow_and_update());
+                    self.due = true;
+                    Ok(())
+                }
+                read = self.stream.read_exact(&mut word) => read.map(|_| self.hear(Word::from_byte(word[0]))),
+                () = async { if let Some(until) = &mut until { until.await } }, if until.is_some() => {
+                    until = None;
+                    self.wanted = Some(Names::default());
+                    self.due = true;
+                    Ok(())
+                }
+            };
+            let exchanged = match exchanged {
+                Ok(()) => self.say().await,
+                failed => failed,
+            };
+            if let Err(error) = exchanged {
+                warn!(
+                    "the helper for name servers is gone ({error}): advertised ones are not used; a restart of isatapd brings it back"
+                );
+                self.said.send_replace(Some(Outcome::Failed));
+                return;
+            }
         }
-        let outcome = Outcome::from_byte(reply[0]);
-        said.send_replace(outcome.or(Some(Outcome::Failed)));
+    }
+
+    async fn say(&mut self) -> std::io::Result<()> {
+        match &self.wanted {
+            Some(names) if self.due && !self.awaited => {
+                self.stream.write_all(&names.encode()).await?;
+                self.sent.clone_from(names);
+                (self.due, self.awaited) = (false, true);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, word: Option<Word>) {
+        let outcome = match word {
+            Some(Word::Did(outcome)) => outcome,
+            Some(asks @ (Word::Asks | Word::AsksAgain)) => {
+                if asks == Word::AsksAgain {
+                    warn!("the helper for name servers died and was started again");
+                }
+                (self.due, self.awaited) = (true, false);
+                return;
+            }
+            None => Outcome::Failed,
+        };
+        self.awaited = false;
+        self.said.send_replace(Some(outcome));
+        let names = &self.sent;
         match outcome {
-            Some(Outcome::Done) => info!("name servers handed over: {names}"),
-            Some(Outcome::Nobody) => {
+            Outcome::Done => info!("name servers handed over: {names}"),
+            Outcome::Nobody => {
                 debug!("neither resolvectl nor resolvconf takes name servers; advertised: {names}");
             }
-            Some(Outcome::Failed) | None => warn!("name servers cannot be handed over: {names}"),
+            Outcome::Failed => warn!("name servers cannot be handed over: {names}"),
         }
     }
 }

@@ -9,8 +9,8 @@
 //! A filter is inherited and outlives the execution of another program, so that a list of what the monitor does would be one of
 //! what every version to come may do. These list what must not be instead, and nothing that an engine, a C library or a
 //! program loader takes. Who needs such a call one day finds it out in the trial of an upgrade, which
-//! is refused then, and a restart is without. The helper for name servers was started before, since it runs programs of
-//! others.
+//! is refused then, and a restart is without. The parent of helpers for name servers was started before, since those run programs
+//! of others.
 //!
 //! A call that is deadly ends the process instead of failing: no error of ours leads to one, the kernel's log names it (audit,
 //! type=1326), the service manager starts the daemon again, and who made it has to come in once more. For calls of

@@ -1,7 +1,7 @@
-//! What the daemon may say to its helper: so many addresses, so many names, and nothing that means more. Pure.
+//! What the daemon may say to its helper: so many addresses, so many names, and nothing that means more; and the words it hears. Pure.
 //!
 //! ```text
-//!  length of the rest 2 | servers 1 | domains 1 | 16 each ... | length 1, text ... each
+//!  servers 1 | domains 1 | 16 each ... | length 1, text ... each
 //! ```
 
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::slaac::{MAX_NAME_SERVERS, MAX_SEARCH_DOMAINS};
 /// The longest name as text.
 const MAX_NAME_LEN: usize = 253;
 
-/// The longest message, its length field aside.
+/// The longest message.
 pub(super) const MAX_MESSAGE_LEN: usize = 2 + 16 * MAX_NAME_SERVERS + (1 + MAX_NAME_LEN) * MAX_SEARCH_DOMAINS;
 
 /// Name servers and search domains.
@@ -33,6 +33,38 @@ pub enum Outcome {
     Nobody,
 }
 
+/// What comes back, a byte each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The helper did this.
+    Did(Outcome),
+    /// The first helper asks for the names.
+    Asks,
+    /// One that follows another asks for them.
+    AsksAgain,
+}
+
+impl Word {
+    const ALL: [Self; 5] = [
+        Self::Did(Outcome::Done),
+        Self::Did(Outcome::Failed),
+        Self::Did(Outcome::Nobody),
+        Self::Asks,
+        Self::AsksAgain,
+    ];
+
+    pub(super) fn byte(self) -> u8 {
+        (0..)
+            .zip(Self::ALL)
+            .find_map(|(byte, word)| (word == self).then_some(byte))
+            .unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
 impl Outcome {
     /// In status and log.
     pub const fn name(self) -> &'static str {
@@ -41,20 +73,6 @@ impl Outcome {
             Self::Failed => "refused",
             Self::Nobody => "no program takes them",
         }
-    }
-
-    pub(super) fn byte(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Failed => 1,
-            Self::Nobody => 2,
-        }
-    }
-
-    pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Done, Self::Failed, Self::Nobody]
-            .into_iter()
-            .find(|outcome| outcome.byte() == byte)
     }
 }
 
@@ -76,10 +94,10 @@ impl Names {
         self.servers.is_empty() && self.search.is_empty()
     }
 
-    /// The message, its length field included.
+    /// The message.
     pub fn encode(&self) -> Vec<u8> {
         let count = |count| u8::try_from(count).unwrap_or(0);
-        let mut bytes = vec![0, 0, count(self.servers.len()), count(self.search.len())];
+        let mut bytes = vec![count(self.servers.len()), count(self.search.len())];
         for server in &self.servers {
             bytes.extend(server.octets());
         }
@@ -87,12 +105,10 @@ impl Names {
             bytes.push(count(name.len()));
             bytes.extend(name.bytes());
         }
-        let len = u16::try_from(bytes.len() - 2).unwrap_or(0);
-        bytes[..2].copy_from_slice(&len.to_be_bytes());
         bytes
     }
 
-    /// Reads a message without its length field; `None` when there is anything in it that [`Names::encode`] would not
+    /// Reads a message; `None` when there is anything in it that [`Names::encode`] would not
     /// have written.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[servers, domains], rest) = bytes.split_first_chunk()?;
@@ -156,13 +172,13 @@ mod tests {
         let names = Names::new(&servers, &search);
         assert_eq!(names.servers.len(), MAX_NAME_SERVERS);
         assert_eq!(names.search, ["a.example", "b_c"]);
-        assert_eq!(Names::decode(&names.encode()[2..]), Some(names));
+        assert_eq!(Names::decode(&names.encode()), Some(names));
         let longest = Names {
             servers: servers[..MAX_NAME_SERVERS].to_vec(),
             search: vec![["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join("."); 8],
         };
-        assert_eq!(longest.encode().len(), 2 + MAX_MESSAGE_LEN);
-        assert_eq!(Names::decode(&longest.encode()[2..]), Some(longest));
+        assert_eq!(longest.encode().len(), MAX_MESSAGE_LEN);
+        assert_eq!(Names::decode(&longest.encode()), Some(longest));
     }
 
     #[test]
@@ -188,11 +204,19 @@ mod tests {
         assert_eq!(Names::decode(b"\0\0"), Some(Names::default()));
     }
 
+    #[test]
+    fn each_word_has_a_byte() {
+        for word in Word::ALL {
+            assert_eq!(Word::from_byte(word.byte()), Some(word));
+        }
+        assert_eq!(Word::from_byte(5), None);
+    }
+
     proptest! {
         #[test]
         fn what_can_be_read_is_what_would_be_written(bytes in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..80)) {
             if let Some(names) = Names::decode(&bytes) {
-                prop_assert_eq!(&names.encode()[2..], bytes.as_slice());
+                prop_assert_eq!(&names.encode(), &bytes);
                 prop_assert_eq!(&Names::new(&names.servers, &names.search), &names);
             }
         }

@@ -205,7 +205,7 @@ fn helper_messages() {
     ];
     let good = lists.map(|(servers, search)| {
         let search: Vec<_> = search.iter().map(|name| (*name).to_owned()).collect();
-        Names::new(servers, &search).encode()[2..].to_vec()
+        Names::new(servers, &search).encode()
     });
     let bad: [&[u8]; 7] = [
         b"",
