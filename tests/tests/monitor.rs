@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use isatap_tests::daemon::{Builder, Daemon, Lane, METRICS, TUNNEL, program};
-use isatap_tests::fault::wish;
+use isatap_tests::fault::{FOLLOWED, wait_successor, wish};
 use isatap_tests::metrics::http_get;
 use isatap_tests::netns::Netns;
 use isatap_tests::scene::SOON;
@@ -74,6 +74,32 @@ fn an_engine_hears_no_signal_that_can_be_ignored() {
     assert!(daemon.ctl("status").status.success());
     assert_eq!(daemon.engine_pid(), engine);
     daemon.stop();
+}
+
+/// FAULTS 62: a monitor that answered too late listens already where the next reload would have it listen; that is in nobody's way.
+#[test]
+fn what_was_asked_for_before_is_held_already() {
+    let ns = lonely();
+    let mut daemon = Builder::new(&ns).start();
+    let answer = wish(&daemon, "listen").expect("an answer");
+    assert!(answer.contains("[\"done\",\"done\"]"), "{answer}");
+    daemon.stop();
+}
+
+/// FAULTS 72: an engine that asks without end and takes no answer is ended for it. The monitor waits for it never: it hears that it is to end.
+#[test]
+fn an_engine_that_takes_no_answers_is_ended() {
+    let ns = lonely();
+    let mut daemon = Builder::new(&ns).start();
+    for round in 0..2 {
+        let engine = daemon.engine_pid();
+        assert_eq!(wish(&daemon, "flood"), None);
+        if round == 0 {
+            wait_successor(&daemon, engine);
+            daemon.wait_log("the engine is started again: it asks again and again and takes no answer");
+        }
+    }
+    assert!(daemon.stop() < FOLLOWED);
 }
 
 /// A storm of HUP is a few reloads, and the monitor answers the engine all the while.

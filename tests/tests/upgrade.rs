@@ -7,12 +7,13 @@
 
 use std::fs;
 use std::net::SocketAddrV6;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isatap_tests::daemon::{Builder, Daemon, Lane, TUNNEL};
-use isatap_tests::fault::{FOLLOWED, kill_engine, let_it_live, wait_successor};
+use isatap_tests::fault::{FOLLOWED, kill_engine, let_it_live, wait_successor, wish};
 use isatap_tests::installation::Installation;
 use isatap_tests::netns::Netns;
 use isatap_tests::ping::{ping, ping_until};
@@ -98,6 +99,26 @@ fn a_transfer_outlives_an_upgrade_syscall() {
 #[test]
 fn a_transfer_outlives_an_upgrade_ebpf() {
     a_transfer_outlives_an_upgrade(Lane::Ebpf);
+}
+
+/// FAULTS 72: the configuration that an engine leaves says where pid file and control socket are. Whoever has taken the engine over must
+/// not have the program that takes over remove the socket of somebody else in the end, nor end before it serves.
+#[test]
+fn an_engine_chooses_no_file_that_is_removed() {
+    let ns = Netns::new("places");
+    ns.ip_batch("link add eth0 type bridge\naddr add 10.0.0.1/24 dev eth0\nlink set eth0 up\n");
+    let mut daemon = Builder::new(&ns).start();
+    let victim = daemon.folder().join("victim");
+    let _listener = UnixListener::bind(&victim).expect("a socket");
+    let answer = wish(&daemon, "places").expect("an answer");
+    assert!(answer.contains("\"ok\""), "{answer}");
+    let output = daemon.ctl("upgrade");
+    assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+    assert_eq!(upgrades(&daemon), 1);
+    daemon.stop();
+    assert!(victim.exists());
+    assert!(!daemon.folder().join("pid").exists());
+    assert!(!daemon.folder().join("control.sock").exists());
 }
 
 /// In order, an upgrade loses nothing: what arrives meanwhile waits for the successor.

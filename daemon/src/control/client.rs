@@ -193,6 +193,12 @@ impl MonitorLink {
         let _ = self.socket.send(&[u8::MAX; 16], &[]);
     }
 
+    /// Asks for an answer that nobody takes, for a test.
+    #[cfg(debug_assertions)]
+    pub(super) fn ask_and_not_listen(&self) {
+        let _ = self.send(&Say::Attend(0), &[]);
+    }
+
     async fn ask(&self, say: impl FnOnce(u32) -> Say) -> io::Result<Answered> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();

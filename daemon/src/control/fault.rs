@@ -1,5 +1,6 @@
 //! Things that go wrong on demand, for tests of what follows. No release build has this.
 
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use isatap_engine::fib::MAX_LOCATORS;
@@ -11,6 +12,7 @@ use nix::sys::stat::Mode;
 use super::daemon::Daemon;
 use crate::config::Loader;
 use crate::link::change::{Change, Changer as _};
+use crate::monitor::text;
 use crate::ops::fault::Fault;
 
 /// More than a test has.
@@ -39,6 +41,18 @@ impl Daemon {
                 return Ok(vec![made.unwrap_or_else(|error| error)]);
             }
             Fault::Elsewhere => return Ok(self.look_elsewhere()),
+            Fault::Places => return self.leave_other_places(),
+            Fault::Listen => {
+                let addr = ([127, 0, 0, 1], 9440).into();
+                let listened = [self.link.listen_at(addr).await, self.link.listen_at(addr).await];
+                return listened
+                    .into_iter()
+                    .map(|one| one.map(|_| "done".to_owned()))
+                    .collect();
+            }
+            Fault::Flood => loop {
+                self.link.ask_and_not_listen();
+            },
             Fault::Nonsense => self.link.babble(),
             Fault::Devices => return Ok(self.ask_for_devices().await),
             Fault::Forbidden => return Ok(self.ask_too_much().await),
@@ -77,6 +91,18 @@ impl Daemon {
             ));
         }
         answers
+    }
+
+    /// What an intruder would have removed.
+    fn leave_other_places(&self) -> Result<Vec<String>, String> {
+        let loader = self.loader.as_ref().ok_or("no configuration")?;
+        let mut settings = self.settings.clone();
+        let victim = settings.control_socket.path.with_file_name("victim");
+        (settings.pidfile, settings.control_socket.path) = (victim.join("pid"), victim);
+        text::keep(&loader.keep(&settings).encode())
+            .and_then(|text| self.link.keep(text.as_fd()))
+            .map_err(|error| error.to_string())?;
+        Ok(Vec::new())
     }
 
     async fn ask_too_much(&self) -> Vec<String> {

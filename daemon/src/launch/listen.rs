@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown,
 };
@@ -28,6 +29,21 @@ impl SocketFile {
             id: identity(path),
         }
     }
+
+    /// The one of a listener that was handed on, where that was bound: what an engine says of its place is no proof.
+    ///
+    /// # Errors
+    /// It is no such listener.
+    pub fn of_listener(listener: OwnedFd) -> std::io::Result<Self> {
+        let addr = UnixListener::from(listener).local_addr()?;
+        let path = addr.as_pathname().ok_or(ErrorKind::InvalidInput)?;
+        Ok(Self::of(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for SocketFile {
@@ -36,6 +52,14 @@ impl Drop for SocketFile {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether what was opened by [`metrics`] listens there.
+pub fn is_at(listener: &OwnedFd, addr: SocketAddr) -> bool {
+    let listener = listener.try_clone().map(TcpListener::from);
+    listener
+        .and_then(|listener| listener.local_addr())
+        .is_ok_and(|at| at == addr)
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

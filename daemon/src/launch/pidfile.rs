@@ -5,9 +5,9 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -69,19 +69,20 @@ impl PidFile {
         }
     }
 
-    /// Takes over the file at `path` from a predecessor with the same process id that left the locked `file`.
+    /// Takes over the locked `file` of a predecessor with the same process id, wherever it is: what an engine says of its place is no proof.
     ///
     /// # Errors
-    /// It is not, or no longer, that file.
-    pub fn inherit(path: &Path, file: OwnedFd) -> Result<Self, ExitError> {
-        let other = || ExitError::other(format!("pid file {}: another one was left", shown(path)));
+    /// It is none, or nobody has locked it.
+    pub fn inherit(file: OwnedFd) -> Result<Self, ExitError> {
+        let other = || ExitError::other("the pid file: another one was left");
+        let file = File::from(file);
+        let path = path_of(&file).map_err(|_| other())?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(other());
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(parent, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
-        let file = File::from(file);
-        let metadata = file.metadata().map_err(|_| failed(path, Errno::EIO))?;
+        let dir = open(parent, flags, Mode::empty()).map_err(|errno| failed(&path, errno))?;
+        let metadata = file.metadata().map_err(|_| failed(&path, Errno::EIO))?;
         // The lock is the open file's: whoever has the file has it.
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| other())?;
         Ok(Self {
@@ -90,6 +91,17 @@ impl PidFile {
             name: name.to_owned(),
             id: (metadata.dev(), metadata.ino()),
         })
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn path(&self) -> std::io::Result<PathBuf> {
+        match self.lock.as_deref() {
+            Some(file) => path_of(file),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// A handle to the locked file, for a successor: it holds the lock as long as it is open.
@@ -152,6 +164,11 @@ impl Drop for PidFile {
     }
 }
 
+/// Where an open file is; one that was removed has a name there that no other file has.
+fn path_of(file: &File) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// Whether `path` could be used as a pid file, without touching it; for `--check-config`.
 ///
 /// # Errors
@@ -207,7 +224,6 @@ fn held(dir: &OwnedFd, path: &Path, name: &std::ffi::OsStr) -> ExitError {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
 
     fn bench() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -294,7 +310,7 @@ mod tests {
     fn a_file_can_be_left_to_a_successor() {
         let (_dir, path) = bench();
         let first = PidFile::acquire(&path).unwrap();
-        let second = PidFile::inherit(&path, first.handle().unwrap()).unwrap();
+        let second = PidFile::inherit(first.handle().unwrap()).unwrap();
         // As after an exec: nobody closes anything in order.
         std::mem::forget(first);
         assert_eq!(

@@ -210,7 +210,7 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
     let (names, helper) = dns_helper(&shape.interface).unzip();
     // In every lane: it may be another one than that of the daemon before.
     programs::sweep(&descriptors.shape.interface);
-    let marks = give_up(settings, Marks::default())?;
+    let marks = give_up(settings, &pidfile, &socket_file, Marks::default())?;
     Ok(Opened {
         pidfile,
         socket_file,
@@ -232,9 +232,17 @@ fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
 }
 
 /// Leaves the monitor what serving takes, under rules and filters, `inherited` or its own; says which.
-fn give_up(settings: &Settings, inherited: Marks) -> Result<Marks, ExitError> {
+fn give_up(
+    settings: &Settings,
+    pidfile: &PidFile,
+    socket_file: &SocketFile,
+    inherited: Marks,
+) -> Result<Marks, ExitError> {
+    let pidfile = pidfile
+        .path()
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the pid file"))?;
     privilege::confine_monitor(settings.lane)?;
-    let files = [&settings.pidfile, &settings.control_socket.path].map(PathBuf::as_path);
+    let files = [pidfile.as_path(), socket_file.path()];
     confine::enter_monitor(
         &settings.sandbox_waive,
         settings.lane.has_programs(),
@@ -281,11 +289,16 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
         settings.log_level,
     );
     tell_waived(&settings);
-    let pidfile = PidFile::inherit(&settings.pidfile, lock)?;
+    // Of what the engine before has said, nothing decides which files are removed in the end.
+    let pidfile = PidFile::inherit(lock)?;
     let lock = pidfile
         .handle()
         .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the pid file"))?;
-    let socket_file = SocketFile::of(&settings.control_socket.path);
+    let socket_file = holdings
+        .control
+        .try_clone()
+        .and_then(SocketFile::of_listener)
+        .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the control socket"))?;
     let shape = &holdings.descriptors.shape;
     let direct = Direct::open(shape.if_index).map_err(|error| {
         ExitError::from_io(&error, ExitStatus::Unavailable, "cannot open a netlink socket")
@@ -294,6 +307,8 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     drop(sysctls);
     let Marks { rules, filters } = give_up(
         &settings,
+        &pidfile,
+        &socket_file,
         Marks {
             rules: setup.rules,
             filters: setup.filters,

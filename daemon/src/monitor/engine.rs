@@ -11,7 +11,6 @@ use isatap_engine::io::passing::MessageSocket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::holdings;
 use super::wire::{Asked, Cause, MAX_MESSAGE_LEN, Order, Say};
 
 /// The hidden first argument that makes this program the engine's process; the daemon's own arguments follow.
@@ -111,12 +110,12 @@ impl EngineProcess {
         &self.socket
     }
 
-    /// Says something.
+    /// Says something, and never waits for one that does not listen: there is room for hundreds of messages.
     ///
     /// # Errors
-    /// It is gone, or does not listen.
+    /// It is gone, or, `WouldBlock`, does not listen.
     pub fn order(&self, order: &Order, along: &[BorrowedFd<'_>]) -> io::Result<()> {
-        holdings::send(&self.socket, order, along)
+        self.socket.send(&order.encode(), along)
     }
 
     /// Passes on what was asked for; one that does not listen is found out by its silence.

@@ -53,8 +53,9 @@ const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// How long one that is about to die may take to be gone. One that the kernel or a debugger holds longer than that is
 /// followed all the same: it runs no more.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
-/// Messages taken in one turn: a flood of them must not keep signals waiting.
+/// Messages taken in one turn, and how long that may take until no other is taken: a flood of them must not keep signals waiting.
 const MAX_MESSAGES: usize = 64;
+const LISTEN_LIMIT: Duration = Duration::from_millis(100);
 
 /// Everything the monitor is.
 #[derive(Debug)]
@@ -296,7 +297,11 @@ impl Running {
 
     /// Takes what the engine has said; whether that was the end of it.
     fn listen(&mut self) -> bool {
-        for _ in 0..MAX_MESSAGES {
+        let until = Instant::now() + LISTEN_LIMIT;
+        for number in 0..MAX_MESSAGES {
+            if number > 0 && Instant::now() >= until {
+                return false;
+            }
             let Some(engine) = &self.engine else { return false };
             match engine.hear() {
                 Heard::Said(say, along) => self.said(say, along),
@@ -450,12 +455,16 @@ impl Running {
         if let Err(refusal) = gate::listen(addr) {
             return (self.refuse(refusal, &format!("listen at {addr}")), None);
         }
-        let listened = listen::metrics(addr).and_then(|listener| {
-            let kept = OwnedFd::from(listener);
-            match kept.try_clone() {
-                Ok(given) => Ok((kept, given)),
-                Err(error) => Err(ExitError::other(error.to_string())),
-            }
+        // Asked for before by an engine that did not wait for the answer, it is held already, and in nobody else's way.
+        let listener = match &self.monitor.holdings.metrics {
+            Some(held) if listen::is_at(held, addr) => held
+                .try_clone()
+                .map_err(|error| ExitError::other(error.to_string())),
+            _ => listen::metrics(addr).map(OwnedFd::from),
+        };
+        let listened = listener.and_then(|kept| match kept.try_clone() {
+            Ok(given) => Ok((kept, given)),
+            Err(error) => Err(ExitError::other(error.to_string())),
         });
         match listened {
             Ok((kept, given)) => {
@@ -480,11 +489,16 @@ impl Running {
         Answer::Refused(refusal.to_string())
     }
 
-    fn answer(&self, number: u32, answer: Answer, along: Option<OwnedFd>) {
+    fn answer(&mut self, number: u32, answer: Answer, along: Option<OwnedFd>) {
         let Some(engine) = &self.engine else { return };
         let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = engine.order(&Order::Answer(number, answer), &along) {
-            warn!("the engine does not hear ({error})");
+        match engine.order(&Order::Answer(number, answer), &along) {
+            Ok(()) => {}
+            // Control waits for each answer before it asks for the next thing, for the most part.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.condemn(Cause::Fault, "it asks again and again and takes no answer");
+            }
+            Err(error) => warn!("the engine does not hear ({error})"),
         }
     }
 

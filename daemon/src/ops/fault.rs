@@ -28,6 +28,13 @@ pub enum Fault {
     Forbidden,
     /// The monitor is asked to attach a program to one device after the other.
     Devices,
+    /// The monitor is left a configuration with other places for the pid file and the control socket: what is called `victim` beside
+    /// the control socket.
+    Places,
+    /// The monitor is asked to listen for metrics at port 9440 by one who does not take the answer, and then by one who does.
+    Listen,
+    /// The monitor is asked again and again, and no answer is taken.
+    Flood,
     /// The monitor is told bytes that are no message.
     Nonsense,
 }
