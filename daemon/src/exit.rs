@@ -148,6 +148,7 @@ pub fn report_as(program: &str, error: &ExitError) {
         ""
     };
     for line in error.to_string().lines() {
+        let line = crate::launch::log::escaped(line);
         let _ = writeln!(std::io::stderr(), "{priority}{program}: {line}");
     }
 }

@@ -396,4 +396,19 @@ fn hostile_names_are_text() {
     assert!(output.status.success(), "{output:?}");
     let bytes = std::fs::read(file).expect("a file");
     assert!(bytes.windows(name.len()).any(|part| part == name.as_bytes()));
+    // Names that no file could give, on the terminal of whoever asks.
+    let mut rename = Command::new("ip");
+    rename.args(["link", "set", name, "name", "i\u{1b}[31m\u{9b}2J"]);
+    let renamed = scene.dut.spawn(&mut rename).wait().expect("it ends");
+    assert!(renamed.success());
+    daemon.wait_log("is called");
+    for command in ["status", "status --json", "doctor", "workers"] {
+        let output = daemon.ctl(command);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let moves = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(moves), "{command}: {text:?}");
+        let is_named = matches!(command, "workers") || text.contains("[31m");
+        assert!(is_named, "{command}: {text}");
+    }
+    assert!(daemon.http("/metrics").is_ok_and(|(code, _)| code == 200));
 }

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod hlog;
 mod hosts;
 pub mod overview;
+mod plain;
 pub mod ready;
 pub mod render;
 mod share;
@@ -56,6 +57,15 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
         Order::Ready { hold: Some(name), .. } => return ready::hold(&cli.socket, name, out),
         Order::Ready { wait, .. } => ready::wait(&cli.socket, wait.map(Duration::from_secs_f64))?,
         order => ask(order, Client::connect(&cli.socket)?)?,
+    };
+    let whole = matches!(
+        cli.order,
+        Order::Status { json: true, .. } | Order::Hosts { json: true, .. }
+    );
+    let text = if whole {
+        plain::json(&text)
+    } else {
+        plain::text(&text)
     };
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())

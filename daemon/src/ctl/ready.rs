@@ -21,6 +21,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::client::Client;
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::log::escaped;
 use crate::link::change::Change;
 use crate::link::change::direct::Direct;
 use crate::ops::protocol::Command;
@@ -64,7 +65,7 @@ fn look(client: &mut Client) -> Result<Vec<String>, ExitError> {
 pub fn hold(socket: &Path, name: &str, out: &mut impl Write) -> Result<(), ExitError> {
     let mut say = |line: &str| {
         // Whoever reads may have gone; the routes must not go with it.
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        let _ = writeln!(out, "{}", escaped(line)).and_then(|()| out.flush());
     };
     let mut connection: Option<Client> = None;
     let mut marker: Option<Marker> = None;
