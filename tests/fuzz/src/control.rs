@@ -57,11 +57,56 @@ pub fn kept_configuration(data: &[u8]) {
         return;
     };
     let loader = loader();
+    left_behind(&kept);
     let again = Kept {
         memory: kept.memory,
         ..loader.keep(&settings)
     };
     assert_eq!(taken_over(&again).as_ref(), Some(&settings), "from {again:?}");
+}
+
+/// What is not settings: hosts are told to forget it in advertisements that fit, for a while, and routers of that name are routers.
+fn left_behind(kept: &Kept) {
+    const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+    let epoch = Instant::now();
+    let now = epoch + Duration::from_secs(3600);
+    let mut advertiser = Advertiser::new(epoch, Jitter::new(1));
+    advertiser.set_locators(&[US], false);
+    advertiser.recall_taken_back(now, kept.taken_back.clone());
+    let again = advertiser.taken_back();
+    assert!(again.len() <= kept.taken_back.len(), "nothing more is taken back");
+    assert!(
+        again.iter().all(|item| kept.taken_back.contains(item)),
+        "{again:?}"
+    );
+    advertiser.set(now, Some((&Advertise::default(), 1280)), Tone::Normal);
+    let heard = Solicitation {
+        from: HOST,
+        src: iid::link_local(HOST),
+        locator: US,
+    };
+    assert_eq!(advertiser.solicited(now, &heard), Heard::Answered);
+    for outgoing in advertiser.due(now + Duration::from_secs(1)) {
+        assert!(outgoing.packet.len() <= 1280, "{} bytes", outgoing.packet.len());
+        assert_eq!(outgoing.to, HOST);
+    }
+
+    let names: Vec<_> = kept.routers.keys().take(4).cloned().collect();
+    let mut book = NameBook::new(NameBook::refresh_from_secs(3600), Jitter::new(1));
+    book.set_servers(now, &[], &names);
+    book.recall(now, &kept.routers);
+    let addrs = book.addrs();
+    assert!(addrs.len() <= 64, "{} members", addrs.len());
+    for (index, addr) in addrs.iter().enumerate() {
+        assert!(!matches!(addr.octets()[0], 0 | 127 | 224..), "{addr} in the PRL");
+        assert!(!addrs[..index].contains(addr), "{addr} twice");
+    }
+    let left = book.answers();
+    assert!(
+        left.iter()
+            .all(|(name, addrs)| addrs.iter().all(|addr| kept.routers[name].contains(addr)))
+    );
 }
 
 /// Hosts that an engine leaves to the next, whatever it has written there: each is a host, and is told once; what is remembered of them

@@ -97,9 +97,13 @@ fn kept() {
                 memory.clone()
             },
             drained: number % 2 == 1,
-            drained_at: None,
+            drained_at: (number % 4 == 1).then_some(u64::MAX >> number),
             taken_back: Vec::new(),
-            routers: [].into(),
+            routers: [(
+                "isatap.example.net".to_owned(),
+                vec![Ipv4Addr::new(10, 0, 0, 8); number % 3],
+            )]
+            .into(),
             heard: Vec::new(),
         }
         .encode()
@@ -115,8 +119,26 @@ fn kept() {
         let text = format!(r#"{{"locator":"10.0.0.1","lines":"","memory":{memory},"taken_back":[{taken}]}}"#);
         text.into_bytes()
     });
+    let routers = [
+        r#"{"isatap.example.net":["10.0.0.8","127.0.0.1","224.0.0.1","10.0.0.8","0.0.0.0","10.0.0.9"]}"#
+            .to_owned(),
+        format!(
+            r#"{{"a":[],"b":[{}]}}"#,
+            (0..99)
+                .map(|n| format!(r#""10.1.0.{n}""#))
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+    ]
+    .map(|routers| {
+        let memory = r#"{"names":{},"users":{},"groups":{}}"#;
+        format!(r#"{{"locator":"10.0.0.1","lines":"","memory":{memory},"routers":{routers}}}"#).into_bytes()
+    });
     let odd = [&b"{}"[..], b"[", b"null"].map(<[u8]>::to_vec);
-    write("kept_configuration", kept.chain(taken_back).chain(odd));
+    write(
+        "kept_configuration",
+        kept.chain(taken_back).chain(routers).chain(odd),
+    );
 }
 
 fn requests() {
@@ -131,6 +153,9 @@ fn requests() {
     ]
     .map(|command| format!(r#"{{"version":1,"command":"{command}"}}"#));
     let odd = [
+        r#"{"version":1,"command":{"hosts":{"within":"10.1.0.0/16"}}}"#,
+        r#"{"version":1,"command":{"hosts":{"within":"10.1.0.0/33"}}}"#,
+        r#"{"version":1,"command":{"drain":{"undo":true}}}"#,
         r#"{"version":2,"order":"tea"}"#,
         r#"{"version":1,"command":{"explain":{"src4":null,"src6":"fe80::1","dst6":"::1"}}}"#,
         "GET / HTTP/1.1",
