@@ -76,6 +76,23 @@ fn an_engine_hears_no_signal_that_can_be_ignored() {
     daemon.stop();
 }
 
+/// FAULTS 72: nor has it more routes than there could ever be, which would fill the kernel's memory.
+#[test]
+fn there_are_only_so_many_routes() {
+    let ns = lonely();
+    let daemon = Builder::new(&ns).start();
+    let answers = wish(&daemon, "routes").expect("answers");
+    assert!(
+        answers.contains("more than this daemon would ever want"),
+        "{answers}"
+    );
+    let routes = ns.ip(&format!("-6 route show dev {TUNNEL} proto 41"));
+    assert!(
+        answers.contains(&format!("\"{}\"", routes.lines().count())),
+        "{answers}"
+    );
+}
+
 /// FAULTS 62: a monitor that answered too late listens already where the next reload would have it listen; that is in nobody's way.
 #[test]
 fn what_was_asked_for_before_is_held_already() {

@@ -1,9 +1,10 @@
 //! Things that go wrong on demand, for tests of what follows. No release build has this.
 
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use isatap_engine::fib::MAX_LOCATORS;
+use isatap_engine::fib::{Ipv6Prefix, MAX_LOCATORS};
 use isatap_engine::io::restrict::RingScope;
 use isatap_engine::worker::WorkerFault;
 use nix::fcntl::{OFlag, openat};
@@ -11,9 +12,11 @@ use nix::sys::stat::Mode;
 
 use super::daemon::Daemon;
 use crate::config::Loader;
+use crate::link::apply::RouteId;
 use crate::link::change::{Change, Changer as _};
 use crate::monitor::text;
 use crate::ops::fault::Fault;
+use crate::slaac::Origin;
 
 /// More than a test has.
 const MAX_DEVICES: u32 = 16;
@@ -50,6 +53,7 @@ impl Daemon {
                     .map(|one| one.map(|_| "done".to_owned()))
                     .collect();
             }
+            Fault::Routes => return self.ask_for_routes().await,
             Fault::Flood => loop {
                 self.link.ask_and_not_listen();
             },
@@ -102,6 +106,24 @@ impl Daemon {
         text::keep(&loader.keep(&settings).encode())
             .and_then(|text| self.link.keep(text.as_fd()))
             .map_err(|error| error.to_string())?;
+        Ok(Vec::new())
+    }
+
+    /// One prefix of the link after the other, until that is refused.
+    async fn ask_for_routes(&self) -> Result<Vec<String>, String> {
+        for number in 0.. {
+            let addr = Ipv6Addr::from((0x2001_0db8_u128 << 96) + (number << 64));
+            let id = RouteId {
+                prefix: Ipv6Prefix::containing(addr, 64).map_err(|error| error.to_string())?,
+                metric: 256,
+                via: None,
+                preference: 0,
+                origin: Origin::Own,
+            };
+            if let Err(error) = self.link.change(Change::Route(id, None)).await {
+                return Ok(vec![number.to_string(), error.to_string()]);
+            }
+        }
         Ok(Vec::new())
     }
 

@@ -35,7 +35,7 @@ const LIFETIME_TOLERANCE: Duration = Duration::from_millis(1500);
 const TOLERATED_PART: u32 = 16;
 
 /// What tells one route from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId {
     /// Where to.
     pub prefix: Ipv6Prefix,

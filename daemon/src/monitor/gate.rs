@@ -53,6 +53,9 @@ pub enum Refusal {
     /// Nor one that the tunnel is at.
     #[error("the device has no address that may carry the tunnel")]
     NoLocator,
+    /// There is as much of it as there could ever be.
+    #[error("there are more than this daemon would ever want")]
+    Amount,
     /// No engine was told to have this worker.
     #[error("there is no such worker")]
     Worker,

@@ -15,8 +15,9 @@
 //! is no asynchronous runtime, and no second thread once the programs of the `ebpf` lane are loaded. The monitor runs through
 //! [`serve`]; [`holdings`] says what an engine is handed, [`known_hosts`] what one leaves to the next, [`loading`], [`programs`], [`devices`], [`binding`] and [`others`] what
 //! it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is taken for dead, [`policy`] when it is followed by the
-//! next, [`upgrade`] how another program takes over.
+//! next, [`amount`] how much it may have put into the kernel, [`upgrade`] how another program takes over.
 
+pub mod amount;
 pub mod binding;
 pub mod devices;
 pub mod engine;

@@ -9,12 +9,12 @@
 
 mod attach;
 mod lane;
+mod requests;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
@@ -28,9 +28,10 @@ use nix::sys::signalfd::SignalFd;
 use tracing::{error, info, warn};
 
 use self::attach::Given;
+use super::amount::Amount;
 use super::binding::Binding;
 use super::engine::{EngineProcess, Heard, LastWords, cause_of};
-use super::gate::{self, Refusal};
+use super::gate::Refusal;
 use super::holdings::Holdings;
 use super::loading::Programs;
 use super::others::Others;
@@ -38,13 +39,13 @@ use super::policy::Policy;
 use super::programs::Held;
 use super::silence::{SILENCE, Silence};
 use super::suspicion::Suspicions;
-use super::wire::{Answer, Asked, Cause, Order, Say, Setup};
+use super::wire::{Answer, Asked, Cause, Say, Setup};
 use super::{text, upgrade};
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::Ready;
 use crate::launch::notify::Notice;
-use crate::launch::{Ready, listen};
+use crate::link::change::Devices;
 use crate::link::change::direct::Direct;
-use crate::link::change::{Change, Devices};
 
 /// How long one may take to end in order.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -100,6 +101,8 @@ struct Running {
     /// The engine hands over, and then comes the jump.
     upgrading: bool,
     refused: BTreeMap<Refusal, u64>,
+    /// What was put into the kernel.
+    amount: Amount,
     /// Engines that were followed before they were gone, to be waited for.
     corpses: Vec<EngineProcess>,
     silence: Silence,
@@ -135,6 +138,7 @@ impl Monitor {
             stopping: None,
             policy: Policy::default(),
             refused: BTreeMap::new(),
+            amount: Amount::default(),
             corpses: Vec::new(),
             silence: Silence::new(now),
             suspicions: Suspicions::default(),
@@ -435,70 +439,6 @@ impl Running {
         match kept {
             Ok(text) => self.monitor.holdings.text = text,
             Err(error) => warn!("the configuration in force cannot be kept for the next engine: {error}"),
-        }
-    }
-
-    fn change(&mut self, change: &Change) -> Answer {
-        if let Change::Programs(devices) = change {
-            return self.attach(devices);
-        }
-        if let Err(refusal) = gate::change(change) {
-            return self.refuse(refusal, &change.to_string());
-        }
-        match self.monitor.direct.carry_out(change) {
-            Ok(()) => Answer::Done,
-            Err(error) => Answer::Kernel(error.raw_os_error().unwrap_or(nix::libc::ETIMEDOUT)),
-        }
-    }
-
-    fn listen_at(&mut self, addr: SocketAddr) -> (Answer, Option<OwnedFd>) {
-        if let Err(refusal) = gate::listen(addr) {
-            return (self.refuse(refusal, &format!("listen at {addr}")), None);
-        }
-        // Asked for before by an engine that did not wait for the answer, it is held already, and in nobody else's way.
-        let listener = match &self.monitor.holdings.metrics {
-            Some(held) if listen::is_at(held, addr) => held
-                .try_clone()
-                .map_err(|error| ExitError::other(error.to_string())),
-            _ => listen::metrics(addr).map(OwnedFd::from),
-        };
-        let listened = listener.and_then(|kept| match kept.try_clone() {
-            Ok(given) => Ok((kept, given)),
-            Err(error) => Err(ExitError::other(error.to_string())),
-        });
-        match listened {
-            Ok((kept, given)) => {
-                self.monitor.holdings.metrics = Some(kept);
-                (Answer::Done, Some(given))
-            }
-            Err(error) => (Answer::Refused(error.message().to_owned()), None),
-        }
-    }
-
-    fn refuse(&mut self, refusal: Refusal, what: &str) -> Answer {
-        let count = self.refused.entry(refusal).or_insert(0);
-        *count += 1;
-        let text = format!(
-            "the engine asked the monitor to {what}: refused, {refusal} (refusal {count} of this kind)"
-        );
-        if refusal.may_be_late() {
-            warn!("{text}");
-        } else {
-            error!("{text}");
-        }
-        Answer::Refused(refusal.to_string())
-    }
-
-    fn answer(&mut self, number: u32, answer: Answer, along: Option<OwnedFd>) {
-        let Some(engine) = &self.engine else { return };
-        let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
-        match engine.order(&Order::Answer(number, answer), &along) {
-            Ok(()) => {}
-            // Control waits for each answer before it asks for the next thing, for the most part.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.condemn(Cause::Fault, "it asks again and again and takes no answer");
-            }
-            Err(error) => warn!("the engine does not hear ({error})"),
         }
     }
 

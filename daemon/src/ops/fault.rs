@@ -33,6 +33,8 @@ pub enum Fault {
     Places,
     /// The monitor is asked to listen for metrics at port 9440 by one who does not take the answer, and then by one who does.
     Listen,
+    /// The monitor is asked for routes without end.
+    Routes,
     /// The monitor is asked again and again, and no answer is taken.
     Flood,
     /// The monitor is told bytes that are no message.

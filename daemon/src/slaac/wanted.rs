@@ -12,7 +12,7 @@ pub const MAX_NAME_SERVERS: usize = 8;
 pub const MAX_SEARCH_DOMAINS: usize = 8;
 
 /// Why the kernel has something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A router advertised it.
     #[default]
