@@ -141,6 +141,17 @@ impl Pool {
         self.free.borrow().len()
     }
 
+    /// Gives the memory of all slots back, unless the worker holds one; says whether it did. Slots, lent ones too, are zero then, and
+    /// take memory again as they are written.
+    ///
+    /// # Safety
+    /// The kernel has written nothing to a slot that it was lent which somebody is still to read, and does not write now.
+    pub(crate) unsafe fn discard(&self) -> bool {
+        let held = self.count() - self.kernel.get() - self.census_free();
+        // SAFETY: the worker holds no slot, so that nobody has a reference into the region; the rest the caller vouches for.
+        held == 0 && unsafe { self.region.discard() }.is_ok()
+    }
+
     fn pop(&self, to: Owner) -> Option<SlotId> {
         let id = self.free.borrow_mut().pop()?;
         self.owners[usize::from(id.0)].set(to);
@@ -180,6 +191,37 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of the region that take memory.
+    fn resident(pool: &Pool) -> usize {
+        let len = pool.count() * pool.slot_len;
+        let mut pages = vec![0_u8; len / 4096];
+        // SAFETY: a question about a mapping of our own, with a byte for each page.
+        let asked =
+            unsafe { nix::libc::mincore(pool.region.base().as_ptr().cast(), len, pages.as_mut_ptr()) };
+        assert_eq!(asked, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count() * 4096
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it has no mincore")]
+    fn memory_is_given_back_while_nobody_holds_a_slot() {
+        let pool = Pool::new(4, 8192).unwrap();
+        let mut held = pool.take().unwrap();
+        let loan = pool.lend().unwrap();
+        held.bytes_mut().fill(7);
+        let before = resident(&pool);
+        assert!(before >= 8192);
+        // SAFETY: no kernel writes here.
+        assert!(!unsafe { pool.discard() }, "a packet is in it");
+        assert_eq!((resident(&pool), held.bytes()[8191]), (before, 7));
+        drop(held);
+        // SAFETY: no kernel writes here.
+        assert!(unsafe { pool.discard() });
+        assert_eq!(resident(&pool), 0);
+        let lent = pool.reclaim(loan.id).unwrap();
+        assert!(lent.bytes().iter().all(|byte| *byte == 0));
+    }
 
     #[test]
     fn a_slot_has_one_owner_at_any_time() {

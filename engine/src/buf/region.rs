@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// One anonymous mapping. Not `Sync`: a worker owns it.
 #[derive(Debug)]
@@ -54,6 +54,19 @@ impl Region {
         );
         // SAFETY: the offset was just checked to stay within (or one past) the mapping.
         unsafe { self.base.add(offset) }
+    }
+
+    /// Gives the memory back: all bytes are zero from now on, and take memory again when they are written.
+    ///
+    /// # Errors
+    /// What `madvise` says.
+    ///
+    /// # Safety
+    /// Nobody has a reference to a byte of it, or is still to read what was written there.
+    pub(crate) unsafe fn discard(&self) -> io::Result<()> {
+        // SAFETY: the mapping is ours, private and anonymous; the caller vouches for its content.
+        unsafe { madvise(self.base.cast(), self.len, MmapAdvise::MADV_DONTNEED) }?;
+        Ok(())
     }
 }
 

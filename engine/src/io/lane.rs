@@ -243,6 +243,12 @@ pub trait Lane {
     /// The pool for packets the worker makes itself.
     fn reply_pool(&self) -> &std::rc::Rc<Pool>;
 
+    /// Gives back the memory of receive slots, which take it again as they are filled; only while no packet is in one, and right after
+    /// a turn that brought none. Says whether it did.
+    fn rest(&mut self) -> bool {
+        false
+    }
+
     /// Stops bringing packets; what is in hand is still carried.
     fn quiesce(&mut self);
 

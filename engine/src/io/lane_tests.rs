@@ -116,6 +116,32 @@ fn flood<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<WorkerStats> {
     Some(stats)
 }
 
+/// Memory is given back while no packet is in it, also with packets on the way, and all arrive as they were sent.
+fn rest<L: Lane + Debug>(lane: Option<(L, Far)>) -> Option<()> {
+    const LEN: usize = 60_000;
+    let (mut lane, far) = lane?;
+    let stats = WorkerStats::default();
+    let mut inbox = Inbox::new();
+    for round in 0..200_u8 {
+        let packet = vec![round; LEN];
+        far.tun.send(&packet).unwrap();
+        far.raw.send(&packet).unwrap();
+        // The kernel has both, and no slot has: what is given back now is not what they come in.
+        assert!(lane.rest(), "{lane:?}");
+        let mut held = Vec::new();
+        while held.len() < 2 {
+            lane.turn(&mut inbox, PATIENCE, &stats).unwrap();
+            held.extend(inbox.tun.drain(..).chain(inbox.raw.drain(..)));
+        }
+        for packet in &held {
+            assert!(packet.bytes().len() == LEN && packet.bytes().iter().all(|byte| *byte == round));
+        }
+        assert!(!lane.rest(), "packets are held");
+    }
+    end(lane, &stats);
+    Some(())
+}
+
 /// FAULTS 42: after a stop nothing of ours is with the kernel, soon.
 fn end<L: Lane + Debug>(mut lane: L, stats: &WorkerStats) {
     let mut inbox = Inbox::new();
@@ -318,4 +344,14 @@ fn uring_writes() {
 #[test]
 fn syscall_writes() {
     writes(syscall());
+}
+
+#[test]
+fn uring_rest() {
+    rest(uring());
+}
+
+#[test]
+fn syscall_rest() {
+    rest(syscall());
 }

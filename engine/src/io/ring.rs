@@ -106,6 +106,9 @@ pub trait Ring {
     /// The entries are a whole number of pages long, belong to nobody else, and outlive the ring.
     unsafe fn register_buffers(&self, entries: NonNull<u8>, count: u16, group: u16) -> io::Result<()>;
 
+    /// Whether the kernel does something for this ring in calls of its thread alone: memory that it was lent stays as it is between them.
+    fn acts_in_calls(&self) -> bool;
+
     /// Free places in the submission queue.
     fn room(&mut self) -> usize;
 

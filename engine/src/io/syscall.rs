@@ -332,6 +332,13 @@ impl<C: Calls> Lane for SyscallLane<C> {
         &self.reply_pool
     }
 
+    fn rest(&mut self) -> bool {
+        self.batch.unload();
+        // SAFETY: the kernel writes to slots in calls of this thread alone, and is in none.
+        let given_back = [&self.tun_pool, &self.raw_pool].map(|pool| unsafe { pool.discard() });
+        given_back == [true; 2]
+    }
+
     fn quiesce(&mut self) {
         if !self.quiescing {
             self.quiescing = true;

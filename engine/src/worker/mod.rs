@@ -12,6 +12,7 @@ mod gather;
 mod preview;
 mod punt;
 mod refused;
+mod rest;
 mod run;
 mod to_control;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::carry::Carriage;
 use super::punt::PuntSender;
+use super::rest::Leisure;
 use crate::capture::Taps;
 use crate::fib::Reader;
 use crate::io::gso_sizes::GsoSizes;
@@ -49,6 +50,7 @@ struct Worker<'a, L> {
     began: Instant,
     /// When the last batch had been handed over.
     handed_over_at: Instant,
+    leisure: Leisure,
     stopping_since: Option<Instant>,
     #[cfg(debug_assertions)]
     fault: super::fault::Wish,
@@ -80,6 +82,7 @@ pub(super) fn run<L: Lane>(lane: L, duty: Duty, stats: &WorkerStats) -> Result<(
         inbox: Inbox::new(),
         began: Instant::now(),
         handed_over_at: Instant::now(),
+        leisure: Leisure::default(),
         stopping_since: None,
         #[cfg(debug_assertions)]
         fault,
@@ -111,12 +114,17 @@ impl<L: Lane> Worker<'_, L> {
             #[cfg(debug_assertions)]
             self.fault.come_true();
             self.stats.turns.bump();
-            if !self.inbox.is_empty() {
+            if self.inbox.is_empty() {
+                if self.leisure.is_due() && self.lane.rest() {
+                    self.leisure.rested();
+                }
+            } else {
                 let arrived_at = match turn {
                     Turn::AtOnce => self.handed_over_at,
                     Turn::Waited => Instant::now(),
                 };
                 let counts = self.carry_burst(arrived_at);
+                self.leisure.carried(counts[0] + counts[1]);
                 self.lane.hand_over(self.stats)?;
                 self.record(arrived_at, counts);
             }

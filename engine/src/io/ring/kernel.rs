@@ -31,6 +31,8 @@ pub struct Files {
 /// An io_uring of the kernel, with its files. Field order is drop order: the ring closes first.
 pub struct KernelRing {
     ring: IoUring,
+    /// What other threads and interrupts bring waits for a call (`IORING_SETUP_DEFER_TASKRUN`).
+    deferred: bool,
     _files: Files,
 }
 
@@ -47,7 +49,7 @@ impl KernelRing {
     /// # Errors
     /// What the kernel says when it refuses a ring, or the files.
     pub fn new(lengths: [u32; 2], files: Files, scope: RingScope) -> io::Result<Self> {
-        let ring = build(lengths, scope)?;
+        let (ring, deferred) = build(lengths, scope)?;
         // At the places that requests name.
         let mut table = [-1; 4];
         table[TUN as usize] = files.tun.as_raw_fd();
@@ -55,7 +57,11 @@ impl KernelRing {
         table[RAW_TX as usize] = files.sender.as_fd().as_raw_fd();
         table[BELL as usize] = files.bell.as_fd().as_raw_fd();
         ring.submitter().register_files(&table)?;
-        Ok(Self { ring, _files: files })
+        Ok(Self {
+            ring,
+            deferred,
+            _files: files,
+        })
     }
 
     /// Everything has been registered: the ring takes what is in its scope from now on, from the calling thread.
@@ -67,8 +73,8 @@ impl KernelRing {
     }
 }
 
-/// The fastest set-up this kernel has; each step back costs some speed and nothing else.
-fn build([submissions, completions]: [u32; 2], scope: RingScope) -> io::Result<IoUring> {
+/// The fastest set-up this kernel has, and whether it defers; each step back costs some speed, and memory that is kept for longer.
+fn build([submissions, completions]: [u32; 2], scope: RingScope) -> io::Result<(IoUring, bool)> {
     let builder = || {
         let mut builder = IoUring::builder();
         scope.begin(&mut builder);
@@ -81,13 +87,15 @@ fn build([submissions, completions]: [u32; 2], scope: RingScope) -> io::Result<I
         .setup_submit_all()
         .setup_single_issuer()
         .setup_defer_taskrun();
-    fastest.build(submissions).or_else(|_| {
-        let mut faster = builder();
-        faster.dontfork().setup_submit_all().setup_coop_taskrun();
-        faster
-            .build(submissions)
-            .or_else(|_| builder().build(submissions))
-    })
+    if let Ok(ring) = fastest.build(submissions) {
+        return Ok((ring, true));
+    }
+    let mut faster = builder();
+    faster.dontfork().setup_submit_all().setup_coop_taskrun();
+    let ring = faster
+        .build(submissions)
+        .or_else(|_| builder().build(submissions))?;
+    Ok((ring, false))
 }
 
 /// The request as the kernel reads it.
@@ -166,6 +174,10 @@ impl Ring for KernelRing {
     }
 
     #[inline]
+    fn acts_in_calls(&self) -> bool {
+        self.deferred
+    }
+
     fn has_overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }

@@ -55,6 +55,11 @@ impl ReceiveBatch {
         self.slots.len().min(wanted)
     }
 
+    /// Slots left over from the last call go back to the pool.
+    pub(super) fn unload(&mut self) {
+        self.slots.clear();
+    }
+
     pub(super) fn receive(&mut self, calls: &mut impl Calls, inbox: &mut Inbox) -> Result<usize, Errno> {
         for ((message, part), slot) in self.messages.iter_mut().zip(&mut self.parts).zip(&mut self.slots) {
             let bytes = &mut slot.bytes_mut()[HEAD_ROOM..];

@@ -367,6 +367,10 @@ impl Ring for FakeRing {
         Ok(0)
     }
 
+    fn acts_in_calls(&self) -> bool {
+        true
+    }
+
     fn has_overflowed(&mut self) -> bool {
         !self.0.borrow().overflow.is_empty()
     }
