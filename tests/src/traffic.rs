@@ -75,7 +75,7 @@ pub fn tcp_transfer(
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
             from.enter(|| -> std::io::Result<()> {
-                let stream = TcpStream::connect_timeout(&SocketAddr::V6(dst), stall)?;
+                let stream = connect(dst, stall)?;
                 stream.set_write_timeout(Some(stall))?;
                 send_content(stream, &content, bytes)
             })
@@ -103,6 +103,19 @@ fn listen(port: u16, patience: Duration) -> std::io::Result<TcpListener> {
                 thread::sleep(Duration::from_millis(1));
             }
             bound => return bound,
+        }
+    }
+}
+
+/// While an interface is down there is no way; what has begun waits for one, and so does what begins.
+fn connect(dst: SocketAddrV6, patience: Duration) -> std::io::Result<TcpStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match TcpStream::connect_timeout(&SocketAddr::V6(dst), patience) {
+            Err(error) if error.kind() == ErrorKind::NetworkUnreachable && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            connected => return connected,
         }
     }
 }
