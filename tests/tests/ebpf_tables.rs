@@ -142,8 +142,9 @@ fn a_storm_at_a_large_site_leaves_time_for_questions() {
         times.len(),
         overruns()
     );
+    // Without time for questions one waits until the storm is over, and it is not before the question is answered.
     assert!(
-        rulebooks > 1 && slowest < Duration::from_secs(2),
+        rulebooks > 1 && times.len() > 1 && slowest < STORM,
         "{rulebooks}, {slowest:?}"
     );
     daemon.conservation();
