@@ -51,6 +51,8 @@ pub(crate) struct Arrivals {
     pub(crate) latency: Histogram<u64>,
     /// The longest time without an arrival, in nanoseconds.
     pub(crate) longest_gap_ns: u64,
+    /// Receive calls that returned packets: as many as packets where the counter fell asleep after each.
+    pub(crate) calls: u64,
 }
 
 /// A histogram for latencies in nanoseconds.
@@ -83,6 +85,7 @@ impl Inlet {
             ledger: Ledger::new(flows),
             latency: latency_histogram()?,
             longest_gap_ns: 0,
+            calls: 0,
         };
         let mut last_ns = None;
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(RECEIVE_BATCH, None);
@@ -94,6 +97,7 @@ impl Inlet {
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
                 Err(errno) => return Err(errno).context("receive"),
             };
+            arrivals.calls += 1;
             let now = now_ns();
             let from = shared.record_from_ns.load(Ordering::Relaxed);
             let mut fresh = 0;

@@ -72,6 +72,8 @@ pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
     /// The longest time without an arrival, in nanoseconds.
     pub(crate) longest_gap_ns: u64,
+    /// Calls that took what arrived, the whole run.
+    pub(crate) receive_calls: u64,
 }
 
 /// Sends and counts.
@@ -102,6 +104,7 @@ pub(crate) fn run(outlet: &mut Outlet, inlet: &Inlet, traffic: &Traffic) -> Resu
             totals,
             latency: arrivals.latency,
             longest_gap_ns: arrivals.longest_gap_ns,
+            receive_calls: arrivals.calls,
         })
     })
 }

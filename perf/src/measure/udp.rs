@@ -98,6 +98,7 @@ pub(super) fn taken(outcome: &Outcome) -> Taken {
         ("lost", totals.lost),
         ("duplicated", totals.duplicated),
         ("reordered", totals.reordered),
+        ("receive calls", outcome.receive_calls),
     ];
     Taken {
         values: vec![outcome.delivered / 1e3],

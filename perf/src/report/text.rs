@@ -80,6 +80,12 @@ fn row(series: &Series, group: &[&Series]) -> String {
             let _ = write!(row, "  {name} {sum:.0}");
         }
     }
+    // One: the receiver fell asleep after each packet, and whoever sent the next had to wake it up.
+    let calls = series.detail("receive calls");
+    if calls > 0.0 {
+        let at_once = series.detail("received") / calls;
+        let _ = write!(row, "  {at_once:.1} packets a receive call");
+    }
     if series.failed > 0 {
         let _ = write!(row, "  {} failed", series.failed);
     }
