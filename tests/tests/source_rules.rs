@@ -1,5 +1,6 @@
 //! IPv4 routing by where a packet comes from (`ip rule add from`), which is how a machine with two uplinks keeps each address
-//! at its own: what the tunnel sends goes the way of its locator.
+//! at its own: what the tunnel sends goes the way of its locator. The same by what a packet carries (`ipproto 41`), and IPsec
+//! policies for it, which are how tunnels of this kind are protected (RFC 4891).
 //!
 //! ```text
 //!   h  eth0 10.0.0.2 ---- main table: default ------ r 10.9.0.254 ---- 10.9.0.1 peer (isatapd, router)
@@ -30,7 +31,8 @@ struct Uplinks {
 }
 
 impl Uplinks {
-    fn new() -> Self {
+    /// The second table is for what `selector` says.
+    fn new(selector: &str) -> Self {
         let (host, middle, peer) = (Netns::new("h"), Netns::new("m"), Netns::new("p"));
         connect(&host, "eth0", &middle, "left0");
         connect(&host, "eth1", &middle, "left1");
@@ -44,7 +46,7 @@ impl Uplinks {
         ));
         host.ip_batch(&format!(
             "addr add 10.0.0.2/24 dev eth0\naddr add {LOCATOR}/24 dev eth1\nroute add default via 10.0.0.254\n\
-             route add default via 10.1.0.254 table 100\nrule add from {LOCATOR} lookup 100\n"
+             route add default via 10.1.0.254 table 100\nrule add {selector} lookup 100\n"
         ));
         Self { host, middle, peer }
     }
@@ -61,8 +63,8 @@ fn kinds(wire: &Sniffer) -> Vec<u8> {
         .collect()
 }
 
-fn goes_the_way_of_its_locator(lane: Lane) {
-    let net = Uplinks::new();
+fn goes_by_the_rule(lane: Lane, selector: &str) {
+    let net = Uplinks::new(selector);
     let [wrong, right] = ["left0", "left1"].map(|device| Sniffer::start(&net.middle, device));
     let peer = Daemon::router(&net.peer, PEER)
         .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
@@ -92,7 +94,7 @@ fn goes_the_way_of_its_locator(lane: Lane) {
     assert_eq!(kinds(&wrong), [0; 0], "left by the other uplink");
     assert!(host.counters(Direction::Encap).delivered > 8);
     // Without the rule it goes as everything does.
-    net.host.ip(&format!("rule del from {LOCATOR} lookup 100"));
+    net.host.ip(&format!("rule del {selector} lookup 100"));
     wait::holds("packets at the other uplink", SOON, || {
         net.host
             .try_run(&format!("ping -6 -n -c 1 -W 0.1 {}", on_link(PEER)));
@@ -103,15 +105,79 @@ fn goes_the_way_of_its_locator(lane: Lane) {
 
 #[test]
 fn outer_packets_obey_rules_for_sources_uring() {
-    goes_the_way_of_its_locator(Lane::Uring);
+    goes_by_the_rule(Lane::Uring, &format!("from {LOCATOR}"));
 }
 
 #[test]
 fn outer_packets_obey_rules_for_sources_syscall() {
-    goes_the_way_of_its_locator(Lane::Syscall);
+    goes_by_the_rule(Lane::Syscall, &format!("from {LOCATOR}"));
 }
 
 #[test]
 fn outer_packets_obey_rules_for_sources_ebpf() {
-    goes_the_way_of_its_locator(Lane::Ebpf);
+    goes_by_the_rule(Lane::Ebpf, &format!("from {LOCATOR}"));
+}
+
+#[test]
+fn outer_packets_obey_rules_for_their_protocol_uring() {
+    goes_by_the_rule(Lane::Uring, "ipproto 41");
+}
+
+#[test]
+fn outer_packets_obey_rules_for_their_protocol_syscall() {
+    goes_by_the_rule(Lane::Syscall, "ipproto 41");
+}
+
+#[test]
+fn outer_packets_obey_rules_for_their_protocol_ebpf() {
+    goes_by_the_rule(Lane::Ebpf, "ipproto 41");
+}
+
+/// What must not leave without protection does not, whoever has carried it until then.
+fn obeys_policies(lane: Lane) {
+    let net = Uplinks::new(&format!("from {LOCATOR}"));
+    let right = Sniffer::start(&net.middle, "right");
+    let peer = Daemon::router(&net.peer, PEER)
+        .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
+        .start();
+    let host = Builder::new(&net.host)
+        .config(&format!("BindAddress {LOCATOR}\nServerAddress {PEER}"))
+        .lane(lane)
+        .workers(1)
+        .start();
+    let to = on_link(PEER).to_string();
+    ping_direct_until(&net.host, &to, SOON);
+    let policy = format!("dir out src {LOCATOR} dst {PEER} proto 41");
+    net.host.ip(&format!("xfrm policy add {policy} action block"));
+    let echo = format!("ping -6 -n -c 1 -W 0.2 {to}");
+    let passed = || right.packets().iter().filter(|c| c.outgoing).count();
+    wait::holds("nothing to pass", SOON, || {
+        let before = passed();
+        !net.host.try_run(&echo).status.success() && passed() == before
+    });
+    let refused = || {
+        let drops = host.drops(Direction::Encap);
+        drops.get("send_error").copied().unwrap_or_default()
+    };
+    let before = refused();
+    assert!(!net.host.try_run(&echo).status.success());
+    assert!(refused() > before, "a refusal that is not counted");
+    net.host.ip(&format!("xfrm policy delete {policy}"));
+    ping_direct_until(&net.host, &to, SOON);
+    [host, peer].iter().for_each(Daemon::conservation);
+}
+
+#[test]
+fn outer_packets_obey_ipsec_policies_uring() {
+    obeys_policies(Lane::Uring);
+}
+
+#[test]
+fn outer_packets_obey_ipsec_policies_syscall() {
+    obeys_policies(Lane::Syscall);
+}
+
+#[test]
+fn outer_packets_obey_ipsec_policies_ebpf() {
+    obeys_policies(Lane::Ebpf);
 }

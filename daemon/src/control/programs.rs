@@ -17,6 +17,7 @@ use isatap_engine::ebpf::layout::Counter;
 use isatap_engine::ebpf::{self, Surroundings};
 use isatap_engine::fib::{Locator, MAX_LOCATORS, Rulebook};
 use isatap_engine::io::ebpf::{MapFds, Shared};
+use isatap_engine::io::raw;
 use isatap_engine::stats::{Direction, Latencies};
 use tracing::{info, warn};
 
@@ -255,7 +256,12 @@ impl Programs {
         );
         held(
             others.ipsec && !self.insists,
-            "there are IPsec policies, which would not see the packets (Lane ebpf carries them all the same)",
+            if raw::obeys_policies_for_protocol() {
+                "there are IPsec policies, which would not see the packets (Lane ebpf carries them all the same)"
+            } else {
+                "there are IPsec policies, which would not see the packets (Lane ebpf carries them all the same); one for protocol 41 alone does not see \
+                 what workers send either before Linux 6.4, one for all protocols does"
+            },
         );
         why
     }

@@ -17,6 +17,7 @@ pub mod lane;
 #[cfg(test)]
 mod lane_tests;
 mod mapping;
+mod message;
 pub mod outgoing;
 pub mod passing;
 pub mod probe;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::libc;
 
 use super::errors::SetupError;
+use super::message::{self, Origin, socket_address};
 use super::steer::{self, Instruction, Shard};
 use crate::fib::Locator;
 use crate::wire::ipv4::PROTO_IPV6;
@@ -188,11 +189,12 @@ impl RawSender {
         ] {
             set_int(fd.as_fd(), libc::IPPROTO_IP, name, 1).map_err(|source| socket(action, source))?;
         }
-        Ok(Self { fd })
+        Ok(Self::from_fd(fd))
     }
 
     /// Takes over a socket that [`RawSender::open`] or [`RawSender::open_hearing`] has made, perhaps in another process.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        message::ask_about_protocol(fd.as_fd());
         Self { fd }
     }
 
@@ -201,25 +203,7 @@ impl RawSender {
     /// # Errors
     /// What the kernel says.
     pub fn send(&self, packet: &[u8], from: Ipv4Addr, to: Ipv4Addr) -> io::Result<()> {
-        let (mut name, mut origin) = (socket_address(to), Origin::new(from));
-        let mut part = libc::iovec {
-            iov_base: packet.as_ptr().cast_mut().cast(),
-            iov_len: packet.len(),
-        };
-        // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_name = (&raw mut name).cast();
-        message.msg_namelen =
-            libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
-        (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-        origin.attach(&mut message);
-        // SAFETY: packet, addresses and what points to them live through the call, which writes to none of them.
-        let sent = unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        message::send(self.fd.as_fd(), packet, to, &mut Origin::new(from))
     }
 
     /// A second handle to the same socket, for control to read its error queue.
@@ -231,45 +215,9 @@ impl RawSender {
     }
 }
 
-/// Tells the kernel where a message comes from. Of headers that we write it reads nothing to find the way: without this no rule for a
-/// source (`ip rule add from ...`) holds for the tunnel, nor does an IPsec policy for it (`raw_sendmsg` of net/ipv4/raw.c; ip(7), `IP_PKTINFO`).
-///
-/// No longer than what the kernel keeps on its stack (`____sys_sendmsg` of net/socket.c).
-#[repr(C)]
-pub(crate) struct Origin {
-    header: libc::cmsghdr,
-    info: libc::in_pktinfo,
-}
-
-impl Origin {
-    pub(crate) fn new(addr: Ipv4Addr) -> Self {
-        // SAFETY: `cmsghdr` and `in_pktinfo` are plain data for which all zeroes is a valid value.
-        let mut origin: Self = unsafe { std::mem::zeroed() };
-        origin.header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<libc::in_pktinfo>();
-        origin.header.cmsg_level = libc::IPPROTO_IP;
-        origin.header.cmsg_type = libc::IP_PKTINFO;
-        origin.set(addr);
-        origin
-    }
-
-    pub(crate) fn set(&mut self, addr: Ipv4Addr) {
-        self.info.ipi_spec_dst.s_addr = addr.to_bits().to_be();
-    }
-
-    /// Points a message at it.
-    pub(crate) fn attach(&mut self, message: &mut libc::msghdr) {
-        message.msg_control = (&raw mut *self).cast();
-        message.msg_controllen = size_of::<Self>();
-    }
-}
-
-/// An IPv4 address as the kernel's socket calls take it.
-pub(crate) fn socket_address(addr: Ipv4Addr) -> libc::sockaddr_in {
-    // SAFETY: `sockaddr_in` is plain data for which all zeroes is a valid value.
-    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-    name.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
-    name.sin_addr.s_addr = addr.to_bits().to_be();
-    name
+/// Whether IPv4 rules and IPsec policies for protocol 41 hold for what workers send: from Linux 6.4. False until a sender has been opened.
+pub fn obeys_policies_for_protocol() -> bool {
+    message::names_protocol()
 }
 
 fn open_socket() -> Result<OwnedFd, SetupError> {

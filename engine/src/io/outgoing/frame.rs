@@ -10,7 +10,7 @@ use nix::libc;
 
 use super::super::ident;
 use super::super::lane::{Form, Outgoing};
-use super::super::raw::{Origin, socket_address};
+use super::super::message::{Origin, socket_address};
 use super::super::ticket::Uses;
 use super::load::Share;
 use crate::isatap::mtu::TUNNEL_MTU_MIN;
