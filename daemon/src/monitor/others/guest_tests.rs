@@ -1,4 +1,4 @@
-//! The questions put to a kernel that has sit tunnels, and neither nf_tables nor IPsec: that of the guest (Linux 6.1).
+//! The questions put to a kernel that has sit tunnels, no nf_tables, and IPsec when it is asked for: that of the guest (Linux 6.1).
 //!
 //! ```text
 //!   guest 10.0.0.9 [ eth0, sit0, tunnel ]
@@ -49,18 +49,36 @@ fn devices(guest: &Guest) -> (usize, usize) {
     panic!("the answer has no end");
 }
 
+/// Whether the kernel says that there are policies of IPsec.
+fn has_policies(guest: &Guest) -> bool {
+    let answer = ask(guest, NETLINK_XFRM, &questions::policies()).unwrap();
+    let message = plain::messages(&answer[0])
+        .next()
+        .map(NetlinkBuffer::new)
+        .unwrap();
+    questions::has_policies(message.message_type(), message.payload()).unwrap()
+}
+
 #[test]
 fn a_kernel_says_which_sit_tunnels_are_up_and_what_it_does_not_have() {
     let site = Site::new();
     let Some(guest) = Guest::start(&site, Ipv4Addr::new(10, 0, 0, 9)) else {
         return;
     };
+    // A kernel without IPsec is one that does not find its module.
+    guest.run("cd /usr/lib/modules/*/kernel/net/xfrm && mv xfrm_user.ko xfrm_user.away");
     for (family, question) in [
         (NETLINK_NETFILTER, questions::chains()),
         (NETLINK_XFRM, questions::policies()),
     ] {
         assert_eq!(ask(&guest, family, &question), Err(NO_FAMILY), "{family}");
     }
+    guest.run("cd /usr/lib/modules/*/kernel/net/xfrm && mv xfrm_user.away xfrm_user.ko");
+    assert!(!has_policies(&guest));
+    guest.run("ip xfrm policy add dir out src 10.0.0.9 dst 10.0.0.1 tmpl proto esp mode transport");
+    assert!(has_policies(&guest));
+    guest.run("ip xfrm policy deleteall");
+    assert!(!has_policies(&guest));
     // With sit0, which comes with the module and is down.
     guest.run("ip link show sit0");
     let (before, hearing) = devices(&guest);
