@@ -17,7 +17,7 @@ use isatap_engine::stats::Direction;
 use isatap_tests::daemon::TUNNEL;
 use isatap_tests::flows::UdpFlows;
 use isatap_tests::netns::Netns;
-use isatap_tests::older_kernel;
+use isatap_tests::older_kernel::{self, amount};
 use isatap_tests::ping::ping;
 use isatap_tests::programs::{Node, hand_over};
 use isatap_tests::scene::{SOON, on_link};
@@ -297,7 +297,7 @@ fn carrying<N: Borrow<Netns>>(ns: N, v4: Ipv4Addr, hook: Hook) -> Node<N> {
 #[test]
 fn programs_are_exchanged_while_they_carry() {
     const FLOWS: u16 = 4;
-    const PACKETS: u32 = 20_000;
+    let packets = u32::try_from(amount(20_000)).expect("a count");
     for hook in hooks() {
         let (a, b) = device();
         let mut nodes = [carrying(&a, A, hook), carrying(&b, B, hook)];
@@ -305,7 +305,7 @@ fn programs_are_exchanged_while_they_carry() {
         let before = nodes[0].count(Direction::Encap, Counter::Packets);
         let flows = UdpFlows {
             flows: FLOWS,
-            packets: PACKETS,
+            packets,
             sizes: &[200],
             batch: 1,
         };
@@ -321,9 +321,9 @@ fn programs_are_exchanged_while_they_carry() {
             eprintln!("{hook:?}: exchanged {rounds} times at either end");
             sender.join().expect("the flows")
         });
-        book.assert_exactly_once_in_order("at b", FLOWS, PACKETS);
+        book.assert_exactly_once_in_order("at b", FLOWS, packets);
         let sent = nodes[0].count(Direction::Encap, Counter::Packets) - before;
-        assert_eq!(sent, u64::from(FLOWS) * u64::from(PACKETS));
+        assert_eq!(sent, u64::from(FLOWS) * u64::from(packets));
         for (from, to) in [(0, 1), (1, 0)] {
             let sent = nodes[from].count(Direction::Encap, Counter::Packets);
             assert_eq!(sent, nodes[to].count(Direction::Decap, Counter::Packets));

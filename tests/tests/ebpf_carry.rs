@@ -19,7 +19,7 @@ use isatap_engine::stats::Direction;
 use isatap_tests::daemon::TUNNEL;
 use isatap_tests::flows::assert_datagrams_arrive;
 use isatap_tests::netns::Netns;
-use isatap_tests::older_kernel;
+use isatap_tests::older_kernel::{self, amount};
 use isatap_tests::packet::{Inner, Outer, SeenOuter, isatap, link_local};
 use isatap_tests::ping::ping;
 use isatap_tests::programs::Node;
@@ -111,7 +111,7 @@ fn tcp_arrives_whole_and_in_superpackets() {
         if let Some(gro) = gro {
             set_gro(&pair.a.ns, DEVICE, &pair.b.ns, DEVICE, gro);
         }
-        let report = tcp_transfer(&pair.a.ns, &pair.b.ns, port(on_link(B)), BYTES, SOON * 6);
+        let report = tcp_transfer(&pair.a.ns, &pair.b.ns, port(on_link(B)), amount(BYTES), SOON * 6);
         eprintln!("{gro:?}: {}", report.expect("all of it"));
         let sent = pair.a.count(Direction::Encap, Counter::Packets);
         let segments = pair.a.segments(Direction::Encap);
@@ -164,7 +164,7 @@ fn a_router_forwards_superpackets() {
         }
         ping(&pair.a.ns, &BEHIND.to_string(), 3);
         for (from, to, addr) in [(&pair.a.ns, &c, BEHIND), (&c, &pair.a.ns, on_link(A))] {
-            let report = tcp_transfer(from, to, port(addr), BYTES, SOON * 6);
+            let report = tcp_transfer(from, to, port(addr), amount(BYTES), SOON * 6);
             eprintln!("{gro:?}, tso {tso}: {}", report.expect("all of it"));
         }
         assert_eq!(

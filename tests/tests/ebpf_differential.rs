@@ -24,11 +24,12 @@ use isatap_engine::stats::Direction;
 use isatap_engine::wire::ipv4::{MIN_HEADER_LEN, OuterHeader};
 use isatap_engine::wire::ipv6;
 use isatap_engine::wire::vnet;
+use isatap_tests::corpus;
 use isatap_tests::guest::files_below;
-use isatap_tests::{corpus, older_kernel};
+use isatap_tests::older_kernel::{self, amount};
 
 const SEED: u64 = 6041;
-const RULEBOOKS: usize = 300;
+const RULEBOOKS: u64 = 300;
 /// Packets per Rulebook and direction.
 const PACKETS: usize = 250;
 const SLOTS: u32 = 4096;
@@ -297,7 +298,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn the_programs_decide_as_path_does() {
     let seed = number("ISATAP_EBPF_SEED", SEED);
-    let count = number("ISATAP_EBPF_RULEBOOKS", RULEBOOKS as u64);
+    let count = number("ISATAP_EBPF_RULEBOOKS", amount(RULEBOOKS));
     let mut bench = Bench::new();
     for round in 0..count {
         let mut draw = Draw(seed.wrapping_mul(1_000_003).wrapping_add(round));
@@ -316,7 +317,7 @@ fn the_programs_decide_as_path_does() {
         eprintln!("{times:8} {outcome:?}");
     }
     eprintln!("{} packets, seed {seed}", bench.tried);
-    assert!(bench.tried >= 100_000 || count < RULEBOOKS as u64);
+    assert!(bench.tried >= 100_000 || count < RULEBOOKS);
     check_seen(&bench.seen);
 }
 

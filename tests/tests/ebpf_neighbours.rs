@@ -15,7 +15,7 @@ use isatap_engine::io::ebpf::Neighbour;
 use isatap_engine::stats::Direction;
 use isatap_tests::daemon::{Builder, Daemon, Lane};
 use isatap_tests::netns::Netns;
-use isatap_tests::older_kernel;
+use isatap_tests::older_kernel::{self, amount};
 use isatap_tests::ping::{ping, ping_until};
 use isatap_tests::programs::Node;
 use isatap_tests::raw::Injector;
@@ -240,7 +240,7 @@ fn superpackets_go_that_way() {
         b.set_neighbour(A, UNDERLAY, Some([at_a, at_b]));
         // The kernel need not even know them.
         let to = SocketAddrV6::new(on_link(B), 5001, 0, 0);
-        tcp_transfer(&a.ns, &b.ns, to, BYTES, SOON * 6).expect("all of it");
+        tcp_transfer(&a.ns, &b.ns, to, amount(BYTES), SOON * 6).expect("all of it");
         assert_eq!(a.ns.ip(&format!("neigh show {B}")), "", "nobody asked for it");
         assert!(a.count(Direction::Encap, Counter::Superpackets) > 0);
         for (from, to) in [(&a, &b), (&b, &a)] {
