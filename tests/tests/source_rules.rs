@@ -3,7 +3,7 @@
 //! policies for it, which are how tunnels of this kind are protected (RFC 4891).
 //!
 //! ```text
-//!   h  eth0 10.0.0.2 ---- main table: default ------ r 10.9.0.254 ---- 10.9.0.1 peer (isatapd, router)
+//!   h  eth0 10.0.0.2 ---- main table --------------- r 10.9.0.254 ---- 10.9.0.1 peer (isatapd, router)
 //!      eth1 10.1.0.2 ---- table 100, from 10.1.0.2 --+
 //! ```
 
@@ -31,7 +31,8 @@ struct Uplinks {
 }
 
 impl Uplinks {
-    /// The second table is for what `selector` says.
+    /// The second table is for what `selector` says. Whatever else the kernel is asked for goes nowhere, which it says in the words for what it does
+    /// not understand (`EINVAL`).
     fn new(selector: &str) -> Self {
         let (host, middle, peer) = (Netns::new("h"), Netns::new("m"), Netns::new("p"));
         connect(&host, "eth0", &middle, "left0");
@@ -45,8 +46,8 @@ impl Uplinks {
             "addr add {PEER}/24 dev eth0\nroute add default via 10.9.0.254\n"
         ));
         host.ip_batch(&format!(
-            "addr add 10.0.0.2/24 dev eth0\naddr add {LOCATOR}/24 dev eth1\nroute add default via 10.0.0.254\n\
-             route add default via 10.1.0.254 table 100\nrule add {selector} lookup 100\n"
+            "addr add 10.0.0.2/24 dev eth0\naddr add {LOCATOR}/24 dev eth1\nroute add 10.9.0.0/24 via 10.0.0.254\n\
+             route add blackhole default\nroute add default via 10.1.0.254 table 100\nrule add {selector} lookup 100\n"
         ));
         Self { host, middle, peer }
     }

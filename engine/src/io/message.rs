@@ -68,13 +68,14 @@ impl Origin {
     }
 }
 
-/// Asks the kernel, once, whether it takes the protocol with a message: by one that it never sends, to all hosts, which a socket must be
-/// allowed to. It reads what comes with a message before it looks for the way.
+/// Asks the kernel, once, whether it takes the protocol with a message: by one that it never sends, for a device that nobody has. It reads
+/// what comes with a message before it looks for that, and for the device before it looks at any route.
 pub(super) fn ask_about_protocol(sender: BorrowedFd<'_>) {
     TAKES_PROTOCOL.get_or_init(|| {
         let mut origin = Origin::with(Ipv4Addr::UNSPECIFIED, true);
+        origin.info.ipi_ifindex = libc::c_int::MAX;
         let sent = send(sender, &[0; 20], Ipv4Addr::BROADCAST, &mut origin);
-        sent.is_err_and(|error| error.raw_os_error() != Some(libc::EINVAL))
+        sent.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
     });
 }
 
