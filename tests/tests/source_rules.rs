@@ -51,6 +51,19 @@ impl Uplinks {
         ));
         Self { host, middle, peer }
     }
+
+    /// The machine's daemon and the peer's.
+    fn daemons(&self, lane: Lane) -> [Daemon<'_>; 2] {
+        let peer = Daemon::router(&self.peer, PEER)
+            .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
+            .start();
+        let host = Builder::new(&self.host)
+            .config(&format!("BindAddress {LOCATOR}\nServerAddress {PEER}"))
+            .lane(lane)
+            .workers(1)
+            .start();
+        [host, peer]
+    }
 }
 
 /// Kinds of ICMPv6 messages of the tunnel that came in at a device, and everything else as 0.
@@ -67,14 +80,7 @@ fn kinds(wire: &Sniffer) -> Vec<u8> {
 fn goes_by_the_rule(lane: Lane, selector: &str) {
     let net = Uplinks::new(selector);
     let [wrong, right] = ["left0", "left1"].map(|device| Sniffer::start(&net.middle, device));
-    let peer = Daemon::router(&net.peer, PEER)
-        .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
-        .start();
-    let host = Builder::new(&net.host)
-        .config(&format!("BindAddress {LOCATOR}\nServerAddress {PEER}"))
-        .lane(lane)
-        .workers(1)
-        .start();
+    let [host, peer] = net.daemons(lane);
     ping_direct_until(&net.host, &on_link(PEER).to_string(), SOON);
     // What is larger than the tunnel's MTU leaves in several packets.
     net.host.run(&format!(
@@ -138,14 +144,7 @@ fn outer_packets_obey_rules_for_their_protocol_ebpf() {
 fn obeys_policies(lane: Lane) {
     let net = Uplinks::new(&format!("from {LOCATOR}"));
     let right = Sniffer::start(&net.middle, "right");
-    let peer = Daemon::router(&net.peer, PEER)
-        .config("Advertise yes\nAdvertisePrefix 2001:db8:1::/64 on-link")
-        .start();
-    let host = Builder::new(&net.host)
-        .config(&format!("BindAddress {LOCATOR}\nServerAddress {PEER}"))
-        .lane(lane)
-        .workers(1)
-        .start();
+    let [host, peer] = net.daemons(lane);
     let to = on_link(PEER).to_string();
     ping_direct_until(&net.host, &to, SOON);
     let policy = format!("dir out src {LOCATOR} dst {PEER} proto 41");
