@@ -10,8 +10,9 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use isatap_tests::daemon::{Daemon, Lane};
-use isatap_tests::fault::{kill_engine, let_it_live, restarts, wait_successor};
-use isatap_tests::scene::{ROUTER, Running, SERVER, SOON, Scene};
+use isatap_tests::fault::{kill_engine, let_it_live, restarts, wait_successor, wish};
+use isatap_tests::packet::Inner;
+use isatap_tests::scene::{DUT, Opposite, ROUTER, Running, SERVER, SOON, Scene, X, on_link};
 use isatap_tests::steady::Stream;
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
@@ -20,6 +21,8 @@ use isatap_tests::witness::{Sample, Witnessed};
 /// Said when the programs begin to carry, and when they leave packets to workers.
 const CARRIES: &str = "the kernel carries packets by the ebpf lane";
 const LEAVES: &str = "packets are left to the workers";
+/// Short lives of engines after which the monitor takes its time.
+const LIVES_OF_A_LOOP: usize = 5;
 /// How often an engine is killed under the transfer; more in a long run.
 const KILLS: &str = "ISATAPD_TEST_KILLS";
 
@@ -114,6 +117,72 @@ fn a_gap_is_seen_where_there_is_one() {
         assert!(zeros(&samples) > 0, "{lane:?}: {samples:?}");
         running.conservation();
     }
+}
+
+/// Filters, IPsec policies and traffic control of others are heard of when they come and when they go: nothing else has the monitor look
+/// around here.
+#[test]
+fn others_are_heard_of() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.args("--lane auto").workers(1));
+    daemon.wait_programs();
+    wish(&daemon, "other_signs").expect("an answer");
+    let carries = || daemon.metrics().sum("isatapd_kernel_carries", &[]);
+    wait::holds("the kernel to carry both directions", SOON, || carries() == 2);
+    for (come, go, left) in [
+        (
+            "nft add table ip seen { chain in { type filter hook input priority 0 ; counter ; } ; }",
+            "nft delete table ip seen",
+            0,
+        ),
+        (
+            "ip xfrm policy add dir out dst 192.0.2.2 proto 41 action block",
+            "ip xfrm policy deleteall",
+            0,
+        ),
+        (
+            "tc qdisc add dev is0 root pfifo",
+            "tc qdisc delete dev is0 root",
+            1,
+        ),
+    ] {
+        scene.dut.run(come);
+        wait::holds(come, SOON, || carries() == left);
+        scene.dut.run(go);
+        wait::holds(go, SOON, || carries() == 2);
+    }
+    let restarts = daemon.metrics().sum("isatapd_engine_restarts_total", &[]);
+    assert_eq!(restarts, 0, "an engine that begins is told, too");
+}
+
+/// A filter that comes while no engine is there to have the programs step back sees what comes, all the same.
+#[test]
+fn a_filter_sees_packets_while_there_is_no_engine() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.args("--lane auto").workers(1));
+    daemon.wait_programs();
+    let crafter = scene.crafter();
+    // After these deaths the next engine comes in five seconds.
+    for _ in 0..LIVES_OF_A_LOOP - 1 {
+        let old = kill_engine(&daemon);
+        wait::holds("the next engine", SOON, || {
+            daemon.try_engine_pid().is_some_and(|engine| engine != old)
+        });
+    }
+    kill_engine(&daemon);
+    daemon.wait_log("the engine is started again in 5s");
+    for part in [
+        "table ip seen",
+        "chain ip seen in { type filter hook input priority 0 ; }",
+        "rule ip seen in ip protocol 41 counter",
+    ] {
+        scene.dut.run(&format!("nft add {part}"));
+    }
+    wait::holds("the filter to see a packet", SOON, || {
+        crafter.send_inner(&Inner::new(on_link(X), on_link(DUT)).udp(1, 9, b"who sees me?"));
+        !scene.dut.run("nft list chain ip seen in").contains("packets 0 ")
+    });
+    assert_eq!(daemon.try_engine_pid(), None, "an engine has them step back, too");
 }
 
 /// `Lane auto` gives way to filters and to IPsec while there are any; `Lane ebpf` was told not to.

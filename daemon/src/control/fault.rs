@@ -15,6 +15,7 @@ use crate::config::Loader;
 use crate::link::apply::RouteId;
 use crate::link::change::{Change, Changer as _};
 use crate::monitor::text;
+use crate::monitor::wire::Say;
 use crate::ops::fault::Fault;
 use crate::slaac::Origin;
 
@@ -32,6 +33,7 @@ impl Daemon {
             Fault::ControlWedge => loop {
                 std::thread::sleep(Duration::from_secs(1));
             },
+            Fault::OtherSigns => self.watchdog.sign = Say::Status("as a test wished".to_owned()),
             Fault::Abort => std::process::abort(),
             Fault::Program => {
                 let started = std::process::Command::new("/bin/true").spawn();

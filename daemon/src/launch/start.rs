@@ -398,7 +398,7 @@ fn programs(
     otherwise: Otherwise,
 ) -> Result<Programs, ExitError> {
     if lane.has_programs() {
-        return Programs::load(shape, before, otherwise);
+        return Programs::load(lane, shape, before, otherwise);
     }
     Ok(Programs::Without(String::new()))
 }

@@ -207,8 +207,16 @@ impl Word {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn of(groups: i32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, groups.cast_unsigned()))?;
+        Self::of_family(NETLINK_ROUTE, groups.cast_unsigned())
+    }
+
+    /// Of what `groups` of a netlink family tell, as bits: group 1 is the lowest.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket: EPROTONOSUPPORT where it does not have the family.
+    pub fn of_family(family: isize, groups: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(family)?;
+        socket.bind(&SocketAddr::new(0, groups))?;
         socket.set_non_blocking(true)?;
         Ok(Self { socket })
     }

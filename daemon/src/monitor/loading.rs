@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::others::Lookout;
 use super::programs::{self, Held};
 use super::shaping::Shaping;
+use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
 
 /// What has become of them.
@@ -44,15 +45,30 @@ pub struct Here {
     pub lookout: Lookout,
     /// Looks at their traffic control.
     pub shaping: Shaping,
+    /// The operator asked for them by name, and so for packets that nobody else sees.
+    pub insists: bool,
+}
+
+impl Here {
+    /// Readable when somebody else may have a say about packets now, or no longer: about outer ones, or by traffic control.
+    pub fn words_of_others(&self) -> [Option<BorrowedFd<'_>>; 3] {
+        let [chains, policies] = self.lookout.words();
+        [chains, policies, Some(self.shaping.word())]
+    }
 }
 
 impl Programs {
-    /// Has them loaded for the interface; those of a monitor `before` stay until these have rules.
+    /// Has them loaded for the interface, as `lane` wants them; those of a monitor `before` stay until these have rules.
     ///
     /// # Errors
     /// As [`Otherwise::follow`], when there is no descriptor or no thread left to load them by.
-    pub fn load(shape: &Shape, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, ExitError> {
-        match Loading::start(shape, before, otherwise) {
+    pub fn load(
+        lane: Lane,
+        shape: &Shape,
+        before: Vec<Attachment>,
+        otherwise: Otherwise,
+    ) -> Result<Self, ExitError> {
+        match Loading::start(lane, shape, before, otherwise) {
             Ok(loading) => Ok(Self::Coming(loading)),
             Err(error) => otherwise.follow(&shape.interface, &error),
         }
@@ -123,6 +139,8 @@ impl Otherwise {
 pub struct Loading {
     /// What follows when it fails.
     pub otherwise: Otherwise,
+    /// As [`Here::insists`].
+    pub insists: bool,
     thread: JoinHandle<Result<Held, LoadError>>,
     ended: PipeReader,
 }
@@ -132,7 +150,12 @@ impl Loading {
     ///
     /// # Errors
     /// There is no descriptor or no thread left. Programs of a monitor `before` are detached then.
-    fn start(shape: &Shape, before: Vec<Attachment>, otherwise: Otherwise) -> Result<Self, LoadError> {
+    fn start(
+        lane: Lane,
+        shape: &Shape,
+        before: Vec<Attachment>,
+        otherwise: Otherwise,
+    ) -> Result<Self, LoadError> {
         let (ended, at_work) = pipe().map_err(LoadError::Descriptor)?;
         let shape = shape.clone();
         let thread = thread::Builder::new()
@@ -145,6 +168,7 @@ impl Loading {
             .map_err(LoadError::Thread)?;
         Ok(Self {
             otherwise,
+            insists: lane == Lane::Ebpf,
             thread,
             ended,
         })

@@ -9,16 +9,17 @@
 //!   devices, when one changed --+--> listeners
 //! ```
 //!
-//! What cannot be read counts as present, and is told once; what the kernel does not have is absent. [`questions`] reads,
-//! without I/O; the rest is here.
+//! What cannot be read counts as present, and is told once; what the kernel does not have is absent. Of rules and policies there is
+//! word when they change ([`Lookout::words`]); the others are found at the next look. [`questions`] reads, without I/O; the rest is
+//! here.
 
 mod questions;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::libc;
 use nix::sys::stat::fstat;
@@ -54,6 +55,13 @@ pub struct Others {
     pub shaping: bool,
 }
 
+impl Others {
+    /// Whether outer packets are to be seen by somebody who does not see those that programs carry.
+    pub fn would_miss(&self) -> bool {
+        self.firewall || self.ipsec
+    }
+}
+
 /// Looks for [`Others`] in the network namespace of the thread that uses it.
 #[derive(Debug)]
 pub struct Lookout {
@@ -76,9 +84,13 @@ impl Lookout {
         let own: Result<_, _> = own.map(|fd| fstat(fd).map(|about| about.st_ino)).collect();
         Ok(Self {
             own: own?,
-            chains: Source::new("the rules of nf_tables").of_module("nf_tables"),
+            chains: Source::new("the rules of nf_tables")
+                .of_module("nf_tables")
+                .with_word(NETLINK_NETFILTER, questions::NFTABLES_GROUP),
             tables: Source::new("the tables of iptables"),
-            policies: Source::new("the policies of IPsec").of_module("xfrm_user"),
+            policies: Source::new("the policies of IPsec")
+                .of_module("xfrm_user")
+                .with_word(NETLINK_XFRM, questions::POLICY_GROUP),
             sockets: Source::new("the raw sockets"),
             tunnels: Source::new("the sit tunnels"),
             devices: Devices::open()?,
@@ -94,6 +106,11 @@ impl Lookout {
                 || self.tunnels.ask(|| self.devices.tunnels().map(Some)),
             shaping: false,
         }
+    }
+
+    /// Readable when it is time for another look; which ones there are is found out by looking.
+    pub fn words(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [&self.chains, &self.policies].map(|source| source.word.get().map(Word::as_fd))
     }
 
     fn foreign_sockets(&self) -> io::Result<Option<bool>> {
@@ -147,6 +164,9 @@ struct Source {
     name: &'static str,
     /// Asking has the kernel load this module if it does not have it.
     module: Option<&'static str>,
+    /// The netlink family and the groups that tell of changes.
+    told_by: Option<(isize, u32)>,
+    word: OnceCell<Word>,
     /// The kernel does not have it.
     absent: Cell<bool>,
     /// That it cannot be read has been told.
@@ -158,6 +178,8 @@ impl Source {
         Self {
             name,
             module: None,
+            told_by: None,
+            word: OnceCell::new(),
             absent: Cell::new(false),
             told: Cell::new(false),
         }
@@ -170,12 +192,34 @@ impl Source {
         }
     }
 
+    fn with_word(self, family: isize, groups: u32) -> Self {
+        Self {
+            told_by: Some((family, groups)),
+            ..self
+        }
+    }
+
+    /// Hears of changes from now on, and has heard of those of before. Without word they are found at the next look.
+    fn listen(&self) {
+        match (self.word.get(), self.told_by) {
+            (Some(word), _) => drop(word.came()),
+            (None, Some((family, groups))) => {
+                if let Ok(word) = Word::of_family(family, groups) {
+                    self.word.get_or_init(|| word);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
     /// The answer, if any; present if it cannot be had.
     fn ask(&self, question: impl FnOnce() -> io::Result<Option<bool>>) -> bool {
         // It looked for the module in vain; a search each second is too many.
         if self.absent.get() && self.module.is_some_and(|module| !is_loaded(module)) {
             return false;
         }
+        // Before the question: what changes after it is the next look's.
+        self.listen();
         let answer = question();
         self.absent.set(matches!(answer, Ok(None)));
         match answer {
@@ -257,6 +301,7 @@ mod guest_tests;
 mod tests {
     use super::*;
     use isatap_tests::netns::Netns;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
     #[test]
@@ -280,6 +325,66 @@ mod tests {
             assert!(!devices.tunnels().unwrap());
             devices.tunnels.set(Some(true));
             assert!(devices.tunnels().unwrap(), "nothing is left over");
+        });
+    }
+
+    /// Rules and policies that come and go make a lookout's socket readable, until it has looked.
+    #[test]
+    fn there_is_word_of_rules_and_policies() {
+        let ns = Netns::new("others");
+        ns.enter(|| {
+            let lookout = Lookout::open(std::iter::empty()).unwrap();
+            assert!(lookout.words().iter().all(Option::is_none), "nobody has looked");
+            assert_eq!(lookout.look(), Others::default());
+            let heard = || {
+                lookout.words().map(|word| {
+                    let mut sources = [PollFd::new(word.unwrap(), PollFlags::POLLIN)];
+                    poll(&mut sources, PollTimeout::ZERO).unwrap() == 1
+                })
+            };
+            assert_eq!(heard(), [false, false]);
+            let filter =
+                "nft add table ip seen { chain in { type filter hook input priority 0; counter; }; }";
+            let policy = "ip xfrm policy add dir out dst 192.0.2.2 proto 41 action block";
+            for (command, word, is_there) in [
+                (
+                    filter,
+                    [true, false],
+                    Others {
+                        firewall: true,
+                        ..Others::default()
+                    },
+                ),
+                ("nft delete table ip seen", [true, false], Others::default()),
+                (
+                    policy,
+                    [false, true],
+                    Others {
+                        ipsec: true,
+                        ..Others::default()
+                    },
+                ),
+                ("ip xfrm policy deleteall", [false, true], Others::default()),
+                (
+                    "ip xfrm policy setdefault out block",
+                    [false, true],
+                    Others {
+                        ipsec: true,
+                        ..Others::default()
+                    },
+                ),
+            ] {
+                let command = command.replace(';', " ;");
+                let program: Vec<_> = command.split_whitespace().collect();
+                let output = std::process::Command::new(program[0])
+                    .args(&program[1..])
+                    .output()
+                    .unwrap();
+                assert!(output.status.success(), "{command}: {output:?}");
+                assert_eq!(heard(), word, "{command}");
+                assert_eq!(lookout.look(), is_there, "{command}");
+                assert_eq!(heard(), [false, false], "{command}");
+            }
         });
     }
 

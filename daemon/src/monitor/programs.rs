@@ -133,6 +133,13 @@ impl Held {
         }
     }
 
+    /// The engine is gone, and with it who would have them step back: all packets wait for the next one.
+    pub fn revoke_rules(&self) {
+        if let Err(error) = self.programs.revoke_rules() {
+            warn!("programs in the kernel carry by rules of before: {error}");
+        }
+    }
+
     /// Attaches the program that takes outer headers off to `devices`, and to no others. Where it is already it stays.
     ///
     /// # Errors

@@ -109,6 +109,8 @@ struct Running {
     suspicions: Suspicions,
     /// What the engine was told of others.
     others: Option<Others>,
+    /// From when on word of others is heard.
+    hears_of_others_at: Instant,
     /// Where the programs may be, because the engine asked.
     given: Given,
     /// When the service manager last heard that the daemon lives.
@@ -143,6 +145,7 @@ impl Monitor {
             silence: Silence::new(now),
             suspicions: Suspicions::default(),
             others: None,
+            hears_of_others_at: now,
             given: Given::of(Devices::default(), now),
             passed_on_at: None,
         };
@@ -165,7 +168,7 @@ impl Running {
             self.start_at = None;
             self.start_engine()?;
         }
-        let [signalled, spoken, moved, loaded] = self.wait(now)?;
+        let [signalled, spoken, moved, loaded, others] = self.wait(now)?;
         if signalled && self.signalled()? == Flow::End {
             return Ok(Flow::End);
         }
@@ -182,22 +185,33 @@ impl Running {
         if closed {
             self.revoke_neighbours();
         }
+        if others {
+            self.others_changed();
+        }
         self.watch_over(spoken);
         self.look_after(closed)
     }
 
-    /// Waits for a signal, a message, word of an address, or programs that were being loaded; says which there is.
-    fn wait(&self, now: Instant) -> Result<[bool; 4], ExitError> {
-        let (word, coming) = match &self.monitor.programs {
-            Programs::Here(here) => (Some(here.held.word().as_fd()), None),
+    /// Waits for a signal, a message, word of an address, programs that were being loaded, or word of others who have a say; says which
+    /// there is.
+    fn wait(&self, now: Instant) -> Result<[bool; 5], ExitError> {
+        let (here, coming) = match &self.monitor.programs {
+            Programs::Here(here) => (Some(here), None),
             Programs::Coming(coming) => (None, Some(coming.as_fd())),
             Programs::Without(_) => (None, None),
         };
+        let word = here.map(|here| here.held.word().as_fd());
+        let [chains, policies, shaping] = here
+            .filter(|_| self.hears_of_others_at <= now)
+            .map_or([None; 3], |here| here.words_of_others());
         let heeded = [
             Some(self.monitor.signals.as_fd()),
             self.engine.as_ref().map(AsFd::as_fd),
             word.filter(|_| self.given.listens_at <= now),
             coming,
+            chains,
+            policies,
+            shaping,
         ];
         let mut sources: Vec<_> = heeded
             .into_iter()
@@ -208,7 +222,8 @@ impl Running {
         let dead = self.engine.as_ref().and_then(EngineProcess::dying_since);
         let dead = dead.map(|since| since + DEATH_LIMIT);
         let listens_at = word.map(|_| self.given.listens_at).filter(|at| *at > now);
-        let until = [self.start_at, self.stopping, silence, dead, listens_at]
+        let hears_at = here.map(|_| self.hears_of_others_at).filter(|at| *at > now);
+        let until = [self.start_at, self.stopping, silence, dead, listens_at, hears_at]
             .into_iter()
             .flatten()
             .min();
@@ -229,7 +244,9 @@ impl Running {
         let mut ready = sources
             .iter()
             .map(|source| source.revents().is_some_and(|events| !events.is_empty()));
-        Ok(heeded.map(|source| source.is_some() && ready.next().unwrap_or(false)))
+        let [signalled, spoken, moved, loaded, chains, policies, shaping] =
+            heeded.map(|source| source.is_some() && ready.next().unwrap_or(false));
+        Ok([signalled, spoken, moved, loaded, chains || policies || shaping])
     }
 
     fn start_engine(&mut self) -> Result<(), ExitError> {
@@ -511,6 +528,9 @@ impl Running {
         let status = format!("the engine is started again: {words}");
         self.monitor.ready.tell(&Notice::Status(status));
         self.start_at = Some(Instant::now() + pause);
+        if !pause.is_zero() {
+            self.tell_of_others();
+        }
         Ok(Flow::Go)
     }
 

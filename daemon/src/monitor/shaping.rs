@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use isatap_engine::io::ebpf::shapes_egress;
 use nix::libc;
@@ -37,6 +38,11 @@ impl Shaping {
             unseen: Cell::new(true),
             at_tunnel: Cell::new(false),
         })
+    }
+
+    /// Readable when it is time for another look.
+    pub fn word(&self) -> BorrowedFd<'_> {
+        self.word.as_fd()
     }
 
     /// Whether others shape or filter what goes out by the interface `tunnel`. On the way, programs go behind the filters that have

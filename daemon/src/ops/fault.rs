@@ -16,6 +16,8 @@ pub enum Fault {
     ControlPanic,
     /// The control thread stands still.
     ControlWedge,
+    /// Something else is said instead of signs of life: the monitor does not look around at them.
+    OtherSigns,
     /// The process aborts.
     Abort,
     /// A program is started.

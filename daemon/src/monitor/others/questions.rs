@@ -42,6 +42,11 @@ const FORWARD: u32 = 2;
 /// `NF_ACCEPT`.
 const ACCEPT: u32 = 1;
 
+/// `NFNLGRP_NFTABLES`, as a bit: tables, chains and rules that come and go.
+pub(super) const NFTABLES_GROUP: u32 = 1 << (7 - 1);
+/// `XFRMNLGRP_POLICY`, as a bit: policies that come and go, and what happens without one.
+pub(super) const POLICY_GROUP: u32 = 1 << (4 - 1);
+
 /// `XFRM_MSG_NEWSPDINFO`.
 const NEW_SPD_INFO: u16 = 0x24;
 /// `XFRM_MSG_GETSPDINFO`.

@@ -1,7 +1,7 @@
 //! What the monitor does for the programs of the `ebpf` lane besides attaching them: it takes them from the thread that has them
 //! loaded, and tells engines of their maps and of others who have a say.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use isatap_engine::io::ebpf::LoadError;
 use tracing::warn;
@@ -14,6 +14,11 @@ use crate::monitor::loading::{Here, Loading, Programs};
 use crate::monitor::others::{Lookout, Others};
 use crate::monitor::shaping::Shaping;
 use crate::monitor::wire::Order;
+
+/// Least time between a look at others and the next one for word of them: a burst of changes is one look ...
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// ... and such looks take no more than one in so many parts of the monitor's time.
+const LOOK_SHARE: u32 = 10;
 
 impl Running {
     /// Takes the programs that were being loaded, and tells the engine.
@@ -45,6 +50,7 @@ impl Running {
     }
 
     fn loaded(&self, coming: Loading) -> Result<Here, LoadError> {
+        let insists = coming.insists;
         let held = coming.finish()?;
         let maps = held.maps()?;
         let own = self.monitor.holdings.descriptors.raw_sockets();
@@ -55,6 +61,7 @@ impl Running {
             maps,
             lookout,
             shaping,
+            insists,
         })
     }
 
@@ -74,18 +81,34 @@ impl Running {
         self.tell_of_others();
     }
 
-    /// Has the engine know who else has a say about outer packets; as often as it gives a sign of life.
+    /// There is word of others.
+    pub(super) fn others_changed(&mut self) {
+        let began = Instant::now();
+        self.tell_of_others();
+        let now = Instant::now();
+        let pause = LOOK_INTERVAL.max((now - began) * LOOK_SHARE);
+        self.hears_of_others_at = now + pause;
+    }
+
+    /// Has the engine know who else has a say about outer packets; at word of them, and as often as it gives a sign of life, since of
+    /// some there is no word. Without an engine nobody but the monitor can have the programs step back.
     pub(super) fn tell_of_others(&mut self) {
-        let (Some(here), Some(engine)) = (self.monitor.programs.here_mut(), &self.engine) else {
+        let tunnel = self.monitor.holdings.descriptors.shape.if_index;
+        let Some(here) = self.monitor.programs.here_mut() else {
             return;
         };
-        let tunnel = self.monitor.holdings.descriptors.shape.if_index;
         let others = Others {
             shaping: here.shaping.look(tunnel, &mut here.held),
             ..here.lookout.look()
         };
-        if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() {
-            self.others = Some(others);
+        match &self.engine {
+            None if others.would_miss() && !here.insists => here.held.revoke_rules(),
+            Some(engine)
+                if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() =>
+            {
+                self.others = Some(others);
+            }
+            _ => {}
         }
     }
 

@@ -125,6 +125,15 @@ impl Programs {
         Ok(())
     }
 
+    /// Whoever wrote the rules is gone, and they hold no longer: all packets are left, until somebody else writes some.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped.
+    pub fn revoke_rules(&self) -> Result<(), LoadError> {
+        self.generations()?.begin(|now| now.active = 0);
+        Ok(())
+    }
+
     /// Whether somebody has written rules for the programs; until then they leave all packets.
     ///
     /// # Errors
