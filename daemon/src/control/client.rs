@@ -170,7 +170,7 @@ impl MonitorLink {
 
     /// Hands over what a successor needs to work by the configuration in force.
     pub(super) fn keep(&self, text: BorrowedFd<'_>) -> io::Result<()> {
-        self.send(&Say::Reloaded, &[text])
+        self.send(&Say::Keep, &[text])
     }
 
     fn send(&self, say: &Say, along: &[BorrowedFd<'_>]) -> io::Result<()> {

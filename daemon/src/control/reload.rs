@@ -101,6 +101,9 @@ impl Daemon {
             }
         };
         *self.counters.reloads.entry(label.to_owned()).or_insert(0) += 1;
+        if result.is_ok() {
+            self.link.report(&Say::Reloaded);
+        }
         self.keep_settings();
         self.service.tell(Notice::Ready);
         self.link.attend().await;

@@ -359,8 +359,8 @@ impl Running {
             Say::Reloaded => {
                 self.monitor.binding.read_again();
                 self.judge_again();
-                self.keep(along);
             }
+            Say::Keep => self.keep(along),
             Say::Failed(cause, status, text) => {
                 if cause == Cause::Panic {
                     error!("a thread of the engine: {text}");

@@ -88,8 +88,10 @@ pub enum Say {
     Status(String),
     /// Its control loop turns.
     Alive,
-    /// It has loaded the configuration again and works by it; brings what a successor needs, see [`super::text`].
+    /// It has loaded the configuration again and works by it.
     Reloaded,
+    /// Brings what a successor needs, see [`super::text`].
+    Keep,
     /// Why it is about to end: the cause, the exit status that goes with it, and in words.
     Failed(Cause, u8, String),
     /// Carry this out, and answer with this number.
@@ -453,6 +455,7 @@ choices! {
         9 = Upgrade(number);
         10 = Attend(number);
         11 = Suspect(suspect);
+        12 = Keep;
     }
     Order {
         0 = Setup(setup);

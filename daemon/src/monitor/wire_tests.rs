@@ -65,6 +65,7 @@ fn say() -> impl Strategy<Value = Say> {
         ".{0,200}".prop_map(Say::Status),
         Just(Say::Alive),
         Just(Say::Reloaded),
+        Just(Say::Keep),
         (cause, any::<u8>(), ".{0,200}").prop_map(|(cause, status, text)| Say::Failed(cause, status, text)),
         (any::<u32>(), change()).prop_map(|(number, change)| Say::Change(number, change)),
         any::<(u32, IpAddr, u16)>()
