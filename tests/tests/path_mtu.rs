@@ -8,6 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddrV6};
 
 use isatap_tests::daemon::{Daemon, Lane, TUNNEL};
+use isatap_tests::fault::{kill_engine, wait_successor};
 use isatap_tests::fragments::{Datagram, datagrams};
 use isatap_tests::icmp4::{Icmp4Error, UNREACHABLE};
 use isatap_tests::metrics::Direction;
@@ -98,6 +99,33 @@ impl<'a> Bench<'a> {
 /// An inner packet of `len` bytes from a to b.
 fn packet(len: usize) -> Vec<u8> {
     Inner::new(link_local(A), link_local(B)).udp(1, 9, &vec![0x5a; len - 48])
+}
+
+/// M6: what was learned of a path holds in the engine that follows, after a crash and after an upgrade: no packet is lost to learn
+/// it again.
+#[test]
+fn m6_paths_outlive_engines() {
+    let net = Narrow::new();
+    let daemons = net.start(|b| b.workers(1).config("Mtu 1480\nPathMtu dynamic"));
+    let bench = Bench::new(&daemons[0]);
+    net.set_middle(1400);
+    bench.fate(1480).expect("nothing is known");
+    bench.wait_told(1480, 1380);
+    let next: [fn(&Daemon<'_>); 2] = [
+        |daemon| drop(kill_engine(daemon)),
+        |daemon| {
+            let output = daemon.ctl("upgrade");
+            assert!(output.status.success(), "{output:?}");
+        },
+    ];
+    for follow in next {
+        let old = bench.daemon.engine_pid();
+        follow(bench.daemon);
+        wait_successor(bench.daemon, old);
+        assert_eq!(bench.known("router"), 1);
+        assert_eq!(bench.fate(1480), Err(1380));
+        assert_eq!(bench.messages("router"), 0, "nobody had to say so again");
+    }
 }
 
 /// M4, M6, M10: the table of RFC 4213 3.2.2, with the path's MTU learned from a router of the kernel's own.

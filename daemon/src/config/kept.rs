@@ -14,6 +14,7 @@ use super::resolve::{Overrides, resolve};
 use super::resolved::{Settings, User};
 use super::{Loader, file};
 use crate::advertise::TakenBack;
+use crate::pmtu::KnownPath;
 use crate::prl::Known;
 
 /// What messages about such a text call it: nobody should ever see one.
@@ -54,6 +55,9 @@ pub struct Kept {
     /// Routers that were heard.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heard: Vec<Known>,
+    /// What routers on the way said of paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<KnownPath>,
 }
 
 impl Kept {
@@ -84,6 +88,7 @@ impl<M: Machine> Loader<M> {
             taken_back: Vec::new(),
             routers: BTreeMap::new(),
             heard: Vec::new(),
+            paths: Vec::new(),
         }
     }
 

@@ -262,6 +262,7 @@ impl Daemon {
         let outcome = self.turn(&mut sources).await;
         let hands_over = matches!(outcome, Ok(End::HandOver));
         let stopped = if hands_over {
+            self.keep_settings();
             // Whoever asked for it is still to be told that it begins.
             tokio::time::sleep(LAST_ANSWERS).await;
             // What arrives from here on is the successor's.
@@ -432,6 +433,7 @@ impl Daemon {
         }
         self.expire_redirects(now);
         self.raise_paths(now);
+        self.keep_paths(now);
         if self.pace.due().is_some_and(|at| at <= now) {
             self.publish(now)?;
         }

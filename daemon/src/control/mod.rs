@@ -55,6 +55,7 @@ use crate::launch::confine::Confinement;
 use crate::launch::notify::Notice;
 use crate::monitor::known_hosts::KnownHosts;
 use crate::monitor::wire::{Cause, Setup};
+use crate::pmtu::KnownPath;
 use crate::prl::Known;
 use crate::prl::resolver::Resolver;
 
@@ -77,6 +78,8 @@ pub struct Startup {
     pub known_routers: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Which routers the engine before heard, and which of them were silent.
     pub heard_routers: Vec<Known>,
+    /// What the engine before had heard of paths.
+    pub known_paths: Vec<KnownPath>,
     /// Reads the configuration again.
     pub loader: Loader,
     /// What the monitor said.

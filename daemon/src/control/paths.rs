@@ -20,8 +20,11 @@ impl Daemon {
         match pmtu::read(failure, &self.publisher.current()) {
             Ok(claim) => {
                 self.count_path_message("router");
-                let outcome = self.paths.routers.lower(Instant::now(), claim.peer, claim.mtu);
+                let now = Instant::now();
+                let outcome = self.paths.routers.lower(now, claim.peer, claim.mtu);
                 self.path_changed(outcome);
+                // How long it holds has changed in any case.
+                self.paths.keeping.changed(now);
             }
             Err(refusal) => {
                 let (peer, reason) = (failure.destination, refusal.name());
@@ -52,6 +55,13 @@ impl Daemon {
         }
         self.count_path_change("lowered", 1);
         self.mark_changed();
+    }
+
+    /// Leaves what is known of paths to the engine that follows, where it is time.
+    pub(super) fn keep_paths(&mut self, now: Instant) {
+        if self.paths.keeping.take(now) {
+            self.keep_settings();
+        }
     }
 
     /// Tries larger sizes where it is time.

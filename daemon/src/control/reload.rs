@@ -122,6 +122,7 @@ impl Daemon {
             locator: if moved { self.locator } else { settings.bind.addr() },
             routers: self.names.answers(),
             heard: self.routers.known(),
+            paths: self.paths.routers.known(epoch()),
             drained: self.drained_at.is_some(),
             drained_at: self
                 .drained_at

@@ -61,6 +61,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         taken_back,
         known_routers,
         heard_routers,
+        known_paths,
         loader,
         setup,
         known_hosts,
@@ -255,6 +256,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     daemon.follow_own_addresses();
     daemon.look_for_others();
     daemon.advertiser.recall_taken_back(now, taken_back);
+    daemon.paths.routers.recall_all(now, epoch(), &known_paths);
     daemon.set_advertising(now);
     if setup.successor {
         daemon.recall_hosts(now);

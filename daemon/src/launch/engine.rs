@@ -146,6 +146,7 @@ fn serve(arguments: &[OsString], socket: &Arc<MessageSocket>) -> Result<(), Fail
         taken_back: kept.taken_back,
         known_routers: kept.routers,
         heard_routers: kept.heard,
+        known_paths: kept.paths,
         loader,
         setup,
         descriptors,

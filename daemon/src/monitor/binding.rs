@@ -185,6 +185,7 @@ mod tests {
                 taken_back: Vec::new(),
                 routers: [].into(),
                 heard: Vec::new(),
+                paths: Vec::new(),
             };
             // What the lines lack does not matter here.
             let _ = loader.load_kept(&kept);

@@ -79,6 +79,15 @@ impl Book {
         }
     }
 
+    /// Goes on from what another book knew of `peer`, if nothing is known of it here and there is room.
+    pub fn recall(&mut self, peer: Ipv4Addr, entry: Entry) {
+        if self.peers.len() < MAX_PEERS && !self.peers.contains_key(&peer) {
+            self.peers.insert(peer, entry);
+            let at = entry.raise_at;
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        }
+    }
+
     /// Raises what is due at `now`; what takes `enough` bytes then is forgotten. How many entries changed.
     pub fn raise(&mut self, now: Instant, enough: u16) -> usize {
         if self.next.is_none_or(|next| next > now) {

@@ -5,17 +5,21 @@
 //!   "fragmentation needed" --> claim (is it about a packet of ours, and possible?) --> book of paths
 //!   EMSGSIZE on a socket   --> former (is it about a link as it is now?) --------------> book of links
 //!   both books             --> the Rulebook: DF, sizes that are reported, where fragments are made
+//!   book of paths          --> known --> the engine that follows
 //! ```
 
 mod book;
 mod claim;
 mod former;
+mod known;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use isatap_engine::isatap::mtu::PathMtu;
+
+pub use known::{Keeping, KnownPath};
 
 pub use book::{Book, Entry, MAX_PEERS, Outcome, RAISE_AFTER, RAISE_AGAIN};
 pub use claim::{Claim, Refusal, read};
@@ -30,6 +34,8 @@ pub struct Paths {
     pub links: Book,
     /// What these took before.
     pub former_mtus: FormerMtus,
+    /// When what routers say is left to the engine that follows.
+    pub keeping: Keeping,
 }
 
 impl Paths {
@@ -56,9 +62,10 @@ impl Paths {
         self.routers.raise(now, enough) + self.links.raise(now, enough)
     }
 
-    /// When [`Paths::raise`] has something to do.
+    /// When [`Paths::raise`] has something to do, or [`Paths::keeping`].
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.routers.next_deadline(), self.links.next_deadline()]
+        let raised = [self.routers.next_deadline(), self.links.next_deadline()];
+        [raised[0], raised[1], self.keeping.due()]
             .into_iter()
             .flatten()
             .min()

@@ -13,6 +13,7 @@ use isatapd::config::kept::Kept;
 use isatapd::config::resolved::Advertise;
 use isatapd::config::{Loader, Overrides, Settings, file};
 use isatapd::ops::protocol::{self, FailureCode};
+use isatapd::pmtu::{Book, MAX_PEERS, RAISE_AFTER};
 use isatapd::prl::Jitter;
 use isatapd::prl::names::{Answer, LookupError, NameBook};
 
@@ -65,7 +66,8 @@ pub fn kept_configuration(data: &[u8]) {
     assert_eq!(taken_over(&again).as_ref(), Some(&settings), "from {again:?}");
 }
 
-/// What is not settings: hosts are told to forget it in advertisements that fit, for a while, and routers of that name are routers.
+/// What is not settings: hosts are told to forget it in advertisements that fit, for a while, routers of that name are routers, and sizes
+/// of paths are some, and hold as long as one that is heard now at most.
 fn left_behind(kept: &Kept) {
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
@@ -107,6 +109,17 @@ fn left_behind(kept: &Kept) {
         left.iter()
             .all(|(name, addrs)| addrs.iter().all(|addr| kept.routers[name].contains(addr)))
     );
+
+    let mut paths = Book::default();
+    paths.recall_all(now, epoch, &kept.paths);
+    assert!(paths.len() <= kept.paths.len().min(MAX_PEERS));
+    for (peer, entry) in paths.iter() {
+        assert!(
+            entry.mtu >= 68 && entry.heard_at <= now && entry.raise_at <= now + RAISE_AFTER,
+            "{peer}: {entry:?}"
+        );
+    }
+    assert_eq!(paths.next_deadline().is_some(), !paths.is_empty());
 }
 
 /// Hosts that an engine leaves to the next, whatever it has written there: each is a host, and is told once; what is remembered of them

@@ -105,6 +105,7 @@ fn kept() {
             )]
             .into(),
             heard: Vec::new(),
+            paths: Vec::new(),
         }
         .encode()
     });
@@ -134,10 +135,18 @@ fn kept() {
         let memory = r#"{"names":{},"users":{},"groups":{}}"#;
         format!(r#"{{"locator":"10.0.0.1","lines":"","memory":{memory},"routers":{routers}}}"#).into_bytes()
     });
+    let paths = [
+        r#"{"peer":"10.0.0.2","mtu":1400,"heard_at":3599000,"raise_at":4199000},{"peer":"10.0.0.2","mtu":600,"heard_at":1,"raise_at":1}"#,
+        r#"{"peer":"10.0.0.3","mtu":0,"heard_at":18446744073709551615,"raise_at":18446744073709551615}"#,
+    ]
+    .map(|paths| {
+        let memory = r#"{"names":{},"users":{},"groups":{}}"#;
+        format!(r#"{{"locator":"10.0.0.1","lines":"","memory":{memory},"paths":[{paths}]}}"#).into_bytes()
+    });
     let odd = [&b"{}"[..], b"[", b"null"].map(<[u8]>::to_vec);
     write(
         "kept_configuration",
-        kept.chain(taken_back).chain(routers).chain(odd),
+        kept.chain(taken_back).chain(routers).chain(odd).chain(paths),
     );
 }
 
