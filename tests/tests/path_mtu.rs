@@ -112,7 +112,9 @@ fn m6_paths_outlive_engines() {
     bench.fate(1480).expect("nothing is known");
     bench.wait_told(1480, 1380);
     let next: [fn(&Daemon<'_>); 2] = [
-        |daemon| drop(kill_engine(daemon)),
+        |daemon| {
+            kill_engine(daemon);
+        },
         |daemon| {
             let output = daemon.ctl("upgrade");
             assert!(output.status.success(), "{output:?}");
