@@ -283,6 +283,10 @@ int isatap_encap(struct __sk_buff *skb)
 			if (UNLIKELY(!segments))
 				segments = (len - header_len + gso_size - 1) / gso_size;
 		}
+	} else if (UNLIKELY(len > MAX_ALONE)) {
+		/* The kernel may have room for the outer header and then none for the other one, when there is no way back. */
+		verdict = LEAVE(CAUSE_ROOM);
+		goto odd;
 	}
 	struct flow *flow = flow_of(generation, ENCAP, &inner);
 

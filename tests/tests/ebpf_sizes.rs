@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStr
 
 use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::numbers::MAX_ALONE;
 use isatap_engine::isatap::mtu::{PathMtu, PathMtuMode};
 use isatap_engine::stats::Direction;
 use isatap_engine::wire::vnet::{self, VnetHeader};
@@ -223,7 +224,29 @@ fn a_superpacket_is_no_longer_than_its_header_says() {
     }
 }
 
+/// The kernel makes no packet longer than four pages that is no superpacket, and it asks at each of the two headers: what would get one
+/// alone is lost. A worker has it before.
+#[test]
+fn what_the_kernel_has_no_room_for_is_left_whole() {
+    const LONGEST: usize = MAX_ALONE as usize;
+    let (a, b) = pair_of(17_000);
+    let _receiver = FlowReceiver::start(&b.ns);
+    for inner in LONGEST - 2..=17_000 {
+        let expected = if inner > LONGEST { Err(Cause::Room) } else { Ok(()) };
+        assert_eq!(send(&a, inner, inner - HEADERS), expected, "{inner}");
+    }
+    // Of its segments none gets a header before it is cut.
+    assert_eq!(send(&a, 16_000, 48_000), Ok(()));
+}
+
 #[test]
 fn sizes_on_an_older_kernel() {
-    older_kernel::repeat(&["segments_of_tcp_have_options"], "", Vec::new());
+    older_kernel::repeat(
+        &[
+            "segments_of_tcp_have_options",
+            "what_the_kernel_has_no_room_for_is_left_whole",
+        ],
+        "",
+        Vec::new(),
+    );
 }

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::cause::Cause;
 use super::compile::{Egress, Surroundings};
+use super::numbers::MAX_ALONE;
 use crate::fib::Rulebook;
 use crate::isatap::ecn;
 use crate::path::{DecapVerdict, EncapVerdict};
@@ -137,6 +138,7 @@ impl Departure<'_> {
                 };
                 packet.len() + MIN_HEADER_LEN > usize::from(way.mtu.min(route.link_mtu))
             }
+            Cause::Room => packet.len() > MAX_ALONE as usize,
             Cause::Held
             | Cause::Rules
             | Cause::Outdated
@@ -147,8 +149,7 @@ impl Departure<'_> {
             | Cause::Fragment
             | Cause::Ecn
             | Cause::Merged
-            | Cause::Offload
-            | Cause::Room => false,
+            | Cause::Offload => false,
         }
     }
 

@@ -36,6 +36,9 @@ numbers! {
     STAYS = 352;
     /// What every IPv6 link takes (RFC 8200 5), in bytes.
     MIN_MTU = 1280;
+    /// Longest packet, in bytes, that gets its headers though it is no superpacket. The kernel's helpers make none longer than four pages
+    /// with its own notes behind them (BPF_SKB_MAX_LEN), which are less than a thousand bytes of the smallest pages there are.
+    MAX_ALONE = 15360;
     /// The outer DSCP is the inner one.
     DSCP_INHERIT = 256;
 
