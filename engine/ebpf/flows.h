@@ -12,14 +12,37 @@
 #include "maps.h"
 #include "tables.h"
 
-/* The place for packets between these addresses. */
-ALWAYS_INLINE struct flow *flow_of(const struct generation *generation, __u32 direction, const struct inner *inner)
+#define NOWHERE (~0U)
+
+/* The place for packets between these addresses. Where packets of one CPU may interrupt each other it belongs to one at a time, who gives it
+ * back by its number, `mine`, and others have none: what one is about to write would be another's, which would be sent elsewhere, or let in
+ * for a sender that is not its own. */
+ALWAYS_INLINE struct flow *flow_of(const struct generation *generation, __u32 direction, const struct inner *inner, __u32 *mine)
 {
 	__u64 hash = mix((inner->src_low ^ generation->key) * 0x9e3779b97f4a7c15ULL +
 			 (inner->dst_low ^ inner->src_high) * 0xc2b2ae3d27d4eb4fULL + inner->dst_high);
 	__u32 at = (bpf_get_smp_processor_id() * DIRECTIONS + direction) * FLOWS + (hash & (FLOWS - 1));
+	struct flow *flow = bpf_map_lookup_elem(&isatap_flows, &at);
 
-	return bpf_map_lookup_elem(&isatap_flows, &at);
+	if (UNLIKELY(generation->preemptible) && flow) {
+		if (__sync_lock_test_and_set(&flow->taken, 1))
+			return NULL;
+		*mine = at;
+	}
+	return flow;
+}
+
+/* Asked of the map and not of the number, which the verifier would follow through all that is between. */
+ALWAYS_INLINE void give_back(__u32 mine)
+{
+	struct generation *generation = generation_here();
+
+	if (UNLIKELY(generation && generation->preemptible)) {
+		struct flow *flow = bpf_map_lookup_elem(&isatap_flows, &mine);
+
+		if (flow)
+			ONCE(flow->taken) = 0;
+	}
 }
 
 /* 0 when the place is about packets between these addresses, in the generation of now: one branch for all that has to agree. */

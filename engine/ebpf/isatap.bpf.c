@@ -108,8 +108,8 @@ FUNCTION __u32 flags_of(__u32 rules)
 	return config ? config->flags : 0;
 }
 
-SEC("classifier")
-int isatap_decap(struct __sk_buff *skb)
+/* What becomes of an outer packet. It may have a place for flows afterwards that is to be given back. */
+ALWAYS_INLINE int decap(struct __sk_buff *skb, __u32 *mine)
 {
 	struct {
 		struct outer outer;
@@ -145,7 +145,7 @@ int isatap_decap(struct __sk_buff *skb)
 
 	if (!UNLIKELY(odd)) {
 		cut = READ(skb, ETH_HLEN, OUTER_LEN, headers.inner) != 0;
-		flow = flow_of(generation, DECAP, &headers.inner);
+		flow = flow_of(generation, DECAP, &headers.inner, mine);
 		/* PACKET_HOST is 0, and so is the tag of a frame without one. */
 		known = flow && !(cut | skb->pkt_type | skb->vlan_tci | (flow->peer ^ src) | (flow->locator ^ dst) | (flow->from ^ skb->ifindex) |
 				  difference(flow, now.both, &headers.inner));
@@ -221,8 +221,8 @@ refused:
 	return refuse(DECAP, IS_LEFT(verdict) || flags_of(now.rules) & FLAG_ALONE ? verdict : LEAVE(CAUSE_REFUSED));
 }
 
-SEC("classifier")
-int isatap_encap(struct __sk_buff *skb)
+/* What becomes of an inner packet; places as above. */
+ALWAYS_INLINE int encap(struct __sk_buff *skb, __u32 *mine)
 {
 	struct {
 		__u8 before[2]; /* so that both are where numbers may be read */
@@ -288,7 +288,7 @@ int isatap_encap(struct __sk_buff *skb)
 		verdict = LEAVE(CAUSE_ROOM);
 		goto odd;
 	}
-	struct flow *flow = flow_of(generation, ENCAP, &inner);
+	struct flow *flow = flow_of(generation, ENCAP, &inner, mine);
 
 	verdict = LEAVE(CAUSE_RULES);
 	if (UNLIKELY(!flow))
@@ -360,6 +360,26 @@ int isatap_encap(struct __sk_buff *skb)
 
 odd:
 	return refuse(ENCAP, flags_of(now.rules) & FLAG_CARRY_OUT ? verdict : LEAVE(CAUSE_HELD));
+}
+
+SEC("classifier")
+int isatap_decap(struct __sk_buff *skb)
+{
+	__u32 mine = NOWHERE;
+	int verdict = decap(skb, &mine);
+
+	give_back(mine);
+	return verdict;
+}
+
+SEC("classifier")
+int isatap_encap(struct __sk_buff *skb)
+{
+	__u32 mine = NOWHERE;
+	int verdict = encap(skb, &mine);
+
+	give_back(mine);
+	return verdict;
 }
 
 /* None of the helpers in use asks for it; what loads the programs shows it to people. */

@@ -103,6 +103,7 @@ struct flow {
 	__u8 doubted; /* ... but the first packet to it is for the kernel to send */
 	__u8 unused;
 	struct link link;
+	__u32 taken; /* a packet is at it, on a kernel where another one may come in between */
 } __attribute__((aligned(64)));
 
 /* Of one CPU, so that no two write to the same line. */

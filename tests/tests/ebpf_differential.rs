@@ -303,6 +303,9 @@ fn the_programs_decide_as_path_does() {
     for round in 0..count {
         let mut draw = Draw(seed.wrapping_mul(1_000_003).wrapping_add(round));
         let (rules, surroundings) = bench.rules(&mut draw);
+        // By turns as on a kernel where packets interrupt each other: a place that one keeps would be missed by the next.
+        let preemptible = round % 2 == 1;
+        bench.programs.set_preemptible(preemptible).expect("a mapped map");
         for _ in 0..PACKETS {
             let (outer, inner) = (packets::outer(&mut draw), packets::inner(&mut draw));
             if outer.len() >= SHORTEST_OUTER {

@@ -33,7 +33,7 @@ macro_rules! causes {
 }
 
 causes! {
-    /// The rules could not be read.
+    /// The rules could not be read, or not while a packet is interrupted that reads them for the same flow (PREEMPT_RT).
     Rules = "rules",
     /// The rules were replaced twice while they were being read.
     Outdated = "outdated",

@@ -92,7 +92,7 @@ impl Programs {
             tunnel: tunnel.to_owned(),
         };
         programs.check_layout()?;
-        programs.generations()?.set_preemptible(is_preemptible());
+        programs.set_preemptible(is_preemptible())?;
         Ok(programs)
     }
 
@@ -131,6 +131,16 @@ impl Programs {
     /// When the map cannot be mapped.
     pub fn revoke_rules(&self) -> Result<(), LoadError> {
         self.generations()?.begin(|now| now.active = 0);
+        Ok(())
+    }
+
+    /// Says whether one packet may interrupt the work on another one. Whoever loads them knows that of the kernel; what they do then can be
+    /// tried on any.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped.
+    pub fn set_preemptible(&self, preemptible: bool) -> Result<(), LoadError> {
+        self.generations()?.set_preemptible(preemptible);
         Ok(())
     }
 
@@ -267,7 +277,8 @@ fn possible_cpus() -> Result<usize, LoadError> {
     }
 }
 
-/// Whether one packet may interrupt the work on another one (PREEMPT_RT): then counters take atomic additions.
+/// Whether one packet may interrupt the work on another one (PREEMPT_RT, where the kernel allows that since Linux 6.18): then counters take
+/// atomic additions, and what is remembered of a flow is one packet's at a time.
 fn is_preemptible() -> bool {
     nix::sys::utsname::uname().is_ok_and(|names| names.version().to_string_lossy().contains("PREEMPT_RT"))
 }
