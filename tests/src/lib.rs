@@ -22,7 +22,7 @@
 //! | [`exchange`] | was each question answered once? |
 //! | [`reloading`] | what does a reload change, and what not? |
 //! | [`steady`] | what was lost, and for how long, while something happened? |
-//! | [`witness`] | did the tunnel stand still, or the machine? |
+//! | [`witness`], [`numbered`] | did the tunnel stand still, or the machine? |
 //! | [`fleet`], [`bird`] | what if there are several routers, and routing leads to them? |
 //! | [`daemon`], [`metrics`] | is the daemon up, what does it count, what does it log? |
 //! | [`programs`], [`tried`] | what if the programs in the kernel carry everything, and what do they make of one packet? |
@@ -77,6 +77,7 @@ pub mod mutations;
 pub mod narrow;
 pub mod nd;
 pub mod netns;
+pub mod numbered;
 pub mod older_kernel;
 pub mod package;
 pub mod packet;

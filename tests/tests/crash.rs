@@ -5,9 +5,8 @@
 //!   h1 10.0.0.2 ---- rtr 10.0.0.1 ---- srv 2001:db8:99::2         see `isatap_tests::scene`
 //! ```
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddrV6, TcpStream, UdpSocket};
+use std::net::{SocketAddrV6, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +17,10 @@ use isatap_tests::daemon::{Builder, Lane, METRICS, TUNNEL};
 use isatap_tests::fault::{FOLLOWED, kill_engine, let_it_live, restarts, wait_successor, wish};
 use isatap_tests::nd::{Advertisement, prefix_option};
 use isatap_tests::netns::Netns;
+use isatap_tests::numbered::Numbered;
 use isatap_tests::packet::link_local;
 use isatap_tests::ping::{ping, ping_until};
-use isatap_tests::scene::{SERVER, SOON, Scene, host_v4, on_link};
+use isatap_tests::scene::{ROUTER, SERVER, SOON, Scene};
 use isatap_tests::state;
 use isatap_tests::traffic::tcp_transfer;
 use isatap_tests::wait;
@@ -29,64 +29,8 @@ use nix::unistd::Pid;
 
 /// How often an engine is killed under the transfer; more in a long run.
 const KILLS: &str = "ISATAPD_TEST_KILLS";
-/// A gap in the service is as long as this at most, on a machine whose cores are taken.
+/// A gap in the service is as long as this at most.
 const GAP: Duration = Duration::from_secs(1);
-const PORT: u16 = 7100;
-/// Between two probes: the resolution of the gaps.
-const EVERY: Duration = Duration::from_micros(500);
-
-/// When each numbered datagram arrived.
-type Arrivals = BTreeMap<u32, Instant>;
-
-/// Sends numbered datagrams to the server until `done`; returns when each arrived, and how many were sent. None may arrive
-/// twice.
-fn stream(from: &Netns, server: &Netns, done: &AtomicBool) -> (Arrivals, u32) {
-    let receiver = server
-        .enter(|| UdpSocket::bind((SERVER, PORT)))
-        .expect("a receiver");
-    receiver
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .expect("a timeout");
-    let sender = from
-        .enter(|| UdpSocket::bind((on_link(host_v4(0)), 0)))
-        .expect("a sender");
-    sender.connect((SERVER, PORT)).expect("a way to the server");
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let arrivals = scope.spawn(|| {
-            let (mut arrivals, mut number) = (Arrivals::new(), [0; 4]);
-            loop {
-                match receiver.recv(&mut number) {
-                    Ok(4) => {
-                        let number = u32::from_be_bytes(number);
-                        let twice = arrivals.insert(number, Instant::now());
-                        assert!(twice.is_none(), "datagram {number} came twice");
-                    }
-                    Ok(len) => panic!("a datagram of {len} bytes"),
-                    Err(_) if over.load(Ordering::Relaxed) => return arrivals,
-                    Err(_) => {}
-                }
-            }
-        });
-        let mut sent = 0u32;
-        while !done.load(Ordering::Relaxed) {
-            // A full queue is what a dead engine looks like from here: the datagram is lost, as on any network.
-            let _ = sender.send(&sent.to_be_bytes());
-            sent += 1;
-            thread::sleep(EVERY);
-        }
-        over.store(true, Ordering::Relaxed);
-        (arrivals.join().expect("the receiver"), sent)
-    })
-}
-
-/// The longest time between two arrivals around `at`.
-fn gap(arrivals: &[Instant], at: Instant) -> Duration {
-    let after = arrivals.partition_point(|arrival| *arrival < at);
-    let window = &arrivals[after.saturating_sub(1)..];
-    let pairs = window.windows(2).take_while(|pair| pair[0] < at + GAP * 2);
-    pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or(GAP * 10)
-}
 
 /// FAULTS 60: kill -9 of the engine, again and again, under a TCP transfer that never breaks. Host and router take turns.
 fn a_transfer_outlives_its_engines(lane: Lane) {
@@ -98,8 +42,9 @@ fn a_transfer_outlives_its_engines(lane: Lane) {
     let before = daemons.map(|daemon| state::if_index(daemon.ns(), TUNNEL));
     let (host, server) = (&scene.hosts[0], &scene.server);
     let (streaming, transferring) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (arrivals, sent, killed, transfers) = thread::scope(|scope| {
-        let stream = scope.spawn(|| stream(host, server, &streaming));
+    let (tunnel, beside) = ((server, SERVER.into()), (&scene.router, ROUTER.into()));
+    let (numbered, killed, transfers) = thread::scope(|scope| {
+        let stream = scope.spawn(|| Numbered::stream(host, tunnel, beside, &streaming));
         let transfers = scope.spawn(|| {
             let mut transfers = 0;
             while !transferring.load(Ordering::Relaxed) {
@@ -122,17 +67,13 @@ fn a_transfer_outlives_its_engines(lane: Lane) {
         transferring.store(true, Ordering::Relaxed);
         let transfers = transfers.join().expect("the transfers");
         streaming.store(true, Ordering::Relaxed);
-        let (arrivals, sent) = stream.join().expect("the stream");
-        (arrivals, sent, killed, transfers)
+        (stream.join().expect("the stream"), killed, transfers)
     });
-    let times: Vec<_> = {
-        let mut times: Vec<_> = arrivals.values().copied().collect();
-        times.sort_unstable();
-        times
-    };
-    let mut gaps: Vec<_> = killed.iter().map(|at| gap(&times, *at)).collect();
+    let gap = |at: &Instant| numbered.gap(*at, *at + GAP * 2).unwrap_or(GAP * 10);
+    let mut gaps: Vec<_> = killed.iter().map(gap).collect();
     gaps.sort_unstable();
-    let lost = sent as usize - arrivals.len();
+    let sent = numbered.sent;
+    let lost = sent - numbered.through.len();
     eprintln!(
         "{lane:?}: {kills} engines killed: gap median {:.1?}, worst {:.1?}; {lost} of {sent} datagrams lost; {transfers} transfers",
         gaps[gaps.len() / 2],
