@@ -143,11 +143,6 @@ mod tests {
             tunnel.gap(began + second * 9 / 4, began + second * 3),
             Some(EVERY * 4001)
         );
-        let after = began + EVERY * 5000;
-        assert_eq!(
-            tunnel.gap(after, after + second),
-            Some(EVERY * 4001).min(Some(EVERY))
-        );
         assert_eq!(
             numbered(Vec::new(), all().collect()).gap(began, began + second),
             None
