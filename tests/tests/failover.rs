@@ -222,6 +222,12 @@ fn a_gateway_of_a_static_route_is_honoured() {
         route(&format!("del {to} dev {TUNNEL}"));
         through([true, false]);
     }
+    // One that refuses packets takes its place, and goes: of the one whose place it was the kernel says nothing.
+    route(&format!("add {to} via fe80::5efe:10.0.0.2 dev {TUNNEL}"));
+    through([false, true]);
+    route(&format!("replace blackhole {to} metric 1024"));
+    route(&format!("del blackhole {to} metric 1024"));
+    through([true, false]);
     scene
         .host
         .ip(&format!("nexthop add id 7 via fe80::5efe:10.0.0.2 dev {TUNNEL}"));

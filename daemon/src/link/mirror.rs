@@ -11,13 +11,12 @@ use isatap_engine::isatap::iid;
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteType,
-};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::next_hops::{Choices, Hop, next_hop};
+use super::next_hops::{Choices, Hop};
 use super::policy::{self, Sourced};
+use super::route::{self, RouteKey};
 
 /// What a message meant for the mirror; the larger one wins when several are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,15 +62,6 @@ pub struct V6Address {
     pub prefix_len: u8,
     /// Whether it has no end, as one that an operator set.
     pub permanent: bool,
-}
-
-/// A route's identity in the kernel; the order puts the one that wins first within each prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RouteKey {
-    prefix: Ipv6Prefix,
-    not_main: bool,
-    table: u32,
-    metric: u32,
 }
 
 /// The mirror itself.
@@ -389,17 +379,18 @@ impl MirrorState {
     }
 
     fn new_route(&mut self, flags: u16, message: &RouteMessage) -> Effect {
-        let hops = self.hops(message);
+        let hops = route::hops(message, self.if_index);
         if !hops.is_empty() && self.sourced.apply(message, true) {
             return Effect::Changed;
         }
-        let Some(key) = route_key(message) else {
+        let Some(key) = RouteKey::of(message) else {
             return Effect::Nothing;
         };
         let is_object = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::NhId(_));
         self.has_objects |= !hops.is_empty() && message.attributes.iter().any(is_object);
         if flags & NLM_F_REPLACE != 0 && (!hops.is_empty() || self.routes.contains_key(&key)) {
-            // Which of several routes with this key was replaced, the message does not say.
+            // Which of several routes with this key was replaced, the message does not say; one that refuses packets takes the
+            // place of one of ours as well.
             return Effect::Resync;
         }
         if hops.is_empty() {
@@ -424,11 +415,11 @@ impl MirrorState {
     }
 
     fn del_route(&mut self, message: &RouteMessage) -> Effect {
-        let gone = self.hops(message);
+        let gone = route::hops(message, self.if_index);
         if !gone.is_empty() && self.sourced.apply(message, false) {
             return Effect::Changed;
         }
-        let Some(key) = route_key(message) else {
+        let Some(key) = RouteKey::of(message) else {
             return Effect::Nothing;
         };
         let Some(known) = self.routes.get_mut(&key) else {
@@ -441,40 +432,6 @@ impl MirrorState {
             self.routes.remove(&key);
         }
         changed(after != before)
-    }
-
-    /// The next hops of a route that lead over our interface.
-    fn hops(&self, message: &RouteMessage) -> Vec<Hop> {
-        let preference = message.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Preference(RoutePreference::High) => Some(1),
-            RouteAttribute::Preference(RoutePreference::Low) => Some(-1),
-            _ => None,
-        });
-        let hop = |attributes: &[RouteAttribute], weight| {
-            let gateway = gateway(attributes);
-            Hop {
-                gateway,
-                next: next_hop(gateway),
-                preference: preference.unwrap_or(0),
-                weight,
-            }
-        };
-        let mut hops = Vec::new();
-        let mut device = None;
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => device = Some(*index),
-                RouteAttribute::MultiPath(paths) => {
-                    let ours = paths.iter().filter(|path| path.interface_index == self.if_index);
-                    hops.extend(ours.map(|path| hop(&path.attributes, u16::from(path.hops) + 1)));
-                }
-                _ => {}
-            }
-        }
-        if device == Some(self.if_index) && hops.is_empty() {
-            hops.push(hop(&message.attributes, 1));
-        }
-        hops
     }
 }
 
@@ -556,42 +513,6 @@ fn v4_address(message: &AddressMessage) -> Option<V4Address> {
         if_index: message.header.index,
         connected,
         broadcast: announced.or(derived),
-    })
-}
-
-fn route_key(message: &RouteMessage) -> Option<RouteKey> {
-    let header = &message.header;
-    let carries_packets = header.address_family == AddressFamily::Inet6
-        && header.kind == RouteType::Unicast
-        && header.source_prefix_length == 0
-        && !header.flags.contains(RouteFlags::Cloned);
-    if !carries_packets {
-        return None;
-    }
-    let mut destination = Ipv6Addr::UNSPECIFIED;
-    let mut table = u32::from(header.table);
-    let mut metric = 0;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet6(addr)) => destination = *addr,
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Priority(priority) => metric = *priority,
-            _ => {}
-        }
-    }
-    let prefix = Ipv6Prefix::containing(destination, header.destination_prefix_length).ok()?;
-    Some(RouteKey {
-        prefix,
-        not_main: table != u32::from(RouteHeader::RT_TABLE_MAIN),
-        table,
-        metric,
-    })
-}
-
-fn gateway(attributes: &[RouteAttribute]) -> Option<Ipv6Addr> {
-    attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(*gateway),
-        _ => None,
     })
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 use isatap_engine::fib::NextHop;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::route::RouteNextHop;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteNextHop, RoutePreference, RouteType,
+};
 
 const OURS: u32 = 7;
 const OTHER: u32 = 3;
@@ -218,6 +220,33 @@ fn a_replaced_route_asks_for_a_dump_when_it_concerns_us() {
         Effect::Resync,
         "it moved away"
     );
+}
+
+/// E1: a route that is replaced by one that refuses packets is told of by the new one alone.
+#[test]
+fn e1_a_route_that_refuses_packets_takes_the_place_of_ours() {
+    let refusing = |kind| {
+        let mut message = route("2001:db8::/32", 1, None, 1024);
+        message.header.kind = kind;
+        new_route(message)
+    };
+    for kind in [
+        RouteType::BlackHole,
+        RouteType::Unreachable,
+        RouteType::Prohibit,
+        RouteType::Throw,
+    ] {
+        let mut state = MirrorState::new(OURS);
+        assert_eq!(state.apply(NLM_F_REPLACE, &refusing(kind)), Effect::Nothing);
+        let ours = route("2001:db8::/32", OURS, Some("fe80::5efe:10.0.0.1"), 1024);
+        state.apply(0, &new_route(ours));
+        assert_eq!(state.apply(0, &refusing(kind)), Effect::Nothing, "beside it");
+        assert_eq!(
+            state.apply(NLM_F_REPLACE, &refusing(kind)),
+            Effect::Resync,
+            "{kind:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The ISATAP interface as the kernel sees it: set up over netlink, and mirrored for the Rulebook.
 //!
 //! ```text
-//!   netlink notifications --> notices, watch (shell) --> mirror, next_hops, policy (pure) --> rulebook (pure) --> fib::RulebookBuilder
+//!   netlink notifications --> notices, watch (shell) --> mirror, route, next_hops, policy (pure) --> rulebook (pure) --> fib::RulebookBuilder
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
 //!   IPv4 neighbours       --> neighbours (shell), doubts (pure): whom programs in the kernel may send frames to
@@ -26,6 +26,7 @@ mod notices;
 pub mod plain;
 mod policy;
 pub mod raw_table;
+mod route;
 pub mod rulebook;
 pub mod setup;
 pub mod sysctl;
