@@ -194,6 +194,56 @@ fn routes_of_other_tables_and_for_sources_are_told_of() {
     host.conservation();
 }
 
+/// E1: with `nexthop_compat_mode=0` the kernel says of a route that is made of an object the object's number alone, and nothing at all
+/// when the object becomes another, or goes.
+#[test]
+fn objects_are_known_where_routes_do_not_say_more() {
+    let scene = Routers::new(2);
+    let _routers = (scene.start(0, "high"), scene.start(1, "low"));
+    scene.host.run("sysctl -qw net.ipv4.nexthop_compat_mode=0");
+    let host = scene.host().start();
+    scene.wait_usable(&host, 2);
+    let to = "2001:db8:99::/64";
+    let leads = |expected: Option<&str>| {
+        wait::until(&format!("{to} to lead to {expected:?}"), SOON, || {
+            let output = host.ctl("routes");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(to));
+            match lines.next().map(str::trim) == expected {
+                true => Ok(()),
+                false => Err(text),
+            }
+        });
+    };
+    let via = |n| format!("via fe80::5efe:10.0.0.{n} dev {TUNNEL}");
+    // One that leads elsewhere at first.
+    scene.host.ip("-6 nexthop add id 5 blackhole");
+    scene.host.ip(&format!("-6 route add {to} nhid 5"));
+    scene.host.ip(&format!("nexthop add id 7 {}", via(2)));
+    leads(None);
+    scene.host.ip(&format!("-6 route replace {to} nhid 7"));
+    leads(Some("10.0.0.2"));
+    scene.host.ip(&format!("nexthop replace id 7 {}", via(1)));
+    leads(Some("10.0.0.1"));
+    scene.host.ip(&format!("nexthop add id 8 {}", via(2)));
+    scene.host.ip("nexthop add id 9 group 7/8");
+    scene.host.ip(&format!("-6 route replace {to} nhid 9"));
+    leads(Some("10.0.0.1 10.0.0.2"));
+    scene.host.ip("nexthop del id 7");
+    leads(Some("10.0.0.2"));
+    scene.host.ip("nexthop del id 8");
+    leads(None);
+    // There before the daemon, as after a restart of it.
+    scene.host.ip(&format!("nexthop add id 7 {}", via(2)));
+    scene.host.ip(&format!("-6 route add {to} nhid 7"));
+    leads(Some("10.0.0.2"));
+    kill_engine(&host);
+    leads(Some("10.0.0.2"));
+    scene.host.ip(&format!("-6 route del {to} nhid 7"));
+    leads(None);
+    host.conservation();
+}
+
 #[test]
 fn a_gateway_of_a_static_route_is_honoured() {
     // E1, and the old manual's "gateways are ignored": with either u bit, by nexthop objects, by several of them.

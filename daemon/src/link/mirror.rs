@@ -11,7 +11,7 @@ use isatap_engine::isatap::iid;
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::next_hops::{Choices, Hop};
@@ -74,8 +74,6 @@ pub struct MirrorState {
     sixtofour: BTreeSet<(u32, Ipv6Addr)>,
     routes: BTreeMap<RouteKey, Vec<Hop>>,
     sourced: Sourced,
-    /// Routes are made of nexthop objects, whose changes are told otherwise.
-    has_objects: bool,
     v4: BTreeMap<(u32, Ipv4Addr, u8), V4Address>,
     /// Locators of other ISATAP interfaces, by device: their link-local addresses tell.
     others: BTreeSet<(u32, Ipv4Addr)>,
@@ -95,7 +93,6 @@ impl MirrorState {
             sixtofour: BTreeSet::new(),
             routes: BTreeMap::new(),
             sourced: Sourced::default(),
-            has_objects: false,
             v4: BTreeMap::new(),
             others: BTreeSet::new(),
             mtus: BTreeMap::new(),
@@ -228,11 +225,6 @@ impl MirrorState {
     /// How many prefixes there are routes for.
     pub fn route_count(&self) -> usize {
         self.routes.len()
-    }
-
-    /// Whether routes of the interface are made of nexthop objects (`ip nexthop`).
-    pub fn has_objects(&self) -> bool {
-        self.has_objects
     }
 
     /// What somebody may think of the interface's routes and is not so, in words.
@@ -386,8 +378,6 @@ impl MirrorState {
         let Some(key) = RouteKey::of(message) else {
             return Effect::Nothing;
         };
-        let is_object = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::NhId(_));
-        self.has_objects |= !hops.is_empty() && message.attributes.iter().any(is_object);
         if flags & NLM_F_REPLACE != 0 && (!hops.is_empty() || self.routes.contains_key(&key)) {
             // Which of several routes with this key was replaced, the message does not say; one that refuses packets takes the
             // place of one of ours as well.

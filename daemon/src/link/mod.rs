@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   netlink notifications --> notices, watch (shell) --> mirror, route, next_hops, policy (pure) --> rulebook (pure) --> fib::RulebookBuilder
+//!   nexthop objects       --> objects (shell, pure reading): where routes lead that do not say so --^
 //!   control's decisions   --> setup (shell) ----------------> change --> the monitor's process --> the kernel
 //!   slaac's wishes        --> apply (pure plan, shell) ------^
 //!   IPv4 neighbours       --> neighbours (shell), doubts (pure): whom programs in the kernel may send frames to
@@ -23,6 +24,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod next_hops;
 mod notices;
+mod objects;
 pub mod plain;
 mod policy;
 pub mod raw_table;

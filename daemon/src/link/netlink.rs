@@ -17,6 +17,7 @@ use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::mirror::locator_of;
+use super::objects::Objects;
 
 /// How often a dump is repeated when the kernel says that it changed underneath.
 const MAX_DUMP_ATTEMPTS: usize = 5;
@@ -97,6 +98,29 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses one of the dumps.
     pub async fn dump(&self, if_index: u32) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.dump_with_objects(if_index).await.map(|(dump, _)| dump)
+    }
+
+    /// The nexthop objects of the machine, as they lead over that interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub(super) async fn objects(&self, if_index: u32) -> Result<Objects, NetlinkError> {
+        let asked = Objects::ask(if_index).await;
+        asked.map_err(|error| NetlinkError::Refused {
+            operation: "list nexthop objects".to_owned(),
+            error,
+        })
+    }
+
+    /// As [`Netlink::dump`], with the objects by which routes were completed.
+    ///
+    /// # Errors
+    /// When the kernel refuses one of the dumps.
+    pub(super) async fn dump_with_objects(
+        &self,
+        if_index: u32,
+    ) -> Result<(Vec<RouteNetlinkMessage>, Objects), NetlinkError> {
         let mut link = LinkMessage::default();
         link.header.index = if_index;
         let mut all = self
@@ -128,11 +152,17 @@ impl Netlink {
         let mut route = RouteMessage::default();
         route.header.address_family = AddressFamily::Inet6;
         route.attributes.push(RouteAttribute::Oif(if_index));
-        all.extend(
-            self.consistent("list routes", RouteNetlinkMessage::GetRoute(route))
-                .await?,
-        );
-        Ok(all)
+        let mut routes = self
+            .consistent("list routes", RouteNetlinkMessage::GetRoute(route))
+            .await?;
+        let objects = self.objects(if_index).await?;
+        for message in &mut routes {
+            if let RouteNetlinkMessage::NewRoute(route) = message {
+                objects.complete(route, if_index);
+            }
+        }
+        all.extend(routes);
+        Ok((all, objects))
     }
 
     /// Everything that decides which device an IPv4 packet leaves by: links, rules and routes.

@@ -8,7 +8,8 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::time::Instant;
 
-use super::notices::Notices;
+use super::notices::{Notice, Notices};
+use super::objects::Objects;
 use super::{Effect, MirrorState, Netlink, NetlinkError};
 
 /// What tells about changes: links, addresses of both families, IPv6 routes.
@@ -27,7 +28,9 @@ const MAX_FAILURES: u32 = 10;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// A dump under way.
-type Dumping = Pin<Box<dyn Future<Output = Result<Vec<RouteNetlinkMessage>, NetlinkError>> + Send>>;
+type Dumping = Pin<Box<dyn Future<Output = Result<Dump, NetlinkError>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<Objects, NetlinkError>> + Send>>;
+type Dump = (Vec<RouteNetlinkMessage>, Objects);
 
 /// MTUs that devices have no longer.
 #[derive(Debug, Default)]
@@ -43,12 +46,16 @@ pub struct Watch {
     netlink: Netlink,
     notices: Notices,
     /// Of nexthop objects. When one leaves its group, or is replaced by another, nothing is told of the routes that it was part of.
-    objects: Notices,
+    of_objects: Notices,
+    objects: Objects,
+    /// They are to be asked for again.
+    ask: bool,
     state: MirrorState,
     resync: bool,
     /// It goes on when the caller had something else to do meanwhile: a large one takes longer than a daemon that is asked all
     /// the time is ever left alone, and would never end.
     dumping: Option<Dumping>,
+    asking: Option<Asking>,
     dumped_at: Instant,
     overruns: u64,
     failures: u32,
@@ -71,15 +78,19 @@ impl Watch {
     /// When the kernel gives no socket or refuses the dump.
     pub async fn open(netlink: Netlink, if_index: u32) -> Result<Self, NetlinkError> {
         let notices = Notices::open(&GROUPS)?;
-        let objects = Notices::open(&[MulticastGroup::Nexthop])?;
-        let state = MirrorState::from_dump(if_index, &netlink.dump(if_index).await?);
+        let of_objects = Notices::open(&[MulticastGroup::Nexthop])?;
+        let (dump, objects) = netlink.dump_with_objects(if_index).await?;
+        let state = MirrorState::from_dump(if_index, &dump);
         Ok(Self {
             netlink,
             notices,
+            of_objects,
             objects,
+            ask: false,
             state,
             resync: false,
             dumping: None,
+            asking: None,
             dumped_at: Instant::now(),
             overruns: 0,
             failures: 0,
@@ -112,21 +123,26 @@ impl Watch {
             if self.resync {
                 return self.dump().await;
             }
+            if self.ask {
+                self.look_at_objects().await;
+                continue;
+            }
             let told = tokio::select! {
                 // A route that came before an object changed is known first.
                 biased;
                 told = self.notices.next() => told,
-                told = self.objects.next() => {
+                told = self.of_objects.next() => {
                     told.map_err(dead)?;
-                    self.resync = self.state.has_objects();
+                    self.ask = true;
                     continue;
                 }
             };
-            let Some(burst) = told.map_err(dead)? else {
+            let Some(mut burst) = told.map_err(dead)? else {
                 self.overruns += 1;
                 self.resync = true;
                 continue;
             };
+            self.resync = !self.complete(&mut burst);
             let effects = burst.iter().map(|(flags, message)| {
                 let ended = self.state.mtu_ended_by(message);
                 self.ended_mtus.mtus.extend(ended);
@@ -140,6 +156,39 @@ impl Watch {
         }
     }
 
+    /// Has routes say where their objects lead; false when there is one that is not known.
+    fn complete(&self, burst: &mut [Notice]) -> bool {
+        let if_index = self.state.if_index();
+        burst.iter_mut().fold(true, |all, (_, message)| match message {
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                self.objects.complete(route, if_index) && all
+            }
+            _ => all,
+        })
+    }
+
+    /// Asks for the objects again; routes may lead otherwise when those do.
+    async fn look_at_objects(&mut self) {
+        let if_index = self.state.if_index();
+        if self.asking.is_none() {
+            tokio::time::sleep_until(self.dumped_at + MIN_DUMP_INTERVAL).await;
+        }
+        let netlink = &self.netlink;
+        let asking = self.asking.get_or_insert_with(|| {
+            let netlink = netlink.clone();
+            Box::pin(async move { netlink.objects(if_index).await })
+        });
+        let asked = asking.await;
+        self.asking = None;
+        self.ask = false;
+        self.dumped_at = Instant::now();
+        match asked {
+            Ok(now) if !now.lead_otherwise_than(&self.objects) => self.objects = now,
+            // A dump asks once more, and says what is wrong if it cannot.
+            _ => self.resync = true,
+        }
+    }
+
     async fn dump(&mut self) -> Result<Effect, NetlinkError> {
         let if_index = self.state.if_index();
         if self.dumping.is_none() {
@@ -150,11 +199,11 @@ impl Watch {
         let netlink = &self.netlink;
         let dumping = self.dumping.get_or_insert_with(|| {
             let netlink = netlink.clone();
-            Box::pin(async move { netlink.dump(if_index).await })
+            Box::pin(async move { netlink.dump_with_objects(if_index).await })
         });
         let outcome = dumping.await;
         self.dumping = None;
-        let dump = match outcome {
+        let (dump, objects) = match outcome {
             Ok(dump) => dump,
             Err(error) if error.errno() == Some(nix::libc::ENODEV) => return Ok(Effect::Gone),
             // The old state is better than none for the moment: the next attempt follows.
@@ -168,6 +217,7 @@ impl Watch {
         };
         self.failures = 0;
         self.state = MirrorState::from_dump(if_index, &dump);
+        self.objects = objects;
         self.ended_mtus.missed = true;
         self.dumped_at = Instant::now();
         self.resync = false;
