@@ -1,4 +1,4 @@
-//! A control group with little memory, of either version of the kernel's interface, gone on drop.
+//! Control groups with little of something, of either version of the kernel's interface, gone on drop.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,12 +12,67 @@ use crate::daemon::program;
 /// Groups of one process of tests are told apart by this.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
-/// A group whose processes may use so much memory together.
+/// A group of one controller.
 #[derive(Debug)]
-pub struct MemoryGroup {
+struct Group {
     folder: PathBuf,
     second_version: bool,
 }
+
+impl Group {
+    fn new(controller: &str) -> Self {
+        let name = format!(
+            "it-{}-{}",
+            std::process::id(),
+            MADE.fetch_add(1, Ordering::Relaxed)
+        );
+        let first = Path::new("/sys/fs/cgroup").join(controller);
+        let second_version = !first.is_dir();
+        let root = if second_version {
+            // The root may have processes and groups with controllers both.
+            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"));
+            PathBuf::from("/sys/fs/cgroup")
+        } else {
+            first
+        };
+        let folder = root.join(name);
+        fs::create_dir(&folder).unwrap_or_else(|e| panic!("a group at {}: {e}", folder.display()));
+        Self {
+            folder,
+            second_version,
+        }
+    }
+
+    fn write(&self, name: &str, value: &str) {
+        let file = self.folder.join(name);
+        fs::write(&file, value).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
+
+    fn read(&self, name: &str) -> String {
+        let file = self.folder.join(name);
+        fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    fn either<'a>(&self, second: &'a str, first: &'a str) -> &'a str {
+        if self.second_version { second } else { first }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What is still inside goes where it came from.
+        let procs = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
+        let outside = self.folder.with_file_name("cgroup.procs");
+        for pid in procs.lines() {
+            let _ = fs::write(&outside, pid);
+        }
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// A group whose processes may use so much memory together.
+#[derive(Debug)]
+pub struct MemoryGroup(Group);
 
 impl MemoryGroup {
     /// With a limit in bytes.
@@ -25,26 +80,7 @@ impl MemoryGroup {
     /// # Panics
     /// When this machine has no memory controller to make a group of.
     pub fn new(limit: u64) -> Self {
-        let name = format!(
-            "it-{}-{}",
-            std::process::id(),
-            MADE.fetch_add(1, Ordering::Relaxed)
-        );
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let second_version = !first.is_dir();
-        let root = if second_version {
-            // The root may have processes and groups with controllers both.
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-            Path::new("/sys/fs/cgroup")
-        } else {
-            first
-        };
-        let folder = root.join(name);
-        fs::create_dir(&folder).unwrap_or_else(|e| panic!("a group at {}: {e}", folder.display()));
-        let group = Self {
-            folder,
-            second_version,
-        };
+        let group = Self(Group::new("memory"));
         group.limit(limit);
         group
     }
@@ -54,8 +90,8 @@ impl MemoryGroup {
     /// # Panics
     /// When there is no memory controller.
     pub fn limit(&self, bytes: u64) {
-        let file = self.either("memory.max", "memory.limit_in_bytes");
-        fs::write(&file, bytes.to_string()).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let name = self.0.either("memory.max", "memory.limit_in_bytes");
+        self.0.write(name, &bytes.to_string());
     }
 
     /// How often a process was ended because there was no more.
@@ -63,8 +99,7 @@ impl MemoryGroup {
     /// # Panics
     /// When the kernel does not say.
     pub fn killed(&self) -> u64 {
-        let file = self.either("memory.events", "memory.oom_control");
-        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let text = self.0.read(self.0.either("memory.events", "memory.oom_control"));
         let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         line.and_then(|count| count.trim().parse().ok())
             .unwrap_or_else(|| panic!("no count of kills in {text}"))
@@ -78,7 +113,7 @@ impl MemoryGroup {
         let script = folder.path().join(name);
         let text = format!(
             "#!/bin/sh\necho $$ >{}\nexec {} \"$@\"\n",
-            self.folder.join("cgroup.procs").display(),
+            self.0.folder.join("cgroup.procs").display(),
             program(name).display()
         );
         fs::write(&script, text).expect("write the script");
@@ -91,22 +126,28 @@ impl MemoryGroup {
     /// # Panics
     /// When it is not there any more.
     pub fn adopt(&self, pid: u32) {
-        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).expect("a process to move");
-    }
-
-    fn either(&self, second: &str, first: &str) -> PathBuf {
-        self.folder.join(if self.second_version { second } else { first })
+        self.0.write("cgroup.procs", &pid.to_string());
     }
 }
 
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // What is still inside goes where it came from.
-        let procs = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
-        let outside = self.folder.with_file_name("cgroup.procs");
-        for pid in procs.lines() {
-            let _ = fs::write(&outside, pid);
+/// A group whose processes get no further thread or process.
+#[derive(Debug)]
+pub struct FullGroup {
+    _group: Group,
+}
+
+impl FullGroup {
+    /// With these processes of this machine, and all their threads.
+    ///
+    /// # Panics
+    /// When one is not there any more, or this machine has no controller of numbers of processes to make a group of.
+    pub fn around(processes: &[i32]) -> Self {
+        let group = Group::new("pids");
+        for process in processes {
+            group.write("cgroup.procs", &process.to_string());
         }
-        let _ = fs::remove_dir(&self.folder);
+        // No less than there are: what is inside stays.
+        group.write("pids.max", "0");
+        Self { _group: group }
     }
 }

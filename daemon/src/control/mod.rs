@@ -63,6 +63,9 @@ pub use client::MonitorLink;
 
 /// One for a reload that looks up our own name, one for the files that lookups of routers read.
 const BLOCKING_THREADS: usize = 2;
+/// How long each of them waits for something to do: for ever. Where there is none, and the kernel gives none, the runtime panics; with
+/// one left, what comes waits for that.
+const BLOCKING_THREADS_STAY: Duration = Duration::MAX;
 /// How long a name lookup of a reload may hold up the exit.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
@@ -148,6 +151,7 @@ pub fn run(startup: Startup) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_THREADS_STAY)
         .thread_name("control-lookup")
         .build()
         .map_err(|error| {

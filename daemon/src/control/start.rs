@@ -143,6 +143,7 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
     let engine = prepared.start(&publisher.reader()).map_err(setup_error)?;
     // The workers have their rings: no other is made from here on. Helpers of this thread come later.
     confinement.enter_thread(ThreadKind::Control)?;
+    start_reader().await?;
     let queues = engine
         .error_queues()
         .map(|queue| queue.try_clone_to_owned())
@@ -269,6 +270,22 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         daemon.open()?;
     }
     Ok(daemon)
+}
+
+/// Has the first of the threads for files start. It stays: by the time of a reload the machine may have no room for another.
+async fn start_reader() -> Result<(), ExitError> {
+    let failed = |error| {
+        ExitError::from_io(
+            &error,
+            ExitStatus::Unavailable,
+            "the thread that reads files cannot be started",
+        )
+    };
+    // Where the kernel gives none, the runtime does not say so but panics.
+    let tried = std::thread::Builder::new().spawn(|| ()).map_err(failed)?;
+    let _ = tried.join();
+    let started = tokio::task::spawn_blocking(|| ()).await;
+    started.map_err(|error| failed(std::io::Error::other(error)))
 }
 
 /// What a new interface is given; a successor finds it done, and leaves it as people have made it since.
