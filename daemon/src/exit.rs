@@ -92,17 +92,16 @@ impl ExitError {
             _ => otherwise,
         };
         let message = format!("{context}: {error}");
-        match error.raw_os_error() {
-            Some(nix::libc::EMFILE) => Self::unavailable(message)
-                .with_remedy("raise LimitNOFILE= of the unit, or ulimit -n; each worker takes some"),
-            _ => Self::new(status, message),
+        match error.raw_os_error().and_then(remedy_of_limit) {
+            Some(remedy) => Self::unavailable(message).with_remedy(remedy),
+            None => Self::new(status, message),
         }
     }
 
-    /// The same error with the sentence that tells the operator what to change.
+    /// The same error with the sentence that tells the operator what to change, unless the limit that was reached says that itself.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.remedy.get_or_insert_with(|| remedy.into());
         self
     }
 
@@ -119,6 +118,20 @@ impl ExitError {
     /// What to do about it, if there is something to say.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
+    }
+}
+
+/// What to do about a limit, whatever it was that did not fit.
+fn remedy_of_limit(errno: i32) -> Option<&'static str> {
+    use nix::libc::{EAGAIN, EFBIG, EMFILE, ENFILE, ENOSPC};
+    match errno {
+        EMFILE => Some("raise LimitNOFILE= of the unit, or ulimit -n; each worker takes some"),
+        ENFILE => Some("raise sysctl fs.file-max"),
+        // Of a process or a thread that was to be started: nothing else that is said with an exit status would have to wait.
+        EAGAIN => Some("raise TasksMax= and LimitNPROC= of the unit, or ulimit -u; each worker is a thread"),
+        EFBIG => Some("raise LimitFSIZE= of the unit, or ulimit -f"),
+        ENOSPC => Some("make room on that file system, or choose another place"),
+        _ => None,
     }
 }
 
@@ -183,6 +196,28 @@ mod tests {
             "interface is0 is taken; choose another InterfaceName"
         );
         assert_eq!(error.status(), ExitStatus::Unavailable);
+    }
+
+    /// FAULTS 66: whoever names a remedy of his own does not know that there is a limit.
+    #[test]
+    fn a_limit_says_itself_who_raises_it() {
+        for (errno, says) in [
+            (nix::libc::EMFILE, "LimitNOFILE="),
+            (nix::libc::EAGAIN, "TasksMax="),
+            (nix::libc::EFBIG, "LimitFSIZE="),
+            (nix::libc::ENOSPC, "make room"),
+        ] {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let error = ExitError::from_io(&error, ExitStatus::Config, "x").with_remedy("choose another");
+            assert_eq!(error.status(), ExitStatus::Unavailable);
+            assert!(error.remedy().unwrap().contains(says), "{error}");
+        }
+        let other = std::io::Error::from_raw_os_error(nix::libc::EROFS);
+        let other = ExitError::from_io(&other, ExitStatus::Config, "x").with_remedy("choose another");
+        assert_eq!(
+            (other.status(), other.remedy()),
+            (ExitStatus::Config, Some("choose another"))
+        );
     }
 
     #[test]

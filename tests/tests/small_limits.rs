@@ -4,6 +4,7 @@
 use std::process::Output;
 
 use isatap_tests::cgroup::FullGroup;
+use isatap_tests::daemon::Daemon;
 use isatap_tests::scene::{DUT, Opposite, SOON};
 use isatap_tests::wait;
 
@@ -46,4 +47,24 @@ fn a_lookup_needs_no_room_for_a_thread() {
         if is_told { Ok(()) } else { Err(log) }
     });
     assert_eq!(daemon.engine_pid(), engine, "{}", daemon.log());
+}
+
+/// FAULTS 66: a start that is not possible says by which limit.
+#[test]
+fn a_start_names_the_limit_that_it_meets() {
+    let scene = Opposite::new();
+    for (limit, most, remedy) in [
+        // Of the engine's user, who has none to spare.
+        ("nproc", 0, "LimitNPROC="),
+        ("nofile", 8, "LimitNOFILE="),
+    ] {
+        let output = Daemon::router(&scene.dut, DUT)
+            .workers(1)
+            .limit(limit, most)
+            .output();
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(69), "{limit} {most}: {told}");
+        assert!(told.contains(remedy), "{limit} {most}: {told}");
+        assert!(!told.contains("choose another"), "{limit} {most}: {told}");
+    }
 }

@@ -200,7 +200,10 @@ fn watch_the_monitor(socket: &Arc<MessageSocket>, confinement: &Confinement) -> 
             std::process::abort();
         })
         .map(|_| ())
-        .map_err(|error| ExitError::other(format!("the watch of the monitor cannot be started: {error}")))
+        .map_err(|error| {
+            let what = "the watch of the monitor cannot be started";
+            ExitError::from_io(&error, ExitStatus::Other, what)
+        })
 }
 
 fn hooks(logs: &Logs, null: Option<OwnedFd>, link: &MonitorLink, confinement: &Confinement) -> Hooks {

@@ -76,7 +76,9 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// 69 when another daemon answers there; 78 when the place cannot be used; 77 when we may not.
 pub fn control(settings: &ControlSocket) -> Result<UnixListener, ExitError> {
     let path = &settings.path;
-    let failed = |error: &std::io::Error| ExitError::from_io(error, ExitStatus::Config, name(path));
+    let failed = |error: &std::io::Error| {
+        ExitError::from_io(error, ExitStatus::Config, name(path)).with_remedy("choose another ControlSocket")
+    };
     if let Some(parent) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)

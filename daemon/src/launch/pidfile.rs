@@ -58,7 +58,9 @@ impl PidFile {
                     id,
                 };
                 pidfile.write_pid().map_err(|error| {
-                    ExitError::from_io(&error, ExitStatus::Other, format!("pid file {}", shown(path)))
+                    let what = format!("pid file {}", shown(path));
+                    ExitError::from_io(&error, ExitStatus::Config, what)
+                        .with_remedy("choose another file with --pidfile")
                 })?;
                 return Ok(pidfile);
             }
@@ -197,7 +199,7 @@ fn failed(path: &Path, errno: Errno) -> ExitError {
         }
         Errno::ENOENT => ExitError::config(format!("pid file {path}: its folder does not exist"))
             .with_remedy("make it, or choose another file with --pidfile"),
-        _ => ExitError::config(format!("pid file {path}: {}", errno.desc()))
+        _ => ExitError::from_io(&errno.into(), ExitStatus::Config, format!("pid file {path}"))
             .with_remedy("choose another file with --pidfile"),
     }
 }

@@ -62,7 +62,10 @@ impl ChrootDir {
     /// Status 78 when it is no directory or others could put something there; 77 when we may not create it.
     pub fn prepare(path: &Path) -> Result<Self, ExitError> {
         if !path.exists() {
-            create(path).map_err(|error| ExitError::from_io(&error, ExitStatus::Config, name(path)))?;
+            create(path).map_err(|error| {
+                ExitError::from_io(&error, ExitStatus::Config, name(path))
+                    .with_remedy("choose another with --chrootdir")
+            })?;
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = open(path, flags, Mode::empty())

@@ -55,6 +55,16 @@ pub enum SetupError {
         /// What is missing.
         reason: String,
     },
+    /// The kernel gives no thread for a worker.
+    #[error(
+        "no thread for worker {worker}: {source}; raise TasksMax= and LimitNPROC= of the unit, or ulimit -u, or have fewer Workers"
+    )]
+    Thread {
+        /// Its number.
+        worker: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A worker could not start.
     #[error("worker {worker} cannot start: {reason}")]
     Worker {

@@ -291,9 +291,9 @@ impl Prepared {
             let handle = thread::Builder::new()
                 .name(format!("worker-{worker}"))
                 .spawn(move || thread.main(queue, receiver, sender, worker_bell))
-                .map_err(|error| SetupError::Worker {
+                .map_err(|error| SetupError::Thread {
                     worker,
-                    reason: error.to_string(),
+                    source: error,
                 })?;
             engine.threads.push(handle);
         }
