@@ -56,6 +56,9 @@ fn a_start_names_the_limit_that_it_meets() {
     for (limit, most, remedy) in [
         // Of the engine's user, who has none to spare.
         ("nproc", 0, "LimitNPROC="),
+        // The pid file, and then what is kept in memory.
+        ("fsize", 0, "LimitFSIZE="),
+        ("fsize", 4096, "LimitFSIZE="),
         ("nofile", 8, "LimitNOFILE="),
     ] {
         let output = Daemon::router(&scene.dut, DUT)

@@ -48,6 +48,7 @@ const NAME_RETRY: Duration = Duration::from_millis(20);
 
 /// Runs the daemon, in the foreground or at the end of a launcher's socket, until it is told to stop.
 pub fn serve(options: Options) -> ExitStatus {
+    outlive_full_files();
     let launcher = match options.ready_on_stdin.then(Launcher::take_stdin).transpose() {
         Ok(launcher) => launcher,
         Err(error) => {
@@ -253,6 +254,7 @@ fn give_up(
 
 /// Takes over from a predecessor that has become this program; see [`crate::monitor::upgrade`].
 pub fn take_over(arguments: &[OsString]) -> ExitStatus {
+    outlive_full_files();
     match taken_over(arguments) {
         Ok(()) => ExitStatus::Ok,
         Err(error) => {
@@ -338,6 +340,14 @@ fn taken_over(arguments: &[OsString]) -> Result<(), ExitError> {
     drop(socket_file);
     pidfile.remove();
     outcome
+}
+
+/// A file that may not grow further (`LimitFSIZE=`, `ulimit -f`) is an error of the write, and not the end of the process: the log may be
+/// such a file, and memory for the configuration counts as one. Engines block every signal.
+fn outlive_full_files() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    let _ = set.thread_block();
 }
 
 /// The signals the monitor is told by, as a descriptor; nothing else hears them from now on.
