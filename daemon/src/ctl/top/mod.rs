@@ -16,6 +16,9 @@ use crate::ops::latency::LatencyRow;
 use crate::ops::protocol::Command;
 use model::Model;
 
+/// How long an answer may take before the daemon counts as silent. Nobody hears the keys meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Shows the daemon behind `socket` until told to stop. A daemon that goes away is waited for.
 ///
 /// # Errors
@@ -25,7 +28,7 @@ pub fn run(socket: &Path, interval: Duration) -> Result<(), ExitError> {
         return Err(ExitError::other("top needs a terminal")
             .with_remedy("isatapctl status --rate shows the same numbers as text"));
     }
-    let mut client = Some(Client::connect(socket)?);
+    let mut client = Some(connect(socket)?);
     let mut model = Model::default();
     if let Some(client) = &mut client {
         look(client, &mut model)?;
@@ -69,7 +72,7 @@ fn watch(
         }
         let looked = match &mut client {
             Some(client) => look(client, model),
-            None => Client::connect(socket).and_then(|mut fresh| {
+            None => connect(socket).and_then(|mut fresh| {
                 let looked = look(&mut fresh, model);
                 client = Some(fresh);
                 looked
@@ -82,8 +85,28 @@ fn watch(
     }
 }
 
+fn connect(socket: &Path) -> Result<Client, ExitError> {
+    Client::connect_with(socket, PATIENCE)
+}
+
 fn look(client: &mut Client, model: &mut Model) -> Result<(), ExitError> {
     let latencies: Vec<LatencyRow> = client.get(Command::Histogram)?;
     model.take(client.get(Command::Status)?, &latencies);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// FAULTS 64: a daemon that stands still keeps nobody from the keys for longer.
+    #[test]
+    fn a_silent_daemon_is_given_up_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _silent = UnixListener::bind(&path).unwrap();
+        let error = look(&mut connect(&path).unwrap(), &mut Model::default()).unwrap_err();
+        assert!(error.message().ends_with("does not answer within 2s"), "{error}");
+    }
 }
