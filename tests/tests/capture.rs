@@ -366,7 +366,7 @@ fn a_pipe_takes_packets_as_they_come() {
     let crafter = scene.crafter();
     let piped = |arguments: &str, reader: &str| {
         let line = format!(
-            "{} --socket {} capture -w - {arguments} | {reader}",
+            "({} --socket {} capture -w - {arguments}) | {reader}",
             program("isatapctl").display(),
             daemon.folder().join("control.sock").display()
         );
@@ -393,5 +393,8 @@ fn a_pipe_takes_packets_as_they_come() {
     assert!(told.contains("3 packets captured of "), "{told}");
     let (seen, told) = piped("--direction decap", "tcpdump -nc 2 -r -");
     assert_eq!(seen.lines().count(), 2, "{seen}{told}");
+    // The reader takes what is told along, and is gone by then.
+    let (seen, told) = piped("--direction decap 2>&1; echo $? >&2", "head -c 1 >/dev/null");
+    assert_eq!((seen.as_str(), told.trim()), ("", "0"));
     daemon.conservation();
 }

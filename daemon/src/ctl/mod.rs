@@ -50,8 +50,8 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
         }
         Order::Capture(options) => {
             let summary = capture::run(options, &cli.socket, out)?;
-            // Beside the packets, which may be on the standard output.
-            eprintln!("{summary}");
+            // Beside the packets, which may be on the standard output; whoever read both may have gone.
+            let _ = writeln!(std::io::stderr(), "{summary}");
             String::new()
         }
         Order::Ready { hold: Some(name), .. } => return ready::hold(&cli.socket, name, out),
