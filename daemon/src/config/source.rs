@@ -88,7 +88,8 @@ impl ConfigSource {
         }
         match std::fs::canonicalize(written) {
             Ok(real) => source.path = real,
-            Err(error) if named => return Err(source.cannot_read(&error)),
+            // A link that leads nowhere was put there by somebody.
+            Err(error) if named || written.is_symlink() => return Err(source.cannot_read(&error)),
             Err(_) => {}
         }
         if let (Some(dir), Some(name)) = (source.path.parent(), source.path.file_name()) {
@@ -247,6 +248,21 @@ mod tests {
                     .unwrap()
                     .is_none()
             );
+        }
+    }
+
+    #[test]
+    fn a_default_file_that_leads_nowhere_is_told_of() {
+        let bench = Bench::new();
+        let path = bench.path("f");
+        for (to, why) in [
+            ("missing", "No such file"),
+            ("f", "Too many levels of symbolic links"),
+        ] {
+            std::os::unix::fs::symlink(to, &path).unwrap();
+            let error = ConfigSource::open_at(&path, false).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            fs::remove_file(&path).unwrap();
         }
     }
 
