@@ -3,7 +3,7 @@
 use isatap_engine::isatap::mtu::TUNNEL_MTU_MIN;
 use isatap_engine::reason::DropReason;
 
-use super::sight::{Sight, device_of};
+use super::sight::{Sight, device_of, is_on};
 use super::{Finding, Grade, filters, machine};
 use crate::ctl::share;
 use crate::link::inet6_table::isatap_interfaces;
@@ -15,7 +15,7 @@ const OVERHEAD: u32 = 20;
 
 /// Every check.
 pub(super) fn all(sight: &Sight) -> Vec<Finding> {
-    let checks: [fn(&Sight) -> Option<Finding>; 24] = [
+    let checks: [fn(&Sight) -> Option<Finding>; 25] = [
         daemon,
         engines,
         readiness,
@@ -36,6 +36,7 @@ pub(super) fn all(sight: &Sight) -> Vec<Finding> {
         rp_filter,
         underlay_mtu,
         udp_gro,
+        machine::segmentation,
         filters::firewall,
         filters::translation,
         kernel_drops,
@@ -368,13 +369,6 @@ fn mtu_of(links: &str, device: &str) -> Option<u32> {
 /// DESIGN D3: of UDP merged by the underlay the kernel says how, or it is lost.
 fn udp_gro(sight: &Sight) -> Option<Finding> {
     let features = sight.tools.features.as_deref().ok()?;
-    let on = |name: &str| {
-        features.lines().any(|line| {
-            line.trim()
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(": on"))
-        })
-    };
     let lost = running(sight).and_then(|status| status.total.decap.drops.get("merged"));
     Some(if let Some(lost) = lost {
         Finding::new(
@@ -385,7 +379,7 @@ fn udp_gro(sight: &Sight) -> Option<Finding> {
             ),
             "ethtool -K DEVICE rx-udp-gro-forwarding off rx-gro-list off; gro off, if programs here ask for merged datagrams",
         )
-    } else if on("generic-receive-offload") {
+    } else if is_on(features, "generic-receive-offload") {
         Finding::fine("GRO", "on, and dealt with")
     } else {
         Finding::fine("GRO", "off")

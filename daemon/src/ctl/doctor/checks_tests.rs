@@ -31,6 +31,10 @@ fn host() -> Sight {
             links: Ok("2: eth0@if7: <BROADCAST,UP> mtu 1500 qdisc noqueue state UP\n".to_owned()),
             ruleset: Ok(String::new()),
             features: Ok("generic-receive-offload: on\nrx-udp-gro-forwarding: off\n".to_owned()),
+            hardware: vec![(
+                "eth0".to_owned(),
+                "tx-ipxip4-segmentation: off [fixed]\n".to_owned(),
+            )],
         },
         capabilities_missing: Vec::new(),
         clock_is_plausible: true,
@@ -175,7 +179,11 @@ fn every_trap_is_found_with_a_remedy() {
             sent.insert("failed".into(), 1);
         }),
     ];
-    let router_traps: [(&str, Grade, Spoil); 5] = [
+    let router_traps: [(&str, Grade, Spoil); 6] = [
+        ("segmentation", Grade::Warning, |s| {
+            status(s).programs.carries.decap = true;
+            s.tools.hardware[0].1 = "tx-ipxip4-segmentation: on\n".into();
+        }),
         ("forwarding", Grade::Obstacle, |s| s.forwarding = Some("0".into())),
         ("forwarding", Grade::Obstacle, |s| s.forwarding = None),
         ("router's address", Grade::Warning, |s| {

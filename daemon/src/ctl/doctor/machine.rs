@@ -1,7 +1,7 @@
 //! Traps of the kernel and the container: what they allow, before any packet.
 
 use super::checks::running;
-use super::sight::{NeighbourTable, Sight};
+use super::sight::{NeighbourTable, Sight, is_on};
 use super::{Finding, Grade};
 use crate::ctl::share;
 
@@ -89,6 +89,32 @@ pub(super) fn ebpf(sight: &Sight) -> Option<Finding> {
     } else {
         Finding::new(Grade::Note, EBPF, found, "workers carry all packets instead")
     })
+}
+
+/// What GRO has merged is marked as tunnelled. The programs take the header off, and nothing they may call takes the mark off: a device
+/// that forwards such a packet and cuts tunnelled ones itself looks for a tunnel where none is.
+pub(super) fn segmentation(sight: &Sight) -> Option<Finding> {
+    let decap = running(sight)?.programs.carries.decap;
+    if !decap || sight.forwarding.as_deref() != Some("1") {
+        return None;
+    }
+    let hardware = sight.tools.hardware.iter();
+    let cutting: Vec<_> = hardware
+        .filter(|(_, features)| is_on(features, "tx-ipxip4-segmentation"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if cutting.is_empty() {
+        return None;
+    }
+    Some(Finding::new(
+        Grade::Warning,
+        "segmentation",
+        format!(
+            "{} would cut tunnelled superpackets: what the kernel's programs have taken out of the tunnel still looks like some,              and TCP that is forwarded there may be lost",
+            cutting.join(", ")
+        ),
+        "ethtool -K DEVICE tx-ipxip4-segmentation off for each, and the kernel cuts them; or Lane uring",
+    ))
 }
 
 pub(super) fn memlock(sight: &Sight) -> Option<Finding> {

@@ -73,6 +73,8 @@ pub(super) struct Tools {
     pub(super) ruleset: Result<String, String>,
     /// `ethtool -k DEVICE` of the locator's device.
     pub(super) features: Result<String, String>,
+    /// `ethtool -k DEVICE` of each device that is hardware, by name.
+    pub(super) hardware: Vec<(String, String)>,
 }
 
 impl Sight {
@@ -116,10 +118,32 @@ impl Sight {
                 links: output("ip", &["-o", "link", "show"]),
                 ruleset: output("nft", &["list", "ruleset"]),
                 features,
+                hardware: hardware(),
             },
             status,
         }
     }
+}
+
+/// Each device with a driver of its own, and its features; without `ethtool` none.
+fn hardware() -> Vec<(String, String)> {
+    let devices = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let driven = devices.filter(|device| device.path().join("device").exists());
+    let names = driven.filter_map(|device| device.file_name().into_string().ok());
+    let mut found: Vec<_> = names
+        .filter_map(|name| output("ethtool", &["-k", &name]).ok().map(|text| (name, text)))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Whether a feature is on in the output of `ethtool -k`.
+pub(super) fn is_on(features: &str, name: &str) -> bool {
+    features.lines().any(|line| {
+        line.trim()
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(": on"))
+    })
 }
 
 fn clock_is_plausible() -> bool {
