@@ -9,12 +9,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::{StreamExt as _, stream};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,8 +42,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the page waits before it takes up the next stream.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How long one live stream lasts; the page takes up the next one. Less than [`CONNECTION_WITHIN`], so that it ends well.
-const STREAM_WITHIN: Duration = Duration::from_secs(45);
+/// A live stream ends well at three quarters of its connection's life, and its connection with it: a stream that began
+/// late on a kept connection would be cut in its midst. The page takes up the next one.
+#[derive(Clone, Copy, Debug)]
+struct StreamsEnd(Instant);
+
+impl StreamsEnd {
+    fn of(limits: Limits) -> Self {
+        Self(Instant::now() + limits.connection * 3 / 4)
+    }
+}
 
 const INDEX: &str = "isatapd\n\n/                the dashboard\n/metrics         Prometheus metrics\n/healthz         200 while the daemon lives\n\
                      /ready           200 when packets can be carried\n/api/v1/status   the status as JSON\n/api/v1/live     the status once a second (text/event-stream)\n";
@@ -104,7 +112,8 @@ pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages,
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD_LEN);
-    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages.0));
+    let pages = pages.0.layer(Extension(StreamsEnd::of(limits)));
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
     let _ = tokio::time::timeout(limits.connection, served).await;
 }
 
@@ -141,7 +150,11 @@ async fn dashboard() -> Response {
     response
 }
 
-async fn live(State(live): State<Live>, headers: HeaderMap) -> Response {
+async fn live(
+    State(live): State<Live>,
+    Extension(StreamsEnd(until)): Extension<StreamsEnd>,
+    headers: HeaderMap,
+) -> Response {
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
@@ -149,7 +162,6 @@ async fn live(State(live): State<Live>, headers: HeaderMap) -> Response {
         let why = "enough viewers already; close a page, or look again later\n";
         return plain(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
     };
-    let until = Instant::now() + STREAM_WITHIN;
     let send =
         |event: LiveEvent| Ok::<_, Infallible>(Event::default().id(event.id.to_string()).data(&*event.data));
     let first = stream::iter(seen).map(send);
@@ -164,7 +176,11 @@ async fn live(State(live): State<Live>, headers: HeaderMap) -> Response {
         }
     });
     let retry = stream::once(async { Ok(Event::default().retry(RETRY_AFTER)) });
-    Sse::new(retry.chain(first).chain(rest)).into_response()
+    let mut response = Sse::new(retry.chain(first).chain(rest)).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn ready(State(ask): State<Ask>) -> Response {

@@ -126,3 +126,39 @@ async fn an_endless_head_is_refused() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
 }
+
+/// What comes over one connection that asks for `paths` in turn, until the server ends it. The clock is the test's.
+async fn conversation(paths: &[&str], limits: Limits) -> String {
+    let (ask, queries) = query::channel();
+    // Control that is too busy to answer: streams stay empty.
+    let _queries = queries;
+    let (mut client, stream) = tokio::io::duplex(64 * 1024);
+    let server = tokio::spawn(converse(stream, Pages::new(ask), limits));
+    for path in paths {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        // Less than the patience for the next head.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    server.await.unwrap();
+    heard
+}
+
+/// A page that was loaded long ago takes up its stream over the connection it has: that ends well, too.
+#[tokio::test(start_paused = true)]
+async fn a_live_stream_ends_before_its_connection() {
+    let started = Instant::now();
+    let heard = conversation(&["/api/v1/live"], Limits::default()).await;
+    assert!(heard.contains("connection: close"), "{heard}");
+    assert!(heard.ends_with("\r\n0\r\n\r\n"), "{heard}");
+    assert!(started.elapsed() < CONNECTION_WITHIN, "{:?}", started.elapsed());
+
+    let before = Instant::now();
+    let kept = [["/healthz"; 10].as_slice(), &["/api/v1/live"]].concat();
+    let heard = conversation(&kept, Limits::default()).await;
+    assert_eq!(heard.matches("HTTP/1.1 200").count(), 11, "{heard}");
+    assert!(heard.ends_with("\r\n0\r\n\r\n"), "{heard}");
+    assert!(before.elapsed() < CONNECTION_WITHIN, "{:?}", before.elapsed());
+}
