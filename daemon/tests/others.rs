@@ -7,28 +7,25 @@
 use std::os::fd::AsFd;
 
 use caps::{CapSet, Capability};
+use isatap_engine::ebpf::Segmenters;
 use isatap_engine::io::raw::{RawReceiver, RawSender};
 use isatap_tests::netns::Netns;
 use isatapd::monitor::others::{Lookout, Others};
 
-const NOBODY: Others = Others {
-    firewall: false,
-    ipsec: false,
-    listeners: false,
-    shaping: false,
-};
-const FIREWALL: Others = Others {
-    firewall: true,
-    ..NOBODY
-};
-const IPSEC: Others = Others {
-    ipsec: true,
-    ..NOBODY
-};
-const LISTENERS: Others = Others {
-    listeners: true,
-    ..NOBODY
-};
+const NOBODY: Others = only([false; 3]);
+const FIREWALL: Others = only([true, false, false]);
+const IPSEC: Others = only([false, true, false]);
+const LISTENERS: Others = only([false, false, true]);
+
+const fn only([firewall, ipsec, listeners]: [bool; 3]) -> Others {
+    Others {
+        firewall,
+        ipsec,
+        listeners,
+        shaping: false,
+        segmenters: Segmenters::Known(Vec::new()),
+    }
+}
 
 /// Runs `test` in a new namespace, on a thread of its own, with a lookout that knows of no socket.
 fn in_namespace(test: impl FnOnce(&Netns, &Lookout) + Send) {

@@ -92,6 +92,43 @@ FUNCTION int make_room_again(struct __sk_buff *skb)
 	return LEAVE(CAUSE_ROOM);
 }
 
+/* Whether a superpacket that is taken out of the tunnel goes on by a device that cuts tunnelled ones itself. What GRO has put together is
+ * still marked as tunnelled then, no helper takes that mark off, and such a device looks for the outer header. The kernel's own routing
+ * says where it goes: to this machine, and by this tunnel again, it does no harm.
+ */
+FUNCTION int goes_to_segmenter(struct __sk_buff *skb, __u32 rules, struct inner *inner)
+{
+	struct {
+		__u16 sport, dport;
+	} ports = {};
+	struct bpf_fib_lookup way = {};
+	__u32 half = rules & 1;
+	struct config *config = bpf_map_lookup_elem(&isatap_config, &half);
+
+	if (!config || !inner || !(config->flags & FLAG_SEGMENTERS))
+		return 0;
+	if (READ(skb, ETH_HLEN, OUTER_LEN + INNER_LEN, ports))
+		return 1;
+	way.family = AF_INET6;
+	way.l4_protocol = inner->next_header;
+	way.sport = ports.sport;
+	way.dport = ports.dport;
+	way.ifindex = tunnel;
+	way.flowinfo = *(__u32 *)inner;
+	way.src_high = inner->src_high;
+	way.src_low = inner->src_low;
+	way.dst_high = inner->dst_high;
+	way.dst_low = inner->dst_low;
+	long answer = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+
+	if (answer < 0 || answer == BPF_FIB_LKUP_RET_UNSUPP_LWT)
+		return 1;
+	/* Where there is no way on, it is still the tunnel. */
+	if (way.ifindex == tunnel)
+		return 0;
+	return config->flags & FLAG_ANY_SEGMENTER || contains(config, TAG_SEGMENTER, way.ifindex, 0);
+}
+
 /* Whether a frame is of a VLAN (IEEE 802.1Q): the kernel has taken the tag off by now, and nothing else tells it from others. A tag with
  * number 0 names none, and the kernel passes it over. */
 ALWAYS_INLINE int is_of_vlan(struct __sk_buff *skb)
@@ -195,6 +232,8 @@ ALWAYS_INLINE int decap(struct __sk_buff *skb, __u32 *mine)
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
 	if (UNLIKELY(headers.inner.next_header == PROTO_UDP && room > flow->limit && !skb->gso_size))
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
+	if (skb->gso_size && goes_to_segmenter(skb, now.rules, &headers.inner))
+		return refuse(DECAP, LEAVE(CAUSE_SEGMENTATION));
 	if (UNLIKELY(!known)) {
 		if (is_outdated(generation, now))
 			return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
@@ -382,5 +421,5 @@ int isatap_encap(struct __sk_buff *skb)
 	return verdict;
 }
 
-/* None of the helpers in use asks for it; what loads the programs shows it to people. */
+/* `bpf_fib_lookup` asks for the GPL; what loads the programs shows it to people. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

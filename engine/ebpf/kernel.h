@@ -43,6 +43,9 @@ typedef long long __s64;
 /* What bpf_skb_adjust_room answers to one header more around a packet that is said to have one. */
 #define EALREADY 114
 
+#define AF_INET6 10
+#define BPF_FIB_LKUP_RET_UNSUPP_LWT 6
+
 #define BPF_F_INGRESS 1
 #define BPF_F_RECOMPUTE_CSUM 1
 
@@ -89,6 +92,25 @@ struct __sk_buff {
 	__u32 gso_size;
 };
 
+/* A question about routing, and the answer: where would the kernel forward a packet that came in by `ifindex`? Numbers of the packet as
+ * they lie in it. */
+struct bpf_fib_lookup {
+	__u8 family;
+	__u8 l4_protocol;
+	__u16 sport;
+	__u16 dport;
+	__u16 tot_len;
+	__u32 ifindex;
+	__u32 flowinfo;
+	__u64 src_high;
+	__u64 src_low;
+	__u64 dst_high;
+	__u64 dst_low;
+	__u32 vlan;
+	__u8 smac[6];
+	__u8 dmac[6];
+};
+
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static __u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
@@ -99,6 +121,7 @@ static long (*bpf_skb_load_bytes)(const void *skb, __u32 at, void *to, __u32 len
 static long (*bpf_skb_change_proto)(struct __sk_buff *skb, __u16 proto, __u64 flags) = (void *)31;
 static long (*bpf_skb_change_head)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)43;
 static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
+static long (*bpf_fib_lookup)(struct __sk_buff *skb, struct bpf_fib_lookup *about, int len, __u32 flags) = (void *)69;
 static long (*bpf_check_mtu)(struct __sk_buff *skb, __u32 ifindex, __u32 *mtu, __s32 len_diff, __u64 flags) = (void *)163;
 static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
 

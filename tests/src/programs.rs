@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
 
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::ebpf::{Cause, Egress, Surroundings, compile};
+use isatap_engine::ebpf::{Cause, Egress, Segmenters, Surroundings, compile};
 use isatap_engine::fib::{Ipv6Prefix, Locator, NextHop, RulebookBuilder};
 use isatap_engine::io::ebpf::{Attachment, Hook, Neighbour, Programs, Shared};
 use isatap_engine::io::tun::Tun;
@@ -131,7 +131,7 @@ impl<N: Borrow<Netns>> Node<N> {
     /// # Panics
     /// When the rules cannot be.
     pub fn publish(&self, rules: RulebookBuilder, device: &str) {
-        self.publish_via(rules, device, Ipv4Addr::UNSPECIFIED);
+        self.publish_in(rules, self.surroundings(device));
     }
 
     /// The same with a gateway that everything goes to.
@@ -139,7 +139,14 @@ impl<N: Borrow<Netns>> Node<N> {
     /// # Panics
     /// As [`Node::publish`].
     pub fn publish_via(&self, rules: RulebookBuilder, device: &str, via: Ipv4Addr) {
-        let surroundings = Surroundings {
+        let mut surroundings = self.surroundings(device);
+        surroundings.egress[0].via = via;
+        self.publish_in(rules, surroundings);
+    }
+
+    /// Everything is carried, and goes out by `device`.
+    pub fn surroundings(&self, device: &str) -> Surroundings {
+        Surroundings {
             link_len: 0,
             carry_in: true,
             carry_out: true,
@@ -150,9 +157,17 @@ impl<N: Borrow<Netns>> Node<N> {
                 device: self.index(device),
                 // The programs ask the device.
                 mtu: u16::MAX,
-                via,
+                via: Ipv4Addr::UNSPECIFIED,
             }],
-        };
+            segmenters: Segmenters::default(),
+        }
+    }
+
+    /// The programs decide by `rules`, in these surroundings, from now on.
+    ///
+    /// # Panics
+    /// As [`Node::publish`].
+    pub fn publish_in(&self, rules: RulebookBuilder, surroundings: Surroundings) {
         let rules = rules.build().expect("a Rulebook");
         let image = compile(&rules, &surroundings, self.shared.slots_per_table(), 0x5eed);
         self.shared

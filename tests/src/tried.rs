@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::ebpf::{Cause, Egress, Image, Surroundings, compile};
+use isatap_engine::ebpf::{Cause, Egress, Image, Segmenters, Surroundings, compile};
 use isatap_engine::fib::RulebookBuilder;
 use isatap_engine::io::ebpf::{Action, Programs, Shared, Tried};
 use isatap_engine::reason::DropReason;
@@ -38,6 +38,7 @@ pub fn by_loopback(mtu: u16) -> Surroundings {
             mtu,
             via: Ipv4Addr::UNSPECIFIED,
         }],
+        segmenters: Segmenters::default(),
     }
 }
 

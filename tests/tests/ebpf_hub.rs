@@ -8,8 +8,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV6, UdpSocket};
 
-use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
+use isatap_engine::ebpf::{Cause, Segmenters, Surroundings};
 use isatap_engine::fib::NextHop;
 use isatap_engine::stats::Direction;
 use isatap_tests::flows::assert_datagrams_arrive;
@@ -42,7 +42,12 @@ fn node(ns: Netns, v4: Ipv4Addr) -> Node {
         rules.routes = vec![(everybody, NextHop::Via(HUB))];
         rules.prl = vec![HUB];
     }
-    node.publish(rules, UNDERLAY);
+    // Whatever devices cut tunnelled packets themselves: by the tunnel is not by them.
+    let surroundings = Surroundings {
+        segmenters: Segmenters::Unknown,
+        ..node.surroundings(UNDERLAY)
+    };
+    node.publish_in(rules, surroundings);
     node
 }
 

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use isatap_tests::daemon::{Daemon, Lane};
 use isatap_tests::fault::{kill_engine, let_it_live, restarts, wait_successor, wish};
+use isatap_tests::netns::Netns;
 use isatap_tests::packet::Inner;
 use isatap_tests::scene::{DUT, Opposite, ROUTER, Running, SERVER, SOON, Scene, X, on_link};
 use isatap_tests::steady::Stream;
@@ -23,6 +24,8 @@ const CARRIES: &str = "the kernel carries packets by the ebpf lane";
 const LEAVES: &str = "packets are left to the workers";
 /// Short lives of engines after which the monitor takes its time.
 const LIVES_OF_A_LOOP: usize = 5;
+/// Devices that have it cut tunnelled packets themselves.
+const FEATURE: &str = "tx-ipxip4-segmentation";
 /// How often an engine is killed under the transfer; more in a long run.
 const KILLS: &str = "ISATAPD_TEST_KILLS";
 
@@ -42,6 +45,41 @@ fn the_kernel_carries_by_itself() {
     let report = tcp_transfer(&scene.hosts[0], &scene.server, to, 100_000_000, SOON * 2);
     running.all().for_each(Daemon::thaw);
     report.expect("every byte arrives");
+    running.conservation();
+}
+
+/// A device that cuts tunnelled packets itself would look for an outer header in what the programs have taken out of the tunnel: superpackets
+/// that are forwarded there go by workers, and nothing else does, until somebody has it leave the cutting to the kernel.
+#[test]
+fn superpackets_that_a_device_would_cut_wrongly_are_left() {
+    let scene = Scene::new(1);
+    let set = |to| scene.router.run(&format!("ethtool -K out {FEATURE} {to}"));
+    set("on");
+    let running = started(&scene);
+    let left = || {
+        let labels = [("direction", "decap"), ("cause", "segmentation")];
+        running
+            .router
+            .metrics()
+            .sum("isatapd_left_packets_total", &labels)
+    };
+    let left_of_transfer = |to: &Netns, addr| {
+        let before = left();
+        let port = SocketAddrV6::new(addr, 5001, 0, 0);
+        let report = tcp_transfer(&scene.hosts[0], to, port, 20_000_000, SOON * 4);
+        report.expect("every byte arrives");
+        left() - before
+    };
+    assert!(left_of_transfer(&scene.server, SERVER) > 0);
+    assert_eq!(
+        left_of_transfer(&scene.router, on_link(ROUTER)),
+        0,
+        "for the router itself"
+    );
+    set("off");
+    wait::holds("superpackets to be carried", SOON * 4, || {
+        left_of_transfer(&scene.server, SERVER) == 0
+    });
     running.conservation();
 }
 

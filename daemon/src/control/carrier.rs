@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::control::explain::explain;
     use crate::ops::query::ExplainRequest;
-    use isatap_engine::ebpf::Egress;
+    use isatap_engine::ebpf::{Egress, Segmenters};
     use isatap_engine::fib::{Locator, NextHop, Role, RulebookBuilder};
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -159,6 +159,7 @@ mod tests {
                 mtu: 1500,
                 via: Ipv4Addr::UNSPECIFIED,
             }],
+            segmenters: Segmenters::default(),
         }
     }
 

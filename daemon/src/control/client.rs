@@ -278,7 +278,7 @@ impl Orders {
             asked = self.asked.recv() => asked.map(Ordered::Asked),
             // Before others: these matter to programs alone.
             Some(programs) = self.programs.recv() => Some(Ordered::Programs(programs)),
-            Ok(()) = self.others.changed() => Some(Ordered::Others(*self.others.borrow_and_update())),
+            Ok(()) = self.others.changed() => Some(Ordered::Others(self.others.borrow_and_update().clone())),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::ebpf::{self, Surroundings};
+use isatap_engine::ebpf::{self, Segmenters, Surroundings};
 use isatap_engine::fib::{Locator, MAX_LOCATORS, Rulebook};
 use isatap_engine::io::ebpf::{MapFds, Shared};
 use isatap_engine::io::raw;
@@ -249,7 +249,7 @@ impl Programs {
         };
         held(!moment.up, "the interface is down");
         held(moment.captured, "somebody captures");
-        let others = self.others.unwrap_or_default();
+        let others = self.others.clone().unwrap_or_default();
         held(
             others.firewall && !self.insists,
             "netfilter has rules for IPv4, which would not see the packets (Lane ebpf carries them all the same)",
@@ -268,7 +268,10 @@ impl Programs {
 
     /// What is in the way of carrying what goes out, besides.
     fn held_out(&self) -> Option<String> {
-        let shaping = self.others.is_some_and(|others| others.shaping && !self.insists);
+        let shaping = self
+            .others
+            .as_ref()
+            .is_some_and(|others| others.shaping && !self.insists);
         let text = "there is traffic control at the ISATAP interface, which would not see what goes out (Lane ebpf carries it all the same)";
         shaping.then(|| text.to_owned())
     }
@@ -284,9 +287,13 @@ impl Programs {
             link_len: 0,
             carry_in: carries,
             carry_out: carries && self.held_out().is_none(),
-            alone: self.others.is_some_and(|others| !others.listeners),
+            alone: self.others.as_ref().is_some_and(|others| !others.listeners),
             own_v4: moment.own_v4.iter().copied().collect(),
             egress: egress.cloned().unwrap_or_default(),
+            segmenters: self
+                .others
+                .as_ref()
+                .map_or(Segmenters::Unknown, |others| others.segmenters.clone()),
         }
     }
 

@@ -57,6 +57,15 @@ pub fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A netlink attribute around `value`, with its padding.
+pub fn encode_attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 /// The messages of a datagram, each whole. What follows one that is cut off, or says a length that cannot be, is not read.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     iter::from_fn(move || {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::others::Lookout;
 use super::programs::{self, Held};
+use super::segmenters::SegmentersWatch;
 use super::shaping::Shaping;
 use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
@@ -45,6 +46,8 @@ pub struct Here {
     pub lookout: Lookout,
     /// Looks at their traffic control.
     pub shaping: Shaping,
+    /// Looks for devices that would cut what comes out of the tunnel wrongly.
+    pub segmenters: SegmentersWatch,
     /// The operator asked for them by name, and so for packets that nobody else sees.
     pub insists: bool,
 }

@@ -13,8 +13,8 @@
 //!
 //! Nothing that came from the network is read here: no packet, no answer of a name server, no request of a client. There
 //! is no asynchronous runtime, and no second thread once the programs of the `ebpf` lane are loaded. The monitor runs through
-//! [`serve`]; [`holdings`] says what an engine is handed, [`known_hosts`] what one leaves to the next, [`loading`], [`programs`], [`devices`], [`binding`] and [`others`] what
-//! it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is taken for dead, [`policy`] when it is followed by the
+//! [`serve`]; [`holdings`] says what an engine is handed, [`known_hosts`] what one leaves to the next, [`loading`], [`programs`], [`devices`], [`binding`], [`others`] and
+//! [`segmenters`] what it knows for the `ebpf` lane, [`silence`] and [`suspicion`] when one is taken for dead, [`policy`] when it is followed by the
 //! next, [`amount`] how much it may have put into the kernel, [`upgrade`] how another program takes over.
 
 pub mod amount;
@@ -29,6 +29,7 @@ pub mod others;
 pub mod policy;
 pub mod programs;
 pub mod progress;
+pub mod segmenters;
 pub mod serve;
 pub mod shaping;
 pub mod silence;

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use isatap_engine::ebpf::Segmenters;
 use nix::libc;
 use nix::sys::stat::fstat;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
@@ -43,7 +44,7 @@ const NO_FAMILY: i32 = libc::EPROTONOSUPPORT;
 const NO_SUBSYSTEM: i32 = libc::EINVAL;
 
 /// Who else has a say about outer packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Others {
     /// Netfilter has rules that would see outer packets: nf_tables (ip, inet, netdev) or iptables.
     pub firewall: bool,
@@ -53,6 +54,8 @@ pub struct Others {
     pub listeners: bool,
     /// Others shape or filter what goes out by the ISATAP interface ([`super::shaping`] looks for that).
     pub shaping: bool,
+    /// Devices that would cut what comes out of the tunnel wrongly ([`super::segmenters`] looks for them).
+    pub segmenters: Segmenters,
 }
 
 impl Others {
@@ -105,6 +108,7 @@ impl Lookout {
             listeners: self.sockets.ask(|| self.foreign_sockets())
                 || self.tunnels.ask(|| self.devices.tunnels().map(Some)),
             shaping: false,
+            segmenters: Segmenters::default(),
         }
     }
 

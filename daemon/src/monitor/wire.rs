@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use isatap_engine::ebpf::Segmenters;
 use isatap_engine::fib::{Ipv6Prefix, Role};
 use isatap_engine::io::ebpf::{Filter, Place};
 use isatap_engine::stats::Direction;
@@ -21,13 +22,16 @@ use crate::link::change::{AddressChange, Change};
 use crate::slaac::Origin;
 
 /// The version of all of this. A new binary that takes over a running daemon must speak the same.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 4096;
 
 /// The longest text in a message, in bytes; longer ones are cut off at the end of a character.
 pub const MAX_TEXT_LEN: usize = 1024;
+
+/// Most devices that a message names as [`Segmenters`]; of more it says that any may be one.
+pub const MAX_SEGMENTERS: usize = 512;
 
 /// Bytes that are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -373,6 +377,30 @@ impl Field for Vec<Ipv4Addr> {
     }
 }
 
+impl Field for Segmenters {
+    fn put(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Known(devices) if devices.len() <= MAX_SEGMENTERS => {
+                true.put(to);
+                u16::try_from(devices.len()).unwrap_or(0).put(to);
+                devices.iter().for_each(|device| device.put(to));
+            }
+            Self::Known(_) | Self::Unknown => false.put(to),
+        }
+    }
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        if !bool::take(from)? {
+            return Some(Self::Unknown);
+        }
+        let count = usize::from(u16::take(from)?);
+        if count > MAX_SEGMENTERS {
+            return None;
+        }
+        let devices: Option<_> = (0..count).map(|_| u32::take(from)).collect();
+        devices.map(Self::Known)
+    }
+}
+
 impl Field for Ipv6Prefix {
     fn put(&self, to: &mut Vec<u8>) {
         self.addr().put(to);
@@ -411,7 +439,7 @@ structures! {
     MapsShape { slots, cpus }
     Filter { priority, added }
     Place { direction, device, filter }
-    Others { firewall, ipsec, listeners, shaping }
+    Others { firewall, ipsec, listeners, shaping, segmenters }
     Bounds { now, before }
     LookedUp { name, addresses }
     Left { bounds, looked_up }

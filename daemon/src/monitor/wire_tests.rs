@@ -84,6 +84,13 @@ fn say() -> impl Strategy<Value = Say> {
     ]
 }
 
+fn segmenters() -> impl Strategy<Value = Segmenters> {
+    prop_oneof![
+        Just(Segmenters::Unknown),
+        prop::collection::vec(any::<u32>(), 0..=MAX_SEGMENTERS).prop_map(Segmenters::Known),
+    ]
+}
+
 fn left() -> impl Strategy<Value = Left> {
     let addresses = || prop::collection::vec(any::<Ipv4Addr>(), 0..=MAX_ADDRESSES);
     let allowed = || prop::option::of(addresses());
@@ -155,12 +162,15 @@ fn order() -> impl Strategy<Value = Order> {
         ".{0,200}".prop_map(Order::WithoutPrograms),
         left().prop_map(Order::Left),
         place().prop_map(Order::Attached),
-        any::<[bool; 4]>().prop_map(|[firewall, ipsec, listeners, shaping]| Order::Others(Others {
-            firewall,
-            ipsec,
-            listeners,
-            shaping,
-        })),
+        (any::<[bool; 4]>(), segmenters()).prop_map(|([firewall, ipsec, listeners, shaping], segmenters)| {
+            Order::Others(Others {
+                firewall,
+                ipsec,
+                listeners,
+                shaping,
+                segmenters,
+            })
+        }),
         Just(Order::Begin),
         (any::<u32>(), answer).prop_map(|(number, answer)| Order::Answer(number, answer)),
         asked.prop_map(Order::Signal),

@@ -8,11 +8,11 @@ use std::net::Ipv4Addr;
 
 use super::layout::{Config, Levels, Slot};
 use super::numbers::{
-    DSCP_INHERIT, FLAG_ALONE, FLAG_ANY_SITE, FLAG_CARRY_IN, FLAG_CARRY_OUT, FLAG_LOOP_CHECKS, FLAG_NESTED,
-    FLAG_OWNS_FOREIGN, FLAG_STRICT, GROUP_SLOTS, HOP_GROUP, HOP_NONE, HOP_ON_LINK, HOP_UNREACHABLE, HOP_VIA,
-    MAX_LEVELS, MAX_LOCATORS, PEER_COMPAT, PEER_DYNAMIC, PREFIX_TABLES, TAG_BROADCAST, TAG_EGRESS, TAG_GROUP,
-    TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4, TAG_OWN_PREFIX, TAG_OWN_V4, TAG_PATH, TAG_PEER,
-    TAG_ROUTE, TAG_ROUTER, TAG_SITE,
+    DSCP_INHERIT, FLAG_ALONE, FLAG_ANY_SEGMENTER, FLAG_ANY_SITE, FLAG_CARRY_IN, FLAG_CARRY_OUT,
+    FLAG_LOOP_CHECKS, FLAG_NESTED, FLAG_OWNS_FOREIGN, FLAG_SEGMENTERS, FLAG_STRICT, GROUP_SLOTS, HOP_GROUP,
+    HOP_NONE, HOP_ON_LINK, HOP_UNREACHABLE, HOP_VIA, MAX_LEVELS, MAX_LOCATORS, PEER_COMPAT, PEER_DYNAMIC,
+    PREFIX_TABLES, TAG_BROADCAST, TAG_EGRESS, TAG_GROUP, TAG_GROUP_SLOT, TAG_MEMBER, TAG_OWN, TAG_OWN_6TO4,
+    TAG_OWN_PREFIX, TAG_OWN_V4, TAG_PATH, TAG_PEER, TAG_ROUTE, TAG_ROUTER, TAG_SEGMENTER, TAG_SITE,
 };
 use super::table::Table;
 use crate::fib::group::SLOTS;
@@ -56,6 +56,24 @@ pub struct Surroundings {
     pub own_v4: Vec<Ipv4Addr>,
     /// The ways to next hops.
     pub egress: Vec<Egress>,
+    /// Devices that superpackets out of the tunnel must not be forwarded to as they are.
+    pub segmenters: Segmenters,
+}
+
+/// Devices that cut superpackets of IPv4 tunnels themselves (`tx-ipxip4-segmentation`), by interface index. What GRO has merged
+/// stays marked as tunnelled when its header is taken off, and such a device looks for the header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segmenters {
+    /// These.
+    Known(Vec<u32>),
+    /// Any may be one.
+    Unknown,
+}
+
+impl Default for Segmenters {
+    fn default() -> Self {
+        Self::Known(Vec::new())
+    }
 }
 
 impl Surroundings {
@@ -146,6 +164,11 @@ pub fn compile(
     for addr in &surroundings.own_v4 {
         entries.add_v4(TAG_OWN_V4, *addr, 0);
     }
+    if let Segmenters::Known(devices) = &surroundings.segmenters {
+        for device in devices {
+            entries.add(TAG_SEGMENTER, (u64::from(*device), 0), [0; 3]);
+        }
+    }
     for (number, group) in (0u32..).zip(rules.groups()) {
         entries.group(rules, number, group);
     }
@@ -187,6 +210,8 @@ fn fixed(rules: &Rulebook, surroundings: &Surroundings) -> Config {
         (FLAG_STRICT, tunnel.strict_ingress),
         (FLAG_NESTED, tunnel.nested),
         (FLAG_LOOP_CHECKS, tunnel.loop_checks),
+        (FLAG_SEGMENTERS, surroundings.segmenters != Segmenters::default()),
+        (FLAG_ANY_SEGMENTER, surroundings.segmenters == Segmenters::Unknown),
     ];
     let mut config = Config {
         flags: flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum(),

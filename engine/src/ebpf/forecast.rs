@@ -92,7 +92,8 @@ impl Arrival<'_> {
             | Cause::TooBig
             | Cause::LinkMtu
             | Cause::Offload
-            | Cause::Room => false,
+            | Cause::Room
+            | Cause::Segmentation => false,
         }
     }
 
@@ -149,7 +150,8 @@ impl Departure<'_> {
             | Cause::Fragment
             | Cause::Ecn
             | Cause::Merged
-            | Cause::Offload => false,
+            | Cause::Offload
+            | Cause::Segmentation => false,
         }
     }
 

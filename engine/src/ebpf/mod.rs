@@ -24,4 +24,4 @@ pub mod numbers;
 pub mod table;
 
 pub use cause::Cause;
-pub use compile::{Egress, Image, Surroundings, Unfit, compile, leave_all};
+pub use compile::{Egress, Image, Segmenters, Surroundings, Unfit, compile, leave_all};

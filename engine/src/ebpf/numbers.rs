@@ -65,6 +65,10 @@ numbers! {
     FLAG_NESTED = 64;
     /// Packets that would go round between tunnels are dropped (RFC 6324).
     FLAG_LOOP_CHECKS = 128;
+    /// Some devices cut superpackets of IPv4 tunnels themselves ...
+    FLAG_SEGMENTERS = 256;
+    /// ... and which ones is not known: any may.
+    FLAG_ANY_SEGMENTER = 512;
 
     /// The path to this peer is explored (RFC 4213 3.2.2).
     PEER_DYNAMIC = 1;
@@ -111,4 +115,6 @@ numbers! {
     TAG_MEMBER = 13;
     /// IPv4 addresses of this machine.
     TAG_OWN_V4 = 14;
+    /// Devices that cut superpackets of IPv4 tunnels themselves, by interface index.
+    TAG_SEGMENTER = 15;
 }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use isatap_engine::ebpf::{Egress, Surroundings};
+use isatap_engine::ebpf::{Egress, Segmenters, Surroundings};
 use isatap_engine::fib::{
     HopGroup, Ipv4Prefix, Ipv6Prefix, Locator, NextHop, PeerPolicy, Role, Rulebook, RulebookBuilder,
 };
@@ -136,5 +136,6 @@ pub(crate) fn surroundings(draw: &mut Draw) -> Surroundings {
             Vec::new()
         },
         egress,
+        segmenters: Segmenters::default(),
     }
 }

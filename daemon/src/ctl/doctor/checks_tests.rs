@@ -180,7 +180,7 @@ fn every_trap_is_found_with_a_remedy() {
         }),
     ];
     let router_traps: [(&str, Grade, Spoil); 6] = [
-        ("segmentation", Grade::Warning, |s| {
+        ("segmentation", Grade::Note, |s| {
             status(s).programs.carries.decap = true;
             s.tools.hardware[0].1 = "tx-ipxip4-segmentation: on\n".into();
         }),

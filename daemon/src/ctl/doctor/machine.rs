@@ -91,8 +91,8 @@ pub(super) fn ebpf(sight: &Sight) -> Option<Finding> {
     })
 }
 
-/// What GRO has merged is marked as tunnelled. The programs take the header off, and nothing they may call takes the mark off: a device
-/// that forwards such a packet and cuts tunnelled ones itself looks for a tunnel where none is.
+/// What GRO has merged is marked as tunnelled, and stays so when the programs take the header off: they leave what is forwarded to a device
+/// that cuts tunnelled packets itself.
 pub(super) fn segmentation(sight: &Sight) -> Option<Finding> {
     let decap = running(sight)?.programs.carries.decap;
     if !decap || sight.forwarding.as_deref() != Some("1") {
@@ -107,13 +107,13 @@ pub(super) fn segmentation(sight: &Sight) -> Option<Finding> {
         return None;
     }
     Some(Finding::new(
-        Grade::Warning,
+        Grade::Note,
         "segmentation",
         format!(
-            "{} would cut tunnelled superpackets: what the kernel's programs have taken out of the tunnel still looks like some,              and TCP that is forwarded there may be lost",
+            "superpackets out of the tunnel that are forwarded by {} are left to workers: it would cut them as tunnelled ones",
             cutting.join(", ")
         ),
-        "ethtool -K DEVICE tx-ipxip4-segmentation off for each, and the kernel cuts them; or Lane uring",
+        "ethtool -K DEVICE tx-ipxip4-segmentation off for each: the kernel cuts them, and the programs carry them",
     ))
 }
 

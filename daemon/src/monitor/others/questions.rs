@@ -167,31 +167,23 @@ pub(super) fn hears(kind: u16, payload: &[u8]) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::plain::encode_attribute;
     use proptest::prelude::*;
-
-    /// An attribute with its padding.
-    fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
-        let len = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// A chain of a table; with a hook of this number, policy and count of rules, or none.
     fn chain(family: u8, hook: Option<(u32, u32, u32)>) -> Vec<u8> {
         let mut payload = vec![family, 0, 0, 0];
-        payload.extend(attribute_of(1, b"tbl\0"));
+        payload.extend(encode_attribute(1, b"tbl\0"));
         if let Some((number, policy, rules)) = hook {
-            let mut value = attribute_of(HOOK_NUMBER, &number.to_be_bytes());
-            value.extend(attribute_of(2, &0u32.to_be_bytes()));
+            let mut value = encode_attribute(HOOK_NUMBER, &number.to_be_bytes());
+            value.extend(encode_attribute(2, &0u32.to_be_bytes()));
             // NLA_F_NESTED.
-            payload.extend(attribute_of(CHAIN_HOOK | 0x8000, &value));
-            payload.extend(attribute_of(CHAIN_POLICY, &policy.to_be_bytes()));
-            payload.extend(attribute_of(7, b"filter\0"));
-            payload.extend(attribute_of(CHAIN_USE, &rules.to_be_bytes()));
+            payload.extend(encode_attribute(CHAIN_HOOK | 0x8000, &value));
+            payload.extend(encode_attribute(CHAIN_POLICY, &policy.to_be_bytes()));
+            payload.extend(encode_attribute(7, b"filter\0"));
+            payload.extend(encode_attribute(CHAIN_USE, &rules.to_be_bytes()));
         } else {
-            payload.extend(attribute_of(CHAIN_USE, &9u32.to_be_bytes()));
+            payload.extend(encode_attribute(CHAIN_USE, &9u32.to_be_bytes()));
         }
         payload
     }
@@ -239,8 +231,8 @@ mod tests {
     fn counts(counts: [u32; 6]) -> Vec<u8> {
         let value: Vec<u8> = counts.iter().flat_map(|count| count.to_ne_bytes()).collect();
         let mut payload = vec![0; SPD_FLAGS_LEN];
-        payload.extend(attribute_of(SPD_INFO, &value));
-        payload.extend(attribute_of(2, &[1; 8]));
+        payload.extend(encode_attribute(SPD_INFO, &value));
+        payload.extend(encode_attribute(2, &[1; 8]));
         payload
     }
 
@@ -290,7 +282,7 @@ mod tests {
         payload.extend(7u32.to_ne_bytes());
         payload.extend(flags.to_ne_bytes());
         payload.extend([0; 4]);
-        payload.extend(attribute_of(3, b"sit1\0"));
+        payload.extend(encode_attribute(3, b"sit1\0"));
         payload
     }
 

@@ -12,6 +12,7 @@ use crate::exit::ExitError;
 use crate::monitor::holdings;
 use crate::monitor::loading::{Here, Loading, Programs};
 use crate::monitor::others::{Lookout, Others};
+use crate::monitor::segmenters::SegmentersWatch;
 use crate::monitor::shaping::Shaping;
 use crate::monitor::wire::Order;
 
@@ -56,11 +57,13 @@ impl Running {
         let own = self.monitor.holdings.descriptors.raw_sockets();
         let lookout = Lookout::open(own).map_err(LoadError::Descriptor)?;
         let shaping = Shaping::open().map_err(LoadError::Descriptor)?;
+        let segmenters = SegmentersWatch::open().map_err(LoadError::Descriptor)?;
         Ok(Here {
             held,
             maps,
             lookout,
             shaping,
+            segmenters,
             insists,
         })
     }
@@ -99,12 +102,14 @@ impl Running {
         };
         let others = Others {
             shaping: here.shaping.look(tunnel, &mut here.held),
+            segmenters: here.segmenters.look(),
             ..here.lookout.look()
         };
         match &self.engine {
             None if others.would_miss() && !here.insists => here.held.revoke_rules(),
             Some(engine)
-                if self.others != Some(others) && engine.order(&Order::Others(others), &[]).is_ok() =>
+                if self.others.as_ref() != Some(&others)
+                    && engine.order(&Order::Others(others.clone()), &[]).is_ok() =>
             {
                 self.others = Some(others);
             }

@@ -11,7 +11,7 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use super::programs::name_of;
 use super::{Action, Hook, LoadError, Programs, Shared};
 use crate::ebpf::layout::Counter;
-use crate::ebpf::{Cause, Egress, Surroundings, compile};
+use crate::ebpf::{Cause, Egress, Segmenters, Surroundings, compile};
 use crate::fib::{Ipv4Prefix, Ipv6Prefix, Locator, NextHop, RulebookBuilder};
 use crate::isatap::iid;
 use crate::stats::Direction;
@@ -192,6 +192,7 @@ fn rules(slots: usize) -> Option<crate::ebpf::Image> {
             mtu: u16::MAX,
             via: Ipv4Addr::UNSPECIFIED,
         }],
+        segmenters: Segmenters::default(),
     };
     compile(&rules.build().ok()?, &surroundings, slots, 0).ok()
 }
