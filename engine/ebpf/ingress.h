@@ -202,6 +202,7 @@ ALWAYS_INLINE int admit_packet(struct config *config, __u32 sender, struct inner
 	flow->peer = sender;
 	flow->nested = (config->flags & FLAG_NESTED) != 0;
 	flow->limit = config->mtu;
+	flow->to_segmenter = 0;
 	verdict = check_sender(config, sender);
 	if (verdict)
 		return verdict;

@@ -232,13 +232,16 @@ ALWAYS_INLINE int decap(struct __sk_buff *skb, __u32 *mine)
 	/* Datagrams that somebody merged without saying how: a worker finds out. */
 	if (UNLIKELY(headers.inner.next_header == PROTO_UDP && room > flow->limit && !skb->gso_size))
 		return refuse(DECAP, LEAVE(CAUSE_MERGED));
-	if (skb->gso_size && goes_to_segmenter(skb, now.rules, &headers.inner))
-		return refuse(DECAP, LEAVE(CAUSE_SEGMENTATION));
 	if (UNLIKELY(!known)) {
 		if (is_outdated(generation, now))
 			return refuse(DECAP, LEAVE(CAUSE_OUTDATED));
 		remember(flow, now.both, &headers.inner);
 	}
+	if (skb->gso_size)
+		flow->to_segmenter = goes_to_segmenter(skb, now.rules, &headers.inner);
+	/* What nobody has merged goes the way of the superpacket before it: it must not overtake that one. */
+	if (UNLIKELY(flow->to_segmenter))
+		return refuse(DECAP, LEAVE(CAUSE_SEGMENTATION));
 	__u32 segments = skb->gso_segs, device = flow->device;
 
 	verdict = strip(skb, headers.inner.next_header);

@@ -91,8 +91,11 @@ struct flow {
 	};
 	__u16 limit; /* largest inner packet, or segment, that is not too big */
 	__u8 nested; /* inner tunnel packets are carried */
+	union {
+		__u8 by_ports; /* of packets that leave: the next hop is a member of a group */
+		__u8 to_segmenter; /* of packets that come in: the last superpacket was to go on by a device that cuts tunnelled ones itself */
+	};
 	/* The rest is of packets that leave. */
-	__u8 by_ports; /* the next hop is a member of a group */
 	__u16 link_limit; /* largest that the device takes whole */
 	__u8 dont_fragment;
 	__u8 has_link; /* the neighbour is known ... */

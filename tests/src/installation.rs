@@ -11,9 +11,6 @@ use tempfile::TempDir;
 
 use crate::daemon::program;
 
-/// The version of the messages between monitor and engine (`monitor::wire::VERSION`), which a program that takes over must speak.
-const MESSAGES: u32 = 11;
-
 /// A folder with the program in it.
 #[derive(Debug)]
 pub struct Installation {
@@ -83,8 +80,9 @@ impl Installation {
         let bell = self.bell();
         mkfifo(&bell, Mode::S_IRWXU).expect("a pipe");
         let script = format!(
-            "#!/bin/sh\nread line < {}\necho {MESSAGES} 9.9.9\n",
-            bell.display()
+            "#!/bin/sh\nread line < {}\nexec {} \"$@\"\n",
+            bell.display(),
+            program("isatapd").display()
         );
         self.put(script, 0o755);
     }

@@ -149,7 +149,14 @@ fn datagrams_stay_apart(lane: Lane) {
 
 /// A router that is told to merge what it forwards: datagrams for others, or all as lists.
 fn what_a_router_merges_passes(lane: Lane) {
+    what_a_router_merges_passes_to(lane, "off");
+}
+
+/// The same, where the device that it goes on by cuts tunnelled packets itself, or does not.
+fn what_a_router_merges_passes_to(lane: Lane, cuts: &str) {
     let line = Line::new();
+    line.b
+        .run(&format!("ethtool -K out tx-ipxip4-segmentation {cuts}"));
     let daemons = line.start(lane, 2);
     for feature in ["rx-udp-gro-forwarding", "rx-gro-list"] {
         line.b.run(&format!("ethtool -K {DEVICE} {feature} on"));
@@ -222,6 +229,12 @@ fn what_a_router_merges_passes_by_system_calls() {
 #[test]
 fn what_a_router_merges_passes_by_programs() {
     what_a_router_merges_passes(Lane::Ebpf);
+}
+
+/// What the programs leave to workers is not overtaken by what of the same flow was not merged.
+#[test]
+fn what_a_router_merges_passes_beside_programs() {
+    what_a_router_merges_passes_to(Lane::Ebpf, "on");
 }
 
 #[test]

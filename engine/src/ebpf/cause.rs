@@ -73,7 +73,7 @@ causes! {
     Offload = "offload",
     /// The kernel would not change the packet's length.
     Room = "room",
-    /// A superpacket that goes on by a device that cuts tunnelled ones itself, and would take it for one; after `ethtool -K DEVICE tx-ipxip4-segmentation off` it is carried.
+    /// A superpacket, or what follows one, that goes on by a device that cuts tunnelled ones itself, and would take it for one; after `ethtool -K DEVICE tx-ipxip4-segmentation off` it is carried.
     Segmentation = "segmentation",
 }
 
