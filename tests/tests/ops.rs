@@ -155,6 +155,30 @@ fn isatapctl_ends_with_the_statuses_of_the_contract() {
     assert_eq!(status(""), Some(2));
 }
 
+/// Who starts the daemon from the default file need not say again where it listens.
+#[test]
+fn isatapctl_asks_where_the_default_file_says() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let file = daemon.folder().join("etc-isatapd.conf");
+    let socket = daemon.folder().join("control.sock");
+    std::fs::write(&file, format!("ControlSocket {}\n", socket.display())).expect("a file");
+    // A system folder of its own, in which the file is the default one.
+    let script = daemon.folder().join("ask");
+    let lines = format!(
+        "set -e\nmount -t tmpfs none /etc\ncp {} /etc/isatapd.conf\nexec {} status --json\n",
+        file.display(),
+        program("isatapctl").display()
+    );
+    std::fs::write(&script, lines).expect("a script");
+    let output = scene.dut.try_run(&format!(
+        "unshare --mount --propagation private sh {}",
+        script.display()
+    ));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("10.0.0.1"), "{output:?}");
+}
+
 /// A daemon that root starts reads its file again as somebody else, and says so.
 #[test]
 fn a_file_that_only_root_may_read_is_refused_with_the_reason() {

@@ -13,9 +13,6 @@ use crate::ops::capture::{
     CaptureRequest, DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN, MIN_SNAPLEN,
 };
 
-/// Where the daemon listens unless configured otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/isatapd/control.sock";
-
 /// What people should know before they capture. The figures are instructions of whole turns of `cargo bench --bench turn`, counted
 /// by callgrind.
 const CAPTURE_HELP: &str = "\
@@ -41,9 +38,9 @@ packet is not wanted, 125 % when 112 bytes of it are copied, 200 % when it is 14
     after_help = "Exit status: 0 done, 1 refused or failed (ready: not ready, doctor: an obstacle), 2 usage, 69 no daemon, 77 not permitted, 78 check failed."
 )]
 pub struct Cli {
-    /// Control socket of the daemon (ControlSocket in its configuration)
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
-    pub socket: PathBuf,
+    /// Control socket of the daemon [default: ControlSocket of /etc/isatapd.conf, else /run/isatapd/control.sock]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub order: Order,
@@ -239,7 +236,7 @@ mod tests {
         ));
         assert_eq!(
             parse("isatapctl rs --socket /x").unwrap().socket,
-            PathBuf::from("/x")
+            Some(PathBuf::from("/x"))
         );
         let Order::Capture(options) = parse(
             "isatapctl capture --drops --reason ecn --reason no_route --host 10.0.0.1 --host ::1 -c 3 -w -",

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod hlog;
 mod hosts;
 pub mod overview;
+mod place;
 mod plain;
 pub mod ready;
 pub mod render;
@@ -35,28 +36,29 @@ use client::Client;
 /// [`ExitError`] with the contract's status: 69 no daemon, 78 `check` failed, 1 refused.
 pub fn run(cli: &Cli, out: &mut impl Write) -> Result<(), ExitError> {
     let mut obstacles = 0;
+    let socket = || place::socket(cli.socket.as_deref());
     let text = match &cli.order {
         Order::Check { file, no_lookup } => check(file.as_deref(), !no_lookup)?,
         Order::Status { schema: true, .. } => json(&crate::ops::schema::status())?,
         Order::Doctor => {
-            let (report, found) = doctor::run(&cli.socket);
+            let (report, found) = doctor::run(&socket());
             obstacles = found;
             report
         }
-        Order::Upgrade => upgrade::run(&cli.socket)?,
+        Order::Upgrade => upgrade::run(&socket())?,
         Order::Top { interval } => {
-            top::run(&cli.socket, Duration::from_secs_f64(*interval))?;
+            top::run(&socket(), Duration::from_secs_f64(*interval))?;
             String::new()
         }
         Order::Capture(options) => {
-            let summary = capture::run(options, &cli.socket, out)?;
+            let summary = capture::run(options, &socket(), out)?;
             // Beside the packets, which may be on the standard output; whoever read both may have gone.
             let _ = writeln!(std::io::stderr(), "{summary}");
             String::new()
         }
-        Order::Ready { hold: Some(name), .. } => return ready::hold(&cli.socket, name, out),
-        Order::Ready { wait, .. } => ready::wait(&cli.socket, wait.map(Duration::from_secs_f64))?,
-        order => ask(order, Client::connect(&cli.socket)?)?,
+        Order::Ready { hold: Some(name), .. } => return ready::hold(&socket(), name, out),
+        Order::Ready { wait, .. } => ready::wait(&socket(), wait.map(Duration::from_secs_f64))?,
+        order => ask(order, Client::connect(&socket())?)?,
     };
     let whole = matches!(
         cli.order,
@@ -190,7 +192,7 @@ mod tests {
         };
         let mut out = Vec::new();
         let cli = Cli {
-            socket: "/nonexistent".into(),
+            socket: Some("/nonexistent".into()),
             order,
         };
         run(&cli, &mut out).map(|()| String::from_utf8(out).unwrap())
