@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
-use isatap_engine::ebpf::Cause;
 use isatap_engine::ebpf::layout::Counter;
-use isatap_engine::fib::NextHop;
+use isatap_engine::ebpf::{Cause, Segmenters, Surroundings};
+use isatap_engine::fib::{NextHop, RulebookBuilder};
 use isatap_engine::isatap::mark::Mark;
 use isatap_engine::isatap::mtu::PathMtuMode;
 use isatap_engine::reason::DropReason;
@@ -128,6 +128,30 @@ fn tcp_arrives_whole_and_in_superpackets() {
     }
 }
 
+/// `b` forwards between the tunnel and another link, where `c` is.
+fn behind_a_router(pair: &Pair) -> (Netns, RulebookBuilder) {
+    let c = Netns::new("c");
+    connect_v6(
+        &pair.b.ns,
+        "out",
+        "2001:db8:99::1/64",
+        &c,
+        "in",
+        "2001:db8:99::2/64",
+    );
+    c.ip("route add default via 2001:db8:99::1");
+    pair.b.ns.sysctl("ipv6/conf/all/forwarding", "1");
+    pair.a.ns.ip(&format!(
+        "route add 2001:db8:99::/64 via {} dev {TUNNEL}",
+        link_local(B)
+    ));
+    let mut rules = pair.a.rules(DEVICE, MTU);
+    rules
+        .routes
+        .push(("2001:db8:99::/64".parse().expect("a prefix"), NextHop::Via(B)));
+    (c, rules)
+}
+
 /// What was decapsulated goes on to another link, which has to cut superpackets itself: nothing of the tunnel may stick to them.
 #[test]
 fn a_router_forwards_superpackets() {
@@ -138,26 +162,8 @@ fn a_router_forwards_superpackets() {
         (Some(Gro::On), "off"),
     ] {
         let pair = Pair::new();
-        let c = Netns::new("c");
-        connect_v6(
-            &pair.b.ns,
-            "out",
-            "2001:db8:99::1/64",
-            &c,
-            "in",
-            "2001:db8:99::2/64",
-        );
-        c.ip("route add default via 2001:db8:99::1");
+        let (c, rules) = behind_a_router(&pair);
         pair.b.ns.run(&format!("ethtool -K out tso {tso} gso {tso}"));
-        pair.b.ns.sysctl("ipv6/conf/all/forwarding", "1");
-        pair.a.ns.ip(&format!(
-            "route add 2001:db8:99::/64 via {} dev {TUNNEL}",
-            link_local(B)
-        ));
-        let mut rules = pair.a.rules(DEVICE, MTU);
-        rules
-            .routes
-            .push(("2001:db8:99::/64".parse().expect("a prefix"), NextHop::Via(B)));
         pair.a.publish(rules, DEVICE);
         if let Some(gro) = gro {
             set_gro(&pair.a.ns, DEVICE, &pair.b.ns, DEVICE, gro);
@@ -171,6 +177,46 @@ fn a_router_forwards_superpackets() {
             pair.b.dropped(Direction::Decap) + pair.b.left(Direction::Decap),
             0
         );
+    }
+}
+
+/// Superpackets are left, and what follows them, when they are to be forwarded by one of the devices that cut tunnelled packets themselves:
+/// here to nobody, so that a transfer stands still. Others are none of theirs.
+#[test]
+fn superpackets_for_a_device_that_cuts_tunnels_are_left() {
+    let pair = Pair::new();
+    let (c, rules) = behind_a_router(&pair);
+    pair.a.publish(rules, DEVICE);
+    ping(&pair.a.ns, &BEHIND.to_string(), 3);
+    let left = || {
+        pair.b
+            .count(Direction::Decap, Counter::Passed(Cause::Segmentation))
+    };
+    let index = |device: &str| pair.b.index(device);
+    let publish = |segmenters: &Segmenters| {
+        let surroundings = Surroundings {
+            segmenters: segmenters.clone(),
+            ..pair.b.surroundings(DEVICE)
+        };
+        pair.b.publish_in(pair.b.rules(DEVICE, MTU), surroundings);
+    };
+    // For this machine itself, first: transfers that were left go on trying.
+    publish(&Segmenters::Unknown);
+    let report = tcp_transfer(&pair.a.ns, &pair.b.ns, port(on_link(B)), amount(BYTES), SOON * 6);
+    report.expect("all of it");
+    assert_eq!(left(), 0);
+    for (segmenters, is_left) in [
+        (Segmenters::Known(vec![index(DEVICE), index(TUNNEL)]), false),
+        (Segmenters::Known(vec![index(DEVICE), index("out")]), true),
+        (Segmenters::default(), false),
+        (Segmenters::Unknown, true),
+    ] {
+        publish(&segmenters);
+        let before = left();
+        let patience = if is_left { SOON / 5 } else { SOON * 6 };
+        let report = tcp_transfer(&pair.a.ns, &c, port(BEHIND), amount(BYTES), patience);
+        assert_eq!(report.is_err(), is_left, "{segmenters:?}: {report:?}");
+        assert_eq!(left() > before, is_left, "{segmenters:?}");
     }
 }
 
@@ -373,7 +419,14 @@ fn what_is_of_a_vlan_is_left_to_it() {
 /// Before Linux 6.3 the outer header is taken off in another way, and must leave as little behind.
 #[test]
 fn a_router_forwards_superpackets_on_an_older_kernel() {
-    older_kernel::repeat(&["a_router_forwards_superpackets"], "", Vec::new());
+    older_kernel::repeat(
+        &[
+            "a_router_forwards_superpackets",
+            "superpackets_for_a_device_that_cuts_tunnels_are_left",
+        ],
+        "",
+        Vec::new(),
+    );
 }
 
 #[test]
