@@ -1,9 +1,7 @@
 //! What the programs of the `ebpf` lane remember where packets of one CPU may interrupt each other (PREEMPT_RT): their own functions,
 //! compiled for this machine, in the order in which packets would call them.
 
-use std::path::Path;
-use std::process::Command;
-use std::{env, fs};
+mod compiled;
 
 /// Prints 1 for each packet that has a place, and 0 for each that has none.
 const ASKED: &str = r#"
@@ -62,23 +60,8 @@ int main(void)
 /// A packet that is interrupted would write where another is, and either be sent to the other's peer, or be let in for its sender.
 #[test]
 fn a_place_is_one_packets_at_a_time_where_they_interrupt_each_other() {
-    let missing = env!("ISATAP_BPF_MISSING");
-    if !missing.is_empty() {
-        eprintln!("not built: {missing}");
+    let Some(text) = compiled::output(ASKED, []) else {
         return;
-    }
-    let dir = env::temp_dir().join(format!("isatapd-flows-{}", std::process::id()));
-    fs::create_dir(&dir).expect("a directory");
-    let (source, program) = (dir.join("asked.c"), dir.join("asked"));
-    fs::write(&source, ASKED).expect("a file");
-    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("ebpf");
-    let mut command = Command::new(clang);
-    command.arg("-I").arg(headers).arg("-I").arg(env!("OUT_DIR"));
-    let compiled = command.arg(source).arg("-o").arg(&program).status();
-    let output = Command::new(&program).output();
-    fs::remove_dir_all(&dir).expect("its own directory");
-    assert!(compiled.expect("clang").success());
-    let text = String::from_utf8(output.expect("the program").stdout).expect("numbers");
+    };
     assert_eq!(text, "1111111\n1011011\n");
 }

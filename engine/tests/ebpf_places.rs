@@ -1,9 +1,7 @@
 //! Where the programs of the `ebpf` lane count how long a packet took: their own function, compiled for this machine and asked for times
 //! that no packet takes.
 
-use std::path::Path;
-use std::process::Command;
-use std::{env, fs};
+mod compiled;
 
 use isatap_engine::ebpf::layout::stay_nanos;
 use isatap_engine::ebpf::numbers::{STAY_OCTAVES, STAY_STEPS, STAYS};
@@ -22,34 +20,9 @@ int main(int count, char **words)
 }
 "#;
 
-/// The places of some times.
-fn places(nanos: &[u64]) -> Vec<usize> {
-    let dir = env::temp_dir().join(format!("isatapd-places-{}", std::process::id()));
-    fs::create_dir(&dir).expect("a directory");
-    let (source, program) = (dir.join("asked.c"), dir.join("asked"));
-    fs::write(&source, ASKED).expect("a file");
-    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("ebpf");
-    let mut command = Command::new(clang);
-    command.arg("-I").arg(headers).arg("-I").arg(env!("OUT_DIR"));
-    let compiled = command.arg(source).arg("-o").arg(&program).status();
-    let words = nanos.iter().map(u64::to_string);
-    let output = Command::new(&program).args(words).output();
-    fs::remove_dir_all(&dir).expect("its own directory");
-    assert!(compiled.expect("clang").success());
-    let text = String::from_utf8(output.expect("the program").stdout).expect("numbers");
-    let numbers = text.lines().map(|line| line.parse().expect("a number"));
-    numbers.collect()
-}
-
 /// Whoever reads the places takes the middle of each for what was counted there.
 #[test]
 fn times_are_counted_where_they_are_read() {
-    let missing = env!("ISATAP_BPF_MISSING");
-    if !missing.is_empty() {
-        eprintln!("not built: {missing}");
-        return;
-    }
     let steps = u64::from(STAY_STEPS);
     // The first time that has no place of its own.
     let end = (2 * steps) << STAY_OCTAVES;
@@ -58,7 +31,10 @@ fn times_are_counted_where_they_are_read() {
         quarters.flat_map(|nanos| [nanos.saturating_sub(1), nanos, nanos + 1])
     });
     let nanos: Vec<_> = (0..10 * steps).chain(near).chain([u64::MAX]).collect();
-    let places = places(&nanos);
+    let Some(text) = compiled::output(ASKED, nanos.iter().map(u64::to_string)) else {
+        return;
+    };
+    let places: Vec<usize> = text.lines().map(|line| line.parse().expect("a number")).collect();
     assert_eq!(places.len(), nanos.len());
     let last = usize::try_from(STAYS).expect("a few hundred") - 1;
     for (nanos, place) in nanos.into_iter().zip(places) {

@@ -189,10 +189,7 @@ mod tests {
         let mut payload = vec![0; HEADER_LEN];
         let id = id.to_ne_bytes();
         for (kind, value) in std::iter::once(&(NHA_ID, &id[..])).chain(attributes) {
-            let len = u16::try_from(value.len() + 4).unwrap();
-            payload.extend([len.to_ne_bytes(), kind.to_ne_bytes()].concat());
-            payload.extend_from_slice(value);
-            payload.resize(payload.len().next_multiple_of(4), 0);
+            payload.extend(plain::encode_attribute(*kind, value));
         }
         payload
     }
