@@ -87,9 +87,6 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         descriptors,
     )
     .map_err(|error| lane_error(error, confinement.ring()))?;
-    if let Some(why) = prepared.without_ring() {
-        info!("the syscall lane carries, since io_uring cannot: {why}");
-    }
     let if_index = prepared.if_index();
     let netlink = Netlink::open().map_err(netlink_error)?;
     let watch = Watch::open(netlink.clone(), if_index)
@@ -141,6 +138,9 @@ pub(super) async fn bring_up(startup: Startup) -> Result<Daemon, ExitError> {
         .map_err(|error| ExitError::config(error.to_string()))?;
     let publisher = Publisher::new(first);
     let engine = prepared.start(&publisher.reader()).map_err(setup_error)?;
+    if let Some(why) = engine.without_ring() {
+        info!("the syscall lane carries, since io_uring cannot: {why}");
+    }
     // The workers have their rings: no other is made from here on. Helpers of this thread come later.
     confinement.enter_thread(ThreadKind::Control)?;
     start_reader().await?;

@@ -75,8 +75,18 @@ pub(crate) fn explain_setup(error: &io::Error) -> String {
         }
         io::ErrorKind::Unsupported => "this kernel is built without it".into(),
         io::ErrorKind::OutOfMemory => format!(
-            "{error}: the rings of this user take more locked memory than it may have; raise LimitMEMLOCK= of the unit, or ulimit -l"
+            "{error}: the rings of this user take more locked memory than it may have, or this process more address space; raise LimitMEMLOCK= or LimitAS= of the unit, or ulimit -l or -v"
         ),
+        _ => error.to_string(),
+    }
+}
+
+/// The same for what needs no ring.
+pub(crate) fn explain_memory(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => {
+            format!("{error}: give the machine more memory, or raise LimitAS= of the unit, or ulimit -v")
+        }
         _ => error.to_string(),
     }
 }

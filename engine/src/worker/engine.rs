@@ -22,7 +22,7 @@ use crate::io::errors::SetupError;
 use crate::io::gso_sizes::GsoSizes;
 use crate::io::lane::{LaneChoice, LaneKind};
 use crate::io::probe;
-use crate::io::probe::explain_setup;
+use crate::io::probe::{explain_memory, explain_setup};
 use crate::io::raw::{RawReceiver, RawSender, ReceiverHandle};
 use crate::io::restrict::RingScope;
 use crate::io::steer::Shard;
@@ -36,6 +36,8 @@ pub const MAX_WORKERS: usize = 128;
 
 /// How long a worker may take to set its lane up.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long workers may take to end because another one has no ring.
+const STEP_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker's thread does first, given its lane: see [`EngineConfig::on_worker_start`].
 #[derive(Clone)]
@@ -74,6 +76,8 @@ pub struct Prepared {
     config: EngineConfig,
     lane: LaneKind,
     without_ring: Option<String>,
+    /// For workers of the other lane, where the choice is free: one ring works here, but there may be none for each worker.
+    spare: Option<Descriptors>,
     shape: Shape,
     workers: Vec<(OwnedFd, RawReceiver, RawSender)>,
     receivers: Vec<ReceiverHandle>,
@@ -96,6 +100,7 @@ pub struct WorkerExit {
 #[derive(Debug)]
 pub struct Engine {
     lane: LaneKind,
+    without_ring: Option<String>,
     stats: EngineStats,
     receivers: Vec<ReceiverHandle>,
     error_queues: Vec<OwnedFd>,
@@ -120,6 +125,10 @@ impl Engine {
     /// # Errors
     /// [`SetupError`] names what is missing and what would help.
     pub fn prepare(config: EngineConfig, descriptors: Descriptors) -> Result<Prepared, SetupError> {
+        let (lane, without_ring) = choose_lane(config.lane, config.ring)?;
+        let may_step_back = config.lane == LaneChoice::Auto && lane == LaneKind::Uring;
+        // Where no descriptors are left for it, the rings have to do.
+        let spare = may_step_back.then(|| descriptors.try_clone().ok()).flatten();
         let Descriptors {
             shape,
             workers: parts,
@@ -131,7 +140,6 @@ impl Engine {
             action: "duplicate a queue of",
             source,
         };
-        let (lane, without_ring) = choose_lane(config.lane, config.ring)?;
         let first = parts
             .first()
             .ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
@@ -160,6 +168,7 @@ impl Engine {
             config,
             lane,
             without_ring,
+            spare,
             shape,
             workers,
             receivers,
@@ -197,16 +206,6 @@ impl Prepared {
         self.shape.if_index
     }
 
-    /// The lane that will carry the packets.
-    pub fn lane(&self) -> LaneKind {
-        self.lane
-    }
-
-    /// Why the lane that was free to choose is not the ring's.
-    pub fn without_ring(&self) -> Option<&str> {
-        self.without_ring.as_deref()
-    }
-
     /// Whether UDP superpackets are exchanged with the kernel too.
     pub fn udp_offload(&self) -> bool {
         self.shape.udp_offload
@@ -218,11 +217,25 @@ impl Prepared {
     }
 
     /// Starts the workers. They carry what the TUN interface gives at once; nothing is received from the IPv4 network
-    /// before [`Engine::set_locators`].
+    /// before [`Engine::set_locators`]. Where the choice is free and one of them gets no ring, all take the other lane.
     ///
     /// # Errors
     /// [`SetupError`] when a worker cannot set its lane up or its hook fails; the others are stopped.
-    pub fn start(self, rules: &Reader) -> Result<Engine, SetupError> {
+    pub fn start(mut self, rules: &Reader) -> Result<Engine, SetupError> {
+        let (config, spare) = (self.config.clone(), self.spare.take());
+        match (self.launch(rules), spare) {
+            (Err(SetupError::Lane { reason, .. }), Some(descriptors)) => {
+                let lane = LaneChoice::Syscall;
+                let mut other = Engine::prepare(EngineConfig { lane, ..config }, descriptors)?;
+                other.without_ring = Some(reason);
+                other.launch(rules)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Starts workers of the lane that was chosen.
+    fn launch(self, rules: &Reader) -> Result<Engine, SetupError> {
         let wake_failed = |source| SetupError::Socket {
             action: "make a bell for",
             source,
@@ -236,6 +249,7 @@ impl Prepared {
         let (ready_sender, ready) = bounded(count);
         let mut engine = Engine {
             lane: self.lane,
+            without_ring: self.without_ring,
             stats: EngineStats::new(count),
             receivers: self.receivers,
             error_queues: self.error_queues,
@@ -297,19 +311,14 @@ impl Prepared {
                 })?;
             engine.threads.push(handle);
         }
-        for worker in 0..count {
-            match ready.recv_timeout(START_LIMIT) {
-                Ok(Ok(started)) => engine.thread_ids[started.worker] = started.thread,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => {
-                    return Err(SetupError::Worker {
-                        worker,
-                        reason: "it does not get ready".into(),
-                    });
-                }
+        match engine.await_workers(&ready) {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                // Sockets go on to receive, for those who may follow.
+                let _ = engine.pause(STEP_BACK_LIMIT);
+                Err(error)
             }
         }
-        Ok(engine)
     }
 }
 
@@ -363,9 +372,17 @@ impl WorkerThread {
             }));
             Some(reason)
         };
-        let lane = match lane {
-            Ok(lane) => lane,
-            Err(error) => return refuse(format!("lane {}: {}", self.lane.name(), explain_setup(&error))),
+        let lane = match (lane, self.lane) {
+            (Ok(lane), _) => lane,
+            (Err(error), LaneKind::Uring) => {
+                let reason = format!("worker {worker}: {}", explain_setup(&error));
+                let _ = ready.send(Err(SetupError::Lane {
+                    lane: self.lane.name(),
+                    reason: reason.clone(),
+                }));
+                return Some(reason);
+            }
+            (Err(error), LaneKind::Syscall) => return refuse(explain_memory(&error)),
         };
         if let Err(reason) = (self.hook.0)(self.lane) {
             return refuse(reason);
@@ -386,9 +403,33 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Engine {
+    /// Waits until every worker serves.
+    fn await_workers(&mut self, ready: &Receiver<Result<Started, SetupError>>) -> Result<(), SetupError> {
+        for worker in 0..self.thread_ids.len() {
+            match ready.recv_timeout(START_LIMIT) {
+                Ok(started) => {
+                    let started = started?;
+                    self.thread_ids[started.worker] = started.thread;
+                }
+                Err(_) => {
+                    return Err(SetupError::Worker {
+                        worker,
+                        reason: "it does not get ready".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The lane in force.
     pub fn lane(&self) -> LaneKind {
         self.lane
+    }
+
+    /// Why the lane that was free to choose is not the ring's.
+    pub fn without_ring(&self) -> Option<&str> {
+        self.without_ring.as_deref()
     }
 
     /// The counters of all workers.
