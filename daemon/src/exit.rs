@@ -128,7 +128,9 @@ fn remedy_of_limit(errno: i32) -> Option<&'static str> {
         EMFILE => Some("raise LimitNOFILE= of the unit, or ulimit -n; each worker takes some"),
         ENFILE => Some("raise sysctl fs.file-max"),
         // Of a process or a thread that was to be started: nothing else that is said with an exit status would have to wait.
-        EAGAIN => Some("raise TasksMax= and LimitNPROC= of the unit, or ulimit -u; each worker is a thread"),
+        EAGAIN => Some(
+            "raise TasksMax= and LimitNPROC= of the unit, or ulimit -u; each worker is a thread, whose stack LimitAS= (ulimit -v) may be too small for",
+        ),
         EFBIG => Some("raise LimitFSIZE= of the unit, or ulimit -f"),
         ENOSPC => Some("make room on that file system, or choose another place"),
         _ => None,

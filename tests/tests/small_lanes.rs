@@ -1,6 +1,8 @@
 //! Lanes where memory is limited: `Lane auto` takes what there is room for and says once why it is not the other one; a lane that was
 //! asked for by name is refused, with who raises the limit.
 
+use std::process::Output;
+
 use isatap_tests::daemon::{Builder, Daemon, Lane};
 use isatap_tests::scene::{DUT, Opposite, SOON};
 use isatap_tests::wait;
@@ -8,6 +10,20 @@ use isatap_tests::wait;
 /// Locked memory in which one ring fits, and not one for each of [`WORKERS`], in bytes. Kernels that do not count rings give all of them.
 const ONE_RING: usize = 64 << 10;
 const WORKERS: usize = 4;
+
+/// Workers, and address space in bytes: too little to load programs in, little beside the workers, and enough for everything but the maps.
+const LITTLE_SPACE: [(usize, usize); 6] = [
+    (1, 64 << 20),
+    (1, 100 << 20),
+    (1, 200 << 20),
+    (WORKERS, 180 << 20),
+    (WORKERS, 260 << 20),
+    (15, 257 << 20),
+];
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 /// Starts it, sees a packet through, and says what it logged.
 fn carries(scene: &Opposite, limited: impl Fn(Builder<'_>) -> Builder<'_>) -> String {
@@ -55,5 +71,53 @@ fn a_ring_that_was_asked_for_names_its_limit() {
     assert_eq!(status.code(), Some(69), "{log}");
     for part in ["lane `uring` is not available", "LimitMEMLOCK=", "--lane auto"] {
         assert!(log.contains(part), "{part:?} is not in: {log}");
+    }
+}
+
+#[test]
+fn auto_does_without_programs_where_there_is_no_room_for_them() {
+    let scene = Opposite::new();
+    for (workers, limit) in LITTLE_SPACE {
+        let log = carries(&scene, |builder| builder.workers(workers).limit("as", limit));
+        let reasons = log.matches("without programs in the kernel: ").count();
+        assert_eq!(reasons, usize::from(!log.contains("info: ebpf lane, ")), "{log}");
+    }
+}
+
+#[test]
+fn programs_that_were_asked_for_name_their_limit() {
+    let scene = Opposite::new();
+    let output = Daemon::router(&scene.dut, DUT)
+        .workers(1)
+        .lane(Lane::Ebpf)
+        .args("-f")
+        .limit("as", 100 << 20)
+        .output();
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    for part in [
+        "the ebpf lane cannot be used",
+        "100 MiB",
+        "LimitAS=",
+        "auto takes it",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+}
+
+/// Far too little for the workers that were asked for: some allocation or other ends it.
+#[test]
+fn a_start_without_room_for_anything_says_so_and_keeps_nobody_from_the_next() {
+    let scene = Opposite::new();
+    for limit in [32 << 20, 40 << 20, 48 << 20] {
+        let mut daemon = Daemon::router(&scene.dut, DUT)
+            .workers(2 * WORKERS)
+            .lane(Lane::Syscall)
+            .limit("as", limit)
+            .launch();
+        let status = daemon.wait_exit(SOON);
+        assert!(!status.success(), "{}", daemon.log());
+        assert!(daemon.log().contains("LimitAS="), "{limit}: {}", daemon.log());
+        daemon.start_again().stop();
     }
 }

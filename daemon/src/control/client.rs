@@ -168,6 +168,11 @@ impl MonitorLink {
         });
     }
 
+    /// Has no use for the programs in the kernel.
+    pub(super) fn give_programs_up(&self, why: String) {
+        self.report(&Say::WithoutPrograms(why));
+    }
+
     /// Hands over what a successor needs to work by the configuration in force.
     pub(super) fn keep(&self, text: BorrowedFd<'_>) -> io::Result<()> {
         self.send(&Say::Keep, &[text])

@@ -10,6 +10,7 @@ use super::daemon::Daemon;
 use super::programs::Programs;
 use super::report::{lane_words, role_name};
 use super::start::descriptor_error;
+use crate::config::resolved::Lane;
 use crate::exit::ExitError;
 use crate::launch::notify::Notice;
 
@@ -25,12 +26,21 @@ impl Daemon {
     /// Takes what the monitor says of the programs in the kernel: their maps, or why there are none.
     ///
     /// # Errors
-    /// The maps cannot be used, or what serving takes is not there.
+    /// The maps cannot be used although the lane was asked for by name, or what serving takes is not there.
     pub(super) fn told_of_programs(&mut self, programs: Result<MapFds, String>) -> Result<(), ExitError> {
         match programs {
             Ok(maps) => {
-                let tunnel = self.interface.if_index;
-                self.programs = Some(Programs::new(&maps, self.settings.lane, &self.netlink, tunnel)?);
+                let (lane, tunnel) = (self.settings.lane, self.interface.if_index);
+                match Programs::new(&maps, lane, &self.netlink, tunnel) {
+                    Ok(programs) => self.programs = Some(programs),
+                    Err(error) if lane == Lane::Ebpf => return Err(error),
+                    Err(error) => {
+                        let why = error.to_string();
+                        info!("packets are carried by workers, without programs in the kernel: {why}");
+                        self.link.give_programs_up(why.clone());
+                        self.without_programs = why;
+                    }
+                }
             }
             Err(why) => self.without_programs = why,
         }

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::daemon::Daemon;
 use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::address_space;
 use crate::link::change::{Change, Changer as _, Devices};
 use crate::link::{NeighboursWatch, Netlink, Ways, WaysWatch};
 use crate::monitor::others::Others;
@@ -66,6 +67,17 @@ pub(super) struct Programs {
     told: Option<Vec<String>>,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn maps_error(error: std::io::Error) -> ExitError {
+    let memory = error.kind() == std::io::ErrorKind::OutOfMemory;
+    let error = ExitError::from_io(&error, ExitStatus::Unavailable, "the maps of the ebpf lane");
+    if memory {
+        error.with_remedy(address_space::REMEDY)
+    } else {
+        error
+    }
+}
+
 /// What is to be known besides.
 #[derive(Clone, Debug)]
 struct Moment {
@@ -83,8 +95,7 @@ impl Programs {
     /// # Errors
     /// When the maps cannot be mapped, or IPv4 routing cannot be watched.
     pub(super) fn new(maps: &MapFds, lane: Lane, netlink: &Netlink, tunnel: u32) -> Result<Self, ExitError> {
-        let shared = Shared::new(maps)
-            .map_err(|error| ExitError::from_io(&error, ExitStatus::Other, "the maps of the ebpf lane"))?;
+        let shared = Shared::new(maps).map_err(maps_error)?;
         let watch = WaysWatch::open(netlink.clone(), tunnel)
             .map_err(|error| ExitError::other(format!("IPv4 routing cannot be watched: {error}")))?;
         let neighbours = NeighboursWatch::open(netlink.clone())

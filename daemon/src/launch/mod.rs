@@ -13,6 +13,7 @@
 //!
 //! Nothing here forks without executing: a copy of a process with threads, or of half a start, never runs.
 
+pub mod address_space;
 mod alone;
 pub mod confine;
 pub mod descriptors;

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::wire::{Asked, Cause, MAX_MESSAGE_LEN, Order, Say};
+use crate::launch::address_space;
 
 /// The hidden first argument that makes this program the engine's process; the daemon's own arguments follow.
 pub const ARGUMENT: &str = "--engine-of-monitor";
@@ -87,6 +88,7 @@ impl EngineProcess {
             .arg(ARGUMENT)
             .args(arguments)
             .current_dir("/")
+            .envs(address_space::limit().map(|_| address_space::ONE_ARENA))
             // What a terminal sends to the foreground is for the monitor alone.
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -23,6 +23,11 @@ use super::segmenters::SegmentersWatch;
 use super::shaping::Shaping;
 use crate::config::resolved::Lane;
 use crate::exit::{ExitError, ExitStatus};
+use crate::launch::address_space;
+
+/// Address space in which programs can be loaded, in bytes. The monitor takes up to 151 MiB for it, most of them glibc's for the
+/// thread; an engine takes 45 MiB, 15 for each worker, and 32 for the maps.
+const ADDRESS_SPACE: u64 = 192 << 20;
 
 /// What has become of them.
 #[derive(Debug)]
@@ -152,13 +157,14 @@ impl Loading {
     /// Starts it; what it does is [`Held::load`].
     ///
     /// # Errors
-    /// There is no descriptor or no thread left. Programs of a monitor `before` are detached then.
+    /// There is no room, or no descriptor or no thread left. Programs of a monitor `before` are detached then.
     fn start(
         lane: Lane,
         shape: &Shape,
         before: Vec<Attachment>,
         otherwise: Otherwise,
     ) -> Result<Self, LoadError> {
+        require_room()?;
         let (ended, at_work) = pipe().map_err(LoadError::Descriptor)?;
         let shape = shape.clone();
         let thread = thread::Builder::new()
@@ -185,6 +191,17 @@ impl Loading {
         self.thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// An allocation that fails ends the process: where there may be no room for what loading allocates, it is not begun.
+fn require_room() -> Result<(), LoadError> {
+    match address_space::limit() {
+        Some(may_have) if may_have < ADDRESS_SPACE => Err(LoadError::AddressSpace {
+            may_have,
+            take: ADDRESS_SPACE,
+        }),
+        _ => Ok(()),
     }
 }
 

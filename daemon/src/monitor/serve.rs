@@ -42,8 +42,8 @@ use super::suspicion::Suspicions;
 use super::wire::{Answer, Asked, Cause, Say, Setup};
 use super::{text, upgrade};
 use crate::exit::{ExitError, ExitStatus};
-use crate::launch::Ready;
 use crate::launch::notify::Notice;
+use crate::launch::{Ready, address_space};
 use crate::link::change::Devices;
 use crate::link::change::direct::Direct;
 
@@ -381,6 +381,7 @@ impl Running {
             Say::StopListening => self.monitor.holdings.metrics = None,
             Say::Upgrade(number) => self.upgrade(number),
             Say::Attend(number) => self.answer(number, Answer::Done, None),
+            Say::WithoutPrograms(why) => self.give_programs_up(why),
             Say::Suspect(suspect) => self.suspected(&suspect),
         }
     }
@@ -555,6 +556,17 @@ impl Running {
 fn failure(engine: &EngineProcess, words: &str) -> ExitError {
     match &engine.last_words {
         Some(said) => ExitError::new(ExitStatus::from_code(said.status), said.text.clone()),
-        None => ExitError::other(format!("the engine ended before it was ready: {words}")),
+        None => {
+            let error = ExitError::other(format!("the engine ended before it was ready: {words}"));
+            // An allocation that fails ends the process without words of its own.
+            match address_space::limit() {
+                Some(limit) => error.with_remedy(format!(
+                    "it may have {} MiB of address space: if that was too little, {}",
+                    limit >> 20,
+                    address_space::REMEDY
+                )),
+                None => error,
+            }
+        }
     }
 }

@@ -108,6 +108,8 @@ pub enum Say {
     Upgrade(u32),
     /// Answer with this number: by then everything said before has been done.
     Attend(u32),
+    /// It has no use for the programs in the kernel, and works without: why.
+    WithoutPrograms(String),
     /// A worker makes no turn: see what its thread does; said again at each look while it lasts.
     Suspect(Suspect),
 }
@@ -484,6 +486,7 @@ choices! {
         10 = Attend(number);
         11 = Suspect(suspect);
         12 = Keep;
+        13 = WithoutPrograms(why);
     }
     Order {
         0 = Setup(setup);

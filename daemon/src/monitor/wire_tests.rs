@@ -73,6 +73,7 @@ fn say() -> impl Strategy<Value = Say> {
         Just(Say::StopListening),
         any::<u32>().prop_map(Say::Upgrade),
         any::<u32>().prop_map(Say::Attend),
+        ".{0,200}".prop_map(Say::WithoutPrograms),
         any::<(u16, u32, [u64; 2])>().prop_map(|(worker, thread, [turns, looked_at])| {
             Say::Suspect(Suspect {
                 worker,

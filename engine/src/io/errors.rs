@@ -57,7 +57,7 @@ pub enum SetupError {
     },
     /// The kernel gives no thread for a worker.
     #[error(
-        "no thread for worker {worker}: {source}; raise TasksMax= and LimitNPROC= of the unit, or ulimit -u, or have fewer Workers"
+        "no thread for worker {worker}: {source}; raise TasksMax= and LimitNPROC= of the unit (LimitAS=, where it has one), or ulimit -u (-v), or have fewer Workers"
     )]
     Thread {
         /// Its number.

@@ -124,6 +124,12 @@ impl Running {
         }
     }
 
+    /// The engine has no use for them: they would carry on by the rules of the one before. No later one is given any.
+    pub(super) fn give_programs_up(&mut self, why: String) {
+        self.detach();
+        self.monitor.programs = Programs::Without(why);
+    }
+
     /// Detaches them. Those that are on their way come first: where they are attached by filters, nothing else takes them away.
     pub(super) fn detach(&mut self) {
         match std::mem::replace(&mut self.monitor.programs, Programs::Without(String::new())) {

@@ -47,6 +47,16 @@ pub enum LoadError {
     /// No thread is left.
     #[error("a thread to load them: {0}")]
     Thread(io::Error),
+    /// This process may not have the address space that they take.
+    #[error(
+        "this process may have {} MiB of address space, and they take up to {} while they are loaded; raise LimitAS= of the unit, or ulimit -v", .may_have >> 20, .take >> 20
+    )]
+    AddressSpace {
+        /// The limit in force, in bytes.
+        may_have: u64,
+        /// What they take, in bytes.
+        take: u64,
+    },
     /// The kernel is too old, or was built without something.
     #[error("{0}: {1}")]
     Lacking(&'static str, Lacking),
