@@ -420,6 +420,25 @@ fn reload_changes_what_changed_and_refuses_a_bad_file() {
 }
 
 #[test]
+fn a_folder_in_place_of_the_file_is_told_of_as_such() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder);
+    let file = daemon.folder().join("isatapd.conf");
+    fs::remove_file(&file).expect("remove the file");
+    fs::create_dir(&file).expect("make a folder");
+    let (code, text) = ended(&daemon.ctl("reload"));
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("isatapd.conf: this is a directory"), "{text}");
+    assert!(!text.contains("User"), "{text}");
+    scene.carries(&daemon);
+    fs::remove_dir(&file).expect("remove the folder");
+    daemon.rewrite_config("BindAddress 10.0.0.1\nTtl 44\n");
+    let (code, text) = ended(&daemon.ctl("reload"));
+    assert_eq!(code, 0, "{text}");
+    daemon.conservation();
+}
+
+#[test]
 fn usr1_writes_statistics_and_other_signals_are_survived() {
     let ns = lonely();
     let daemon = Builder::new(&ns).start();

@@ -3,7 +3,7 @@
 //! The directory is kept open, so that a reload finds the file after the root directory was changed, also when an
 //! editor has replaced it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -61,6 +61,9 @@ impl Content {
 
 /// What says "no configuration at all" everywhere on Unix.
 const NO_FILE: &str = "/dev/null";
+
+/// What is said of one where the file should be.
+const DIRECTORY: &str = "this is a directory, not a file";
 
 impl ConfigSource {
     /// Finds the directory of `named`, or of the default file. A symbolic link is followed now and never again.
@@ -140,6 +143,8 @@ impl ConfigSource {
                     self.refuse("this has become a symbolic link, which is followed only at start; restart")
                 );
             }
+            // The engine may read files below this folder and no folders, and is told no more than that.
+            Err(Errno::EACCES) if is_directory(dir, name) => return Err(self.refuse(DIRECTORY)),
             Err(errno) => return Err(self.cannot_read(&errno.into())),
         };
         self.read_open(file).map(Some)
@@ -147,6 +152,9 @@ impl ConfigSource {
 
     fn read_open(&self, file: File) -> Result<Content, ConfigError> {
         let metadata = file.metadata().map_err(|error| self.cannot_read(&error))?;
+        if metadata.is_dir() {
+            return Err(self.refuse(DIRECTORY));
+        }
         if !metadata.is_file() {
             return Err(self.refuse("this is not a file"));
         }
@@ -191,6 +199,13 @@ impl ConfigSource {
     fn refuse(&self, reason: &str) -> ConfigError {
         ConfigError::single(format!("{}: {reason}", self.shown))
     }
+}
+
+/// Whether that is the name of a directory now; asked of a handle that opens nothing.
+fn is_directory(dir: &OwnedFd, name: &OsStr) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let handle = openat(dir, name, flags, Mode::empty()).map(File::from);
+    handle.is_ok_and(|handle| handle.metadata().is_ok_and(|metadata| metadata.is_dir()))
 }
 
 #[cfg(test)]
@@ -307,7 +322,10 @@ mod tests {
         nix::unistd::mkfifo(&bench.path("fifo"), Mode::S_IRWXU).unwrap();
         assert_eq!(bench.refusal(&bench.path("fifo")), "DIR/fifo: this is not a file");
         fs::create_dir(bench.path("dir")).unwrap();
-        assert_eq!(bench.refusal(&bench.path("dir")), "DIR/dir: this is not a file");
+        assert_eq!(
+            bench.refusal(&bench.path("dir")),
+            "DIR/dir: this is a directory, not a file"
+        );
         assert_eq!(bench.refusal(Path::new("/")), "/: this is not a file");
         let nothing = ConfigSource::open(Some(Path::new("/dev/null"))).unwrap();
         assert!(nothing.read().unwrap().is_none());
