@@ -71,3 +71,24 @@ fn a_start_names_the_limit_that_it_meets() {
         assert!(!told.contains("choose another"), "{limit} {most}: {told}");
     }
 }
+
+/// Whichever call would have met it, and whoever starts it.
+#[test]
+fn few_descriptors_are_told_of_by_their_limit() {
+    let scene = Opposite::new();
+    let small = [4, 5, 6, 13, 20, 28, 34, 47].map(|limit| (1, limit));
+    for (workers, limit) in small.into_iter().chain([(4, 56), (4, 70)]) {
+        for arguments in ["-f", ""] {
+            let output = Daemon::router(&scene.dut, DUT)
+                .workers(workers)
+                .descriptors(limit)
+                .args(arguments)
+                .output();
+            let told = told(&output);
+            assert!(!output.status.success(), "{limit}: {told}");
+            for part in ["LimitNOFILE=", "ulimit -n"] {
+                assert!(told.contains(part), "{limit} {arguments}: {told}");
+            }
+        }
+    }
+}

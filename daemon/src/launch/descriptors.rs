@@ -13,6 +13,11 @@ use crate::exit::{ExitError, ExitStatus};
 /// What must be left at the start: a few clients of each socket, a name server, a netlink socket to start anew with.
 pub const SPARE: usize = 16;
 
+/// What a start takes at least besides, and for each worker: a little less than was counted of the leanest configuration (51 with one
+/// worker, 75 with four, [`SPARE`] among them).
+const LEAST: u64 = 40;
+const LEAST_PER_WORKER: u64 = 8;
+
 /// Lets this process, and those it starts, have as many as it is allowed to ask for, and as much locked memory, which rings
 /// count as. Shells and service managers give 1024 descriptors for the sake of `select`, which nothing here uses.
 pub fn raise_limits() {
@@ -23,6 +28,23 @@ pub fn raise_limits() {
             // Where this is refused, what there is is left.
             let _ = setrlimit(resource, hard, hard);
         }
+    }
+}
+
+/// Makes sure of what a start with so many workers cannot do without, before anything is opened: whichever call met the limit would
+/// say it in words of its own.
+///
+/// # Errors
+/// Status 69 with the limit in force and what to do.
+pub fn require_least(workers: usize) -> Result<(), ExitError> {
+    let least = LEAST + LEAST_PER_WORKER * workers as u64;
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((limit, _)) if limit < least => {
+            let error = io::Error::from_raw_os_error(nix::libc::EMFILE);
+            let what = format!("{workers} worker(s) take {least} descriptors or more (limit {limit})");
+            Err(ExitError::from_io(&error, ExitStatus::Unavailable, what))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -29,7 +29,8 @@ const MAX_MESSAGE_LEN: u64 = 256 * 1024;
 /// # Errors
 /// What the daemon failed with, or why it could not be started.
 pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Result<(), ExitError> {
-    let failed = |error: std::io::Error| ExitError::other(format!("the daemon cannot be started: {error}"));
+    let failed =
+        |error: std::io::Error| ExitError::from_io(&error, ExitStatus::Other, "the daemon cannot be started");
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .arg0("isatapd")

@@ -74,8 +74,11 @@ type Failure = (Ready, ExitError);
 fn start(options: Options, detached: bool, ready: Ready) -> Result<(), Failure> {
     let arguments = options.arguments();
     let prepared = (|| {
+        descriptors::raise_limits();
+        descriptors::require_least(1)?;
         let loader = Loader::open(options.config, options.overrides)?;
         let loaded = loader.load()?;
+        descriptors::require_least(loaded.settings.workers)?;
         require::require(&loaded.settings.user)?;
         Ok((loader, loaded))
     })();
@@ -185,7 +188,6 @@ struct Opened {
 }
 
 fn open(settings: &Settings, loader: &Loader) -> Result<Opened, ExitError> {
-    descriptors::raise_limits();
     let signals = signals()?;
     // Of now: once it is replaced, nobody knows where it was.
     let program = std::env::current_exe()
