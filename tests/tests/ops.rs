@@ -5,6 +5,7 @@
 //! ```
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use isatap_engine::reason::DropReason;
 use isatap_tests::daemon::{TUNNEL, program};
@@ -195,4 +196,25 @@ fn a_file_that_only_root_may_read_is_refused_with_the_reason() {
     assert!(text.contains(told), "{text}");
     allow(0o644);
     assert!(daemon.ctl("reload").status.success());
+}
+
+#[test]
+fn who_asks_a_daemon_that_is_stopped_is_told_soon() {
+    let scene = Opposite::new();
+    let daemon = scene.router(|builder| builder.workers(1));
+    daemon.freeze();
+    let asked = Instant::now();
+    let output = daemon.ctl("status");
+    let (took, told) = (
+        asked.elapsed(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    daemon.thaw();
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    for part in ["the daemon is silent", "stopped", "kill -CONT"] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+    assert!(took < Duration::from_secs(30), "{took:?}: {told}");
+    assert!(daemon.ctl("status").status.success(), "{}", daemon.log());
+    daemon.conservation();
 }

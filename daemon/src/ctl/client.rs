@@ -12,8 +12,11 @@ use serde::de::DeserializeOwned;
 use crate::exit::{ExitError, ExitStatus};
 use crate::ops::protocol::{Command, FailureCode, Request, Response, VERSION};
 
-/// A reload may resolve names; everything else is answered at once.
-const PATIENCE: Duration = Duration::from_secs(70);
+/// How long an answer takes at most where the daemon works for it: a reload looks names up, an upgrade has the new program tried, and
+/// before a router is out of service its hosts are told.
+const PATIENCE_FOR_WORK: Duration = Duration::from_secs(70);
+/// Everything else is answered at once, or, while a start has programs loaded, in a few seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer taken: the routes of a large router.
 const MAX_ANSWER_LEN: u64 = 64 * 1024 * 1024;
 
@@ -22,7 +25,8 @@ const MAX_ANSWER_LEN: u64 = 64 * 1024 * 1024;
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
-    patience: Duration,
+    /// In place of what the command is given.
+    patience: Option<Duration>,
     ended: bool,
 }
 
@@ -32,14 +36,18 @@ impl Client {
     /// # Errors
     /// Status 69 when there is no daemon, 77 when this user may not ask it.
     pub fn connect(path: &Path) -> Result<Self, ExitError> {
-        Self::connect_with(path, PATIENCE)
+        Self::connect_at(path, None)
     }
 
-    /// The same with another patience for answers.
+    /// The same with one patience for every answer.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub fn connect_with(path: &Path, patience: Duration) -> Result<Self, ExitError> {
+        Self::connect_at(path, Some(patience))
+    }
+
+    fn connect_at(path: &Path, patience: Option<Duration>) -> Result<Self, ExitError> {
         let shown = path.display();
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => ExitError::unavailable(format!("no daemon: {shown} does not exist"))
@@ -51,10 +59,6 @@ impl Client {
                 .with_remedy("run as root, or as a member of the group that ControlSocket names"),
             _ => ExitError::unavailable(format!("cannot connect to {shown}: {error}")),
         })?;
-        stream
-            .set_read_timeout(Some(patience))
-            .and_then(|()| stream.set_write_timeout(Some(patience)))
-            .map_err(|error| ExitError::other(format!("{shown}: {error}")))?;
         Ok(Self {
             stream: BufReader::new(stream),
             path: path.to_owned(),
@@ -75,6 +79,15 @@ impl Client {
         let mut polled = [PollFd::new(self.stream.get_ref().as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         matches!(poll(&mut polled, limit), Ok(0))
+    }
+
+    /// Waits no longer than this for whatever is sent or read next.
+    fn be_patient(&self, patience: Duration) -> Result<(), ExitError> {
+        let stream = self.stream.get_ref();
+        stream
+            .set_read_timeout(Some(patience))
+            .and_then(|()| stream.set_write_timeout(Some(patience)))
+            .map_err(|error| ExitError::other(format!("{}: {error}", self.path.display())))
     }
 
     /// The connection, and what was read of it beyond the last answer.
@@ -99,18 +112,22 @@ impl Client {
     /// # Errors
     /// Status 1 when the daemon refuses, 69 when it does not answer.
     pub fn request(&mut self, command: Command) -> Result<serde_json::Value, ExitError> {
-        let (shown, patience) = (self.path.display().to_string(), self.patience);
-        let failed = |error: std::io::Error| match error.kind() {
+        let patience = self.patience.unwrap_or_else(|| patience_for(&command));
+        self.be_patient(patience)?;
+        let shown = self.path.display().to_string();
+        let failed = |error: std::io::Error| {
+            match error.kind() {
             // A monitor listens on while it has no engine.
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                ExitError::unavailable(format!("{shown}: the daemon does not answer within {patience:?}"))
-                    .with_remedy("its log says whether its engine dies again and again")
+                ExitError::unavailable(format!("{shown}: the daemon is silent, with no answer within {patience:?}"))
+                    .with_remedy("see whether its processes are stopped or get no time (ps -C isatapd -o pid,stat), and in its log whether its engine dies again and again; kill -CONT has a stopped one go on, a restart helps in any case")
             }
             _ if is_end(&error) => ExitError::unavailable(format!(
                 "{shown}: the daemon has closed the connection instead of an answer: its engine ended"
             ))
             .with_remedy("try again; its log has the reason"),
             _ => ExitError::unavailable(format!("{shown}: the daemon does not answer: {error}")),
+        }
         };
         let mut line = serde_json::to_vec(&Request {
             version: VERSION,
@@ -142,6 +159,14 @@ impl Client {
             (_, Some(failure)) => Err(refusal(failure.code, failure.message)),
             (None, None) => Err(ExitError::other("the daemon's answer is empty")),
         }
+    }
+}
+
+/// How long the answer to a command may take.
+fn patience_for(command: &Command) -> Duration {
+    match command {
+        Command::Reload | Command::Upgrade | Command::Drain { .. } => PATIENCE_FOR_WORK,
+        _ => PATIENCE,
     }
 }
 
@@ -220,9 +245,18 @@ mod tests {
         let error = client.request(Command::Status).unwrap_err();
         assert_eq!(error.status(), ExitStatus::Unavailable);
         assert!(
-            error.message().ends_with("does not answer within 10ms"),
+            error.message().ends_with("is silent, with no answer within 10ms"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn who_only_asks_is_not_patient_for_long() {
+        assert_eq!(patience_for(&Command::Status), PATIENCE);
+        assert_eq!(patience_for(&Command::Solicit), PATIENCE);
+        for works in [Command::Reload, Command::Upgrade, Command::Drain { undo: false }] {
+            assert_eq!(patience_for(&works), PATIENCE_FOR_WORK);
+        }
     }
 
     #[test]

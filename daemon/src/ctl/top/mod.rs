@@ -107,6 +107,9 @@ mod tests {
         let path = dir.path().join("s");
         let _silent = UnixListener::bind(&path).unwrap();
         let error = look(&mut connect(&path).unwrap(), &mut Model::default()).unwrap_err();
-        assert!(error.message().ends_with("does not answer within 2s"), "{error}");
+        assert!(
+            error.message().ends_with("is silent, with no answer within 2s"),
+            "{error}"
+        );
     }
 }
