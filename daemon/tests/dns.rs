@@ -368,6 +368,27 @@ fn nothing_to_hand_over_needs_no_helper() {
     });
 }
 
+/// Nor does one whose engine before this one may have handed some over, and did not.
+#[test]
+fn nothing_to_withdraw_needs_no_helper() {
+    let programs = Programs::new();
+    programs.add("resolvectl", "exit 0");
+    control(async {
+        let helper = programs.helper();
+        let parent = helper.process_id();
+        let (stream, _process) = helper.into_parts();
+        let names = DnsHandover::begin(stream.into(), Some(Duration::from_millis(10))).expect("a task");
+        become_of(&names, Outcome::Done).await;
+        assert_eq!(children(parent), []);
+        // The first one that there is something to hand over to is there as ever.
+        names.set(&[server("2001:db8::1")], &[]);
+        helper_of(parent, None).await;
+        programs
+            .until("resolvectl [dns] [is0] [2001:db8::1]\nresolvectl [domain] [is0] []\n")
+            .await;
+    });
+}
+
 /// The next engine takes over what the one before it handed over; when no router says so again, it is withdrawn.
 #[test]
 fn a_successor_withdraws_what_nobody_advertises() {

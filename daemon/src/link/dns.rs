@@ -259,6 +259,7 @@ impl Carrier {
         self.said.send_replace(Some(outcome));
         let names = &self.sent;
         match outcome {
+            Outcome::Done if names.is_empty() => info!("no name servers are handed over any more"),
             Outcome::Done => info!("name servers handed over: {names}"),
             Outcome::Nobody => {
                 debug!("neither resolvectl nor resolvconf takes name servers; advertised: {names}");

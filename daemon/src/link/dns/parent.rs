@@ -1,7 +1,8 @@
 //! The helper's parent: starts it when there is a first list to hand over, and another one when it died.
 //!
 //! ```text
-//!  daemon ====socket==== parent: looks whether there is something to be read, and whether the other end is there; reads nothing
+//!  daemon ====socket==== parent: looks whether there is something to be read, and whether the other end is there; reads nothing but
+//!                 \               withdrawals before the first helper, when there is nothing to withdraw
 //!                 \----- helper: its standard input is the same socket
 //! ```
 //!
@@ -10,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::helper::Request;
-use super::message::{Outcome, Word};
+use super::message::{Names, Outcome, Word};
 
 /// The hidden first argument that makes this program the parent; index and name of the interface, and the search path follow.
 pub(super) const ARGUMENT: &str = "--keep-names";
@@ -66,7 +68,7 @@ pub(super) fn run(mut request: Request) -> std::io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
     let stdin = std::io::stdin();
     let mut socket = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
-    ready(&socket, PollFlags::POLLIN, None)?;
+    while withdraws_nothing(&mut socket)? {}
     let mut pause = FIRST_PAUSE;
     let mut last_helpers = 0;
     loop {
@@ -93,6 +95,26 @@ pub(super) fn run(mut request: Request) -> std::io::Result<()> {
         ready(&socket, PollFlags::empty(), Some(pause))?;
         pause = LAST_PAUSE.min(pause * 2);
     }
+}
+
+/// Waits for the first message, or the daemon's end. Whether it was an empty list, of an engine that does not know what the one before it
+/// handed over: that was nothing, and done is done.
+fn withdraws_nothing(socket: &mut UnixStream) -> std::io::Result<bool> {
+    ready(socket, PollFlags::POLLIN, None)?;
+    let withdrawal = Names::default().encode();
+    // Longer ones are cut off at a byte more.
+    let mut bytes = vec![0; withdrawal.len() + 1];
+    let seen = recv(
+        socket.as_raw_fd(),
+        &mut bytes,
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+    );
+    if !seen.is_ok_and(|len| bytes[..len] == withdrawal) {
+        return Ok(false);
+    }
+    recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)?;
+    socket.write_all(&[Word::Did(Outcome::Done).byte()])?;
+    Ok(true)
 }
 
 /// Runs one helper to its end; whether that was a good one.
