@@ -364,6 +364,7 @@ fn a_pipe_takes_packets_as_they_come() {
     let scene = Opposite::new();
     let daemon = scene.router(|builder| builder.workers(2));
     let crafter = scene.crafter();
+    let sent = daemon.folder().join("sent");
     let piped = |arguments: &str, reader: &str| {
         let line = format!(
             "({} --socket {} capture -w - {arguments}) | {reader}",
@@ -381,6 +382,7 @@ fn a_pipe_takes_packets_as_they_come() {
         for number in 0..20 {
             crafter.send_inner(&good(number));
         }
+        std::fs::write(&sent, "").expect("a file");
         let output = child.wait_with_output().expect("both programs");
         wait::holds("the capture to end", SOON, || captures(&daemon) == 0);
         (
@@ -394,7 +396,13 @@ fn a_pipe_takes_packets_as_they_come() {
     let (seen, told) = piped("--direction decap", "tcpdump -nc 2 -r -");
     assert_eq!(seen.lines().count(), 2, "{seen}{told}");
     // The reader takes what is told along, and is gone by then.
-    let (seen, told) = piped("--direction decap 2>&1; echo $? >&2", "head -c 1 >/dev/null");
+    std::fs::remove_file(&sent).expect("it is there");
+    // Not before the capture has been seen to begin.
+    let reader = format!(
+        "(until [ -e {} ]; do sleep 0.05; done; head -c 1 >/dev/null)",
+        sent.display()
+    );
+    let (seen, told) = piped("--direction decap 2>&1; echo $? >&2", &reader);
     assert_eq!((seen.as_str(), told.trim()), ("", "0"));
     daemon.conservation();
 }
